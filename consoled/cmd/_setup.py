@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all programs do first: read their options, set up logging."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from oslo_config import cfg
+from oslo_log import log
+
+from consoled import conf as consoled_conf
+from consoled import version
+
+PROJECT = 'consoled'
+
+
+def configure(
+    argv: Sequence[str] | None = None, *, prog: str, conf: cfg.ConfigOpts | None = None
+) -> cfg.ConfigOpts:
+    """Register all options, parse the command line and the files, set logging up.
+
+    :param argv: arguments without the program's name; None for the process's
+    :param conf: where to register; None for the global one, which libraries look at too
+    :raises SystemExit: an option is wrong; the message says which
+    """
+    conf = cfg.CONF if conf is None else conf
+    log.register_options(conf)
+    consoled_conf.register_opts(conf)
+    try:
+        conf(
+            sys.argv[1:] if argv is None else list(argv),
+            project=PROJECT,
+            prog=prog,
+            version=version.VERSION,
+            default_config_dirs=[],
+        )
+    except (cfg.Error, ValueError) as exc:
+        raise SystemExit(f'{prog}: {exc}') from None
+    log.setup(conf, PROJECT, version=version.VERSION)
+    return conf

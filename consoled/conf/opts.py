@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The entry point of oslo-config-generator: all options of consoled, for the sample configuration."""
+
+import itertools
+
+from oslo_config import cfg
+
+from consoled import conf
+
+
+def list_opts() -> list[tuple[str | None, list[cfg.Opt]]]:
+    """Return (group, options) pairs; the libraries' own options are listed by themselves."""
+    groups: list[tuple[str | None, list[cfg.Opt]]] = []
+    for module in conf.MODULES:
+        opts = getattr(module, 'OPTS', [])
+        pairs = opts.items() if isinstance(opts, dict) else [(getattr(module, 'GROUP', None), opts)]
+        groups.extend((group, list(items)) for group, items in pairs if items)
+    return [
+        (key, list(itertools.chain.from_iterable(items for _, items in rows)))
+        for key, rows in itertools.groupby(
+            sorted(groups, key=lambda pair: pair[0] or ''), key=lambda pair: pair[0]
+        )
+    ]

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The database's clock in SQL: the only one that decides expiry (DESIGN invariant 2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import expression
+
+_SQLITE = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now'%s) || '000'"  # as SQLAlchemy stores a DateTime there
+
+
+class utc_now(expression.FunctionElement[Any]):  # noqa: N801 - reads as the SQL function it is
+    """The moment the statement started, UTC, without a zone."""
+
+    type = sa.DateTime()
+    inherit_cache = True
+
+
+class utc_after(expression.FunctionElement[Any]):  # noqa: N801
+    """The moment that many seconds (may be negative) after ``utc_now``."""
+
+    type = sa.DateTime()
+    inherit_cache = True
+
+    def __init__(self, seconds: Any) -> None:
+        super().__init__(sa.type_coerce(seconds, sa.Integer))
+
+
+def _seconds(element: utc_after, compiler: Any, kw: Any) -> str:
+    return str(compiler.process(next(iter(element.clauses)), **kw))
+
+
+@compiles(utc_now, 'mysql')
+@compiles(utc_now, 'mariadb')
+def _mysql_now(element: utc_now, compiler: Any, **kw: Any) -> str:
+    return 'UTC_TIMESTAMP(6)'
+
+
+@compiles(utc_after, 'mysql')
+@compiles(utc_after, 'mariadb')
+def _mysql_after(element: utc_after, compiler: Any, **kw: Any) -> str:
+    return f'TIMESTAMPADD(SECOND, {_seconds(element, compiler, kw)}, UTC_TIMESTAMP(6))'
+
+
+@compiles(utc_now, 'postgresql')
+def _postgresql_now(element: utc_now, compiler: Any, **kw: Any) -> str:
+    return "timezone('UTC', statement_timestamp())"
+
+
+@compiles(utc_after, 'postgresql')
+def _postgresql_after(element: utc_after, compiler: Any, **kw: Any) -> str:
+    return (
+        f"(timezone('UTC', statement_timestamp()) + make_interval(secs => {_seconds(element, compiler, kw)}))"
+    )
+
+
+@compiles(utc_now, 'sqlite')
+def _sqlite_now(element: utc_now, compiler: Any, **kw: Any) -> str:
+    return f'({_SQLITE % ""})'
+
+
+@compiles(utc_after, 'sqlite')
+def _sqlite_after(element: utc_after, compiler: Any, **kw: Any) -> str:
+    modifier = f", ({_seconds(element, compiler, kw)}) || ' seconds'"
+    return f'({_SQLITE % modifier})'

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Proxies and their leases. A lease belongs to the proxy: one UPDATE renews all its sessions."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Collection
+
+import sqlalchemy as sa
+
+from consoled import exception
+from consoled.db import clock, models
+from consoled.db.session import Database
+from consoled.db.tokens import aware
+
+_P = models.console_proxy.c
+_S = models.console_session.c
+
+LEASE_LOST = 'lease_lost'
+
+# Longest time, in seconds, between a proxy's request to open a session and the session's row, plus the
+# time the proxy waits for the answer: past it the proxy knows whether the session is one of its own.
+OPEN_TAKES_AT_MOST = 30
+
+_RENEW = (
+    sa.update(models.console_proxy)
+    .where(_P.id == sa.bindparam('proxy'), _P.lease_expires > clock.utc_now())
+    .values(lease_expires=clock.utc_after(sa.bindparam('lease')))
+)
+_REVIVE = (
+    sa.update(models.console_proxy)
+    .where(_P.id == sa.bindparam('proxy'))
+    .values(lease_expires=clock.utc_after(sa.bindparam('lease')))
+)
+_TO_CUT = sa.select(_S.id, _S.cut_reason).where(
+    _S.proxy_id == sa.bindparam('proxy'), _S.cut_reason.is_not(None)
+)
+_NOW = sa.select(clock.utc_now())
+
+
+@dataclasses.dataclass(frozen=True)
+class Renewal:
+    """The database's time of the renewal (UTC), and the sessions to cut with their reasons."""
+
+    now: datetime.datetime
+    cut: dict[str, str]
+
+
+def register(db: Database, proxy_id: str, name: str, lease: int) -> datetime.datetime:
+    """Start a life of a proxy, or renew it if it is known; end earlier lives of that name.
+
+    :returns: the database's time (UTC)
+    """
+
+    def work(conn: sa.Connection) -> datetime.datetime:
+        conn.execute(sa.delete(models.console_proxy).where(_P.name == name, _P.id != proxy_id))
+        if not conn.execute(_REVIVE, {'proxy': proxy_id, 'lease': lease}).rowcount:
+            conn.execute(
+                sa.insert(models.console_proxy).values(
+                    id=proxy_id, name=name, lease_expires=clock.utc_after(lease)
+                )
+            )
+        return aware(conn.execute(_NOW).scalar_one())
+
+    return db.transaction(work)
+
+
+def renew(db: Database, proxy_id: str, lease: int) -> Renewal:
+    """Renew the lease of a proxy.
+
+    A lease that had ended is granted anew while the proxy is known: its unlimited sessions went on through
+    an outage and can be revoked again. Its limited ones it has cut by itself, and they are over here too.
+
+    :raises ProxyUnknown: no such proxy
+    """
+    values = {'proxy': proxy_id, 'lease': lease}
+
+    def renewal(conn: sa.Connection, cut: dict[str, str]) -> Renewal:
+        cut |= {row.id: row.cut_reason for row in conn.execute(_TO_CUT, {'proxy': proxy_id})}
+        return Renewal(aware(conn.execute(_NOW).scalar_one()), cut)
+
+    def in_time(conn: sa.Connection) -> Renewal | None:
+        return renewal(conn, {}) if conn.execute(_RENEW, values).rowcount else None
+
+    def late(conn: sa.Connection) -> Renewal:
+        if not conn.execute(_REVIVE, values).rowcount:
+            raise exception.ProxyUnknown(proxy_id=proxy_id)
+        limited = [_S.proxy_id == proxy_id, _S.slot.is_not(None)]
+        lost = conn.execute(sa.select(_S.id).where(*limited)).scalars().all()
+        conn.execute(sa.delete(models.console_session).where(*limited))
+        return renewal(conn, dict.fromkeys(lost, LEASE_LOST))
+
+    return db.single(in_time) or db.transaction(late)
+
+
+def reconcile(
+    db: Database, proxy_id: str, session_ids: Collection[str], as_of: datetime.datetime
+) -> list[str]:
+    """Make the rows of a proxy agree with the sessions it says it has.
+
+    A row it does not name is the rest of an open whose answer was lost or came too late, or of a close
+    that was lost: it is deleted, but only if it was there ``OPEN_TAKES_AT_MOST`` seconds before the proxy
+    made its list. ``as_of`` says when that was, by the database's clock as an earlier reply gave it: the
+    message may be old when it is read.
+
+    :returns: ids the proxy named that have no row: they lost their lease, the proxy must cut them
+    """
+    named = set(session_ids)
+    settled = as_of.astimezone(datetime.UTC).replace(tzinfo=None) - datetime.timedelta(
+        seconds=OPEN_TAKES_AT_MOST
+    )
+    statement = sa.select(_S.id, _S.connected_at).where(_S.proxy_id == proxy_id)
+    rows = db.single(lambda conn: conn.execute(statement).all())
+    stale = [row.id for row in rows if row.id not in named and row.connected_at < settled]
+    if stale:
+        delete = sa.delete(models.console_session).where(_S.id.in_(stale))
+        db.single(lambda conn: conn.execute(delete))
+    return sorted(named - {row.id for row in rows})

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Engines of the cell's database, and the bounded retry around each piece of work."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from oslo_db import exception as db_exc
+from oslo_db.sqlalchemy import exc_filters
+from sqlalchemy import exc as sa_exc
+
+from consoled import exception
+
+LOG = logging.getLogger(__name__)
+
+T = TypeVar('T')
+
+# What may go away by itself: a deadlock or failed certification rolled back, a server restarting, a
+# connection the server closed, SQLite locked by another writer.
+TRANSIENT = (
+    db_exc.DBDeadlock,
+    db_exc.DBConnectionError,
+    sa_exc.OperationalError,
+    sa_exc.InterfaceError,
+    sa_exc.TimeoutError,
+)
+
+_FIRST_PAUSE = 0.02  # seconds; doubles up to
+_LONGEST_PAUSE = 0.5
+
+
+class Database:
+    """The cell's database: two engines over one URL.
+
+    Most calls are one statement: they run on an AUTOCOMMIT engine, which saves the BEGIN, the COMMIT and
+    the ROLLBACK of the pool, three round trips of four. Calls of several statements run in a transaction.
+
+    :param url: SQLAlchemy URL of the database
+    :param pool_size: connections kept per engine; one for each thread that answers calls
+    :param recycle: seconds after which a pooled connection is replaced
+    :param retry_time: seconds in all that work is tried again for transient errors
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 8, recycle: int = 3600, retry_time: float = 4.0) -> None:
+        self._retry_time = retry_time
+        self._autocommit = _engine(
+            url, pool_size, recycle, isolation_level='AUTOCOMMIT', pool_reset_on_return=None
+        )
+        isolation = {} if url.startswith('sqlite') else {'isolation_level': 'READ COMMITTED'}
+        self._transactional = _engine(url, pool_size, recycle, **isolation)
+        if self._transactional.dialect.name == 'sqlite':
+            sa.event.listen(self._transactional, 'begin', _begin_immediate)
+
+    @property
+    def transactional_engine(self) -> sa.Engine:
+        """The engine for migrations and checks."""
+        return self._transactional
+
+    def single(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run ``work`` on an AUTOCOMMIT connection: each statement is durable when it returns.
+
+        :raises DatabaseUnavailable: the database did not answer within the retry time
+        """
+        return self._retried(self._autocommit.connect, work)
+
+    def transaction(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run ``work`` in a transaction, all of it again after a rollback: it must have no other effect.
+
+        :raises DatabaseUnavailable: the database did not answer within the retry time
+        """
+        return self._retried(self._transactional.begin, work)
+
+    def ping(self) -> None:
+        """Ask the database once, without a retry.
+
+        :raises DatabaseUnavailable: it does not answer
+        """
+        try:
+            with self._autocommit.connect() as conn:
+                conn.execute(sa.select(1)).scalar()
+        except TRANSIENT as exc:
+            raise exception.DatabaseUnavailable() from exc
+
+    def dispose(self) -> None:
+        """Close all pooled connections."""
+        self._autocommit.dispose()
+        self._transactional.dispose()
+
+    def _retried(self, connect: Callable[[], Any], work: Callable[[sa.Connection], T]) -> T:
+        deadline = time.monotonic() + self._retry_time
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                with connect() as conn:
+                    return work(conn)
+            except TRANSIENT as exc:
+                # full jitter: those who collided must not meet again
+                pause_now = random.uniform(0, pause)  # noqa: S311 - not for a secret
+                if time.monotonic() + pause_now > deadline:
+                    LOG.error('The database does not answer: %s', type(exc).__name__)
+                    raise exception.DatabaseUnavailable() from exc
+            time.sleep(pause_now)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _engine(url: str, pool_size: int, recycle: int, **kwargs: Any) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_recycle=recycle,
+        hide_parameters=True,  # no values in errors and logs
+        **kwargs,
+    )
+    exc_filters.register_engine(engine)
+    if engine.dialect.name == 'sqlite':
+        sa.event.listen(engine, 'connect', _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
+    """Enforce foreign keys; let readers and a writer work side by side; leave BEGIN to us."""
+    dbapi_connection.isolation_level = None
+    cursor = dbapi_connection.cursor()
+    for pragma in ('foreign_keys=ON', 'journal_mode=WAL', 'busy_timeout=3000'):
+        cursor.execute(f'PRAGMA {pragma}')
+    cursor.close()
+
+
+def _begin_immediate(conn: sa.Connection) -> None:
+    """Take SQLite's write lock at the start of a transaction.
+
+    One that reads first and then writes fails at once when another wrote in between; this one waits.
+    """
+    conn.exec_driver_sql('BEGIN IMMEDIATE')

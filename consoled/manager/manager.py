@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The manager's RPC endpoint: one short method for each of the contract."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from typing import Any
+
+from oslo_config import cfg
+
+from consoled import exception, objects
+from consoled import token as tokens
+from consoled.conf import consoles as console_conf
+from consoled.context import RequestContext
+from consoled.db import cleanup, consoles, proxies
+from consoled.db import sessions as db_sessions
+from consoled.db import tokens as db_tokens
+from consoled.db.session import Database
+from consoled.manager import access_url
+from consoled.manager.metrics import Metrics
+from consoled.manager.sessions import SessionOpener
+from consoled.rpc import arguments as arg
+from consoled.rpc.client import ComputeConsoleAPI, ProxyAPI
+from consoled.rpc.server import Endpoint, exposed
+
+LOG = logging.getLogger(__name__)
+
+INSTANCE_GONE = 'instance_gone'
+
+_MAX_BYTES = 2**63 - 1
+_MAX_SESSIONS = 20000  # that one proxy process may name in a call
+_CUT_AT_ONCE = 1000  # ids in one cast
+
+_CLOSING = {
+    'session_id': arg.uuid(),
+    'reason': arg.text(64),
+    'bytes_in': arg.integer(0, _MAX_BYTES).default_to(0),
+    'bytes_out': arg.integer(0, _MAX_BYTES).default_to(0),
+}
+_REVOKE_BY = {
+    'instance_uuid': arg.uuid().or_none(),
+    'project_id': arg.text().or_none(),
+    'user_id': arg.text().or_none(),
+    'session_id': arg.uuid().or_none(),
+    'compute_host': arg.text().or_none(),
+}
+_LIST_BY = {
+    'instance_uuid': arg.uuid().or_none(),
+    'project_id': arg.text().or_none(),
+    'user_id': arg.text().or_none(),
+    'compute_host': arg.text().or_none(),
+    'proxy_id': arg.uuid().or_none(),
+}
+
+
+def _iso(moment: datetime.datetime) -> str:
+    return moment.astimezone(datetime.UTC).isoformat(timespec='microseconds')
+
+
+def _given(values: dict[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+class ConsoleAuthManager(Endpoint):
+    """Answers the contract's calls. Each may be repeated (DESIGN invariant 6)."""
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        db: Database,
+        compute: ComputeConsoleAPI,
+        proxy: ProxyAPI,
+        metrics: Metrics,
+    ) -> None:
+        self._conf = conf
+        self._db = db
+        self._proxy = proxy
+        self._metrics = metrics
+        self._opener = SessionOpener(conf, db, compute, self._cut)
+
+    def observe(self, method: str, code: str, seconds: float) -> None:
+        self._metrics.called(method, code, seconds)
+
+    # tokens
+
+    @exposed(
+        console_auth_token=arg.instance_of(objects.ConsoleAuthToken),
+        ttl=arg.integer(1, 31536000).or_none(),
+    )
+    def authorize(
+        self, context: RequestContext, console_auth_token: objects.ConsoleAuthToken, ttl: int | None
+    ) -> objects.ConsoleAuthToken:
+        grant = console_auth_token
+        ttl = self._checked_ttl(ttl)
+        self._check_grant(grant)
+        grant.user_id = grant.user_id or context.user_id
+        grant.project_id = grant.project_id or context.project_id
+        token = tokens.mint()
+        if grant.port is None:
+            group = console_conf.GROUP_OF_TYPE[grant.console_type]
+            grant, stored = db_tokens.store_next_free(
+                self._db,
+                tokens.hashed(token),
+                grant,
+                ttl,
+                context.request_id,
+                unlimited=group is None or self._conf[group].max_sessions == 0,
+            )
+        else:
+            stored = db_tokens.store(self._db, tokens.hashed(token), grant, ttl, context.request_id)
+        self._cut(context, stored.cut, consoles.GONE)
+        grant.token = token
+        grant.expires = stored.expires
+        if grant.access_url_base is not None:
+            grant.access_url = access_url.build(grant.access_url_base, grant.console_type, token)
+        LOG.info(
+            'authorized: %s console of instance %s for user %s until %s',
+            grant.console_type,
+            grant.instance_uuid,
+            grant.user_id,
+            stored.expires,
+        )
+        return _settled(grant)
+
+    def _checked_ttl(self, ttl: int | None) -> int:
+        options = self._conf.consoleauth
+        wanted: int = options.token_ttl if ttl is None else ttl
+        if wanted > options.max_token_ttl:
+            raise exception.TTLTooLong(ttl=wanted, limit=options.max_token_ttl)
+        return wanted
+
+    @staticmethod
+    def _check_grant(grant: objects.ConsoleAuthToken) -> None:
+        if (grant.host is None) != (grant.port is None):
+            raise exception.InvalidConsole(reason='host and port go together')
+        if grant.token is not None or grant.access_url is not None:
+            raise exception.InvalidConsole(reason="token and access_url are the manager's to set")
+        access_url.check_base(grant.access_url_base)
+
+    @exposed(token=arg.token())
+    def validate(self, context: RequestContext, token: str) -> objects.ConsoleAuthToken:
+        grant = db_tokens.validate(
+            self._db, tokens.hashed(token), single_use=self._conf.consoleauth.single_use
+        )
+        if grant is None:
+            raise exception.InvalidToken()
+        return _settled(grant)
+
+    # consoles
+
+    @exposed(instance_uuid=arg.uuid(), console_type=arg.console_type().default_to('serial'))
+    def list_free_ports(
+        self, context: RequestContext, instance_uuid: str, console_type: str
+    ) -> objects.ConsoleConnectionList:
+        return objects.ConsoleConnectionList(
+            objects=consoles.list_free(self._db, instance_uuid, console_type)
+        )
+
+    @exposed(
+        instance_uuid=arg.uuid(),
+        compute_host=arg.text(),
+        consoles=arg.instance_of(objects.ConsoleConnectionList),
+    )
+    def define_consoles(
+        self,
+        context: RequestContext,
+        instance_uuid: str,
+        compute_host: str,
+        consoles: objects.ConsoleConnectionList,
+    ) -> None:
+        complete = arg.instance_of(objects.ConsoleConnection)
+        wanted = arg.checked({'consoles': arg.list_of(complete, 256)}, {'consoles': consoles.objects})
+        for console in wanted['consoles']:
+            if (console.instance_uuid, console.compute_host) != (instance_uuid, compute_host):
+                raise exception.InvalidArgument(
+                    argument='consoles', reason='has a console of another instance or compute host'
+                )
+            access_url.check_base(console.access_url_base)
+        self._define(context, instance_uuid, compute_host, wanted['consoles'])
+
+    def _define(
+        self,
+        context: RequestContext,
+        instance_uuid: str,
+        compute_host: str,
+        wanted: list[objects.ConsoleConnection],
+    ) -> None:
+        cut = consoles.define(self._db, instance_uuid, compute_host, wanted)
+        self._cut(context, cut, consoles.GONE)
+
+    # sessions
+
+    @exposed(
+        token=arg.token(),
+        session_id=arg.uuid(),
+        proxy_id=arg.uuid(),
+        client_address=arg.text().or_none(),
+    )
+    def open_session(
+        self,
+        context: RequestContext,
+        token: str,
+        session_id: str,
+        proxy_id: str,
+        client_address: str | None,
+    ) -> objects.ConsoleSession:
+        session = self._opener.open(context, tokens.hashed(token), session_id, proxy_id, client_address)
+        LOG.info(
+            'session %s opened: %s console of instance %s for user %s from %s',
+            session_id,
+            session.console.console_type,
+            session.console.instance_uuid,
+            session.user_id,
+            client_address,
+        )
+        return session
+
+    @exposed(**_CLOSING)
+    def close_session(self, context: RequestContext, **closing: Any) -> None:
+        self._close(closing, None)
+
+    def _close(self, closing: dict[str, Any], proxy_id: str | None) -> None:
+        if db_sessions.close(self._db, closing['session_id'], proxy_id):
+            self._metrics.closed(closing['bytes_in'], closing['bytes_out'])
+            LOG.info(
+                'session %s closed: %s, %d bytes from the user, %d to the user',
+                closing['session_id'],
+                closing['reason'],
+                closing['bytes_in'],
+                closing['bytes_out'],
+            )
+
+    @exposed(
+        limit=arg.integer(1, 1000).default_to(100),
+        marker=arg.uuid().or_none(),
+        **_LIST_BY,
+    )
+    def list_sessions(
+        self, context: RequestContext, limit: int, marker: str | None, **filters: str | None
+    ) -> objects.ConsoleSessionList:
+        found = db_sessions.list_live(self._db, _given(filters), limit=limit, marker=marker)
+        return objects.ConsoleSessionList(objects=found)
+
+    # proxies
+
+    @exposed(proxy_id=arg.uuid(), name=arg.text())
+    def register_proxy(self, context: RequestContext, proxy_id: str, name: str) -> dict[str, Any]:
+        lease = self._conf.manager.lease
+        now = proxies.register(self._db, proxy_id, name, lease)
+        LOG.info('proxy %s registered as %s', name, proxy_id)
+        return {'lease': lease, 'now': _iso(now)}
+
+    @exposed(
+        proxy_id=arg.uuid(),
+        closed=arg.list_of(arg.mapping(**_CLOSING), _MAX_SESSIONS).or_none(),
+        sessions=arg.list_of(arg.uuid(), _MAX_SESSIONS).or_none(),
+        as_of=arg.moment().or_none(),
+    )
+    def renew_lease(
+        self,
+        context: RequestContext,
+        proxy_id: str,
+        closed: list[dict[str, Any]] | None,
+        sessions: list[str] | None,
+        as_of: datetime.datetime | None,
+    ) -> dict[str, Any]:
+        if (sessions is None) != (as_of is None):
+            raise exception.InvalidArgument(argument='as_of', reason='goes together with sessions')
+        for closing in closed or ():
+            self._close(closing, proxy_id)
+        lease = self._conf.manager.lease
+        renewal = proxies.renew(self._db, proxy_id, lease)
+        cut = dict(renewal.cut)
+        if sessions is not None and as_of is not None:
+            lost = proxies.reconcile(self._db, proxy_id, sessions, as_of)
+            cut |= dict.fromkeys(lost, proxies.LEASE_LOST)
+        return {'lease': lease, 'now': _iso(renewal.now), 'cut': cut}
+
+    # taking back
+
+    @exposed(reason=arg.text(64), **_REVOKE_BY)
+    def revoke(self, context: RequestContext, reason: str, **filters: str | None) -> dict[str, int]:
+        given = _given(filters)
+        if not given:
+            raise exception.InvalidArgument(argument='filters', reason='need at least one')
+        if 'session_id' in given and len(given) > 1:
+            raise exception.InvalidArgument(argument='session_id', reason='goes with no other filter')
+        revoked = cleanup.revoke(self._db, given, reason)
+        self._cut(context, revoked.sessions, reason)
+        LOG.info(
+            'revoked by %s: %d tokens, %d sessions, reason %s',
+            ', '.join(f'{name} {value}' for name, value in given.items()),
+            revoked.tokens,
+            len(revoked.sessions),
+            reason,
+        )
+        return {'tokens': revoked.tokens, 'sessions': len(revoked.sessions)}
+
+    @exposed(instance_uuid=arg.uuid())
+    def clean_console_auths_for_instance(self, context: RequestContext, instance_uuid: str) -> None:
+        cut = cleanup.forget_instance(self._db, instance_uuid, INSTANCE_GONE)
+        self._cut(context, cut, INSTANCE_GONE)
+
+    @exposed(compute_host=arg.text())
+    def clean_expired_console_auths_for_host(self, context: RequestContext, compute_host: str) -> None:
+        deleted = cleanup.delete_expired_of_host(self._db, compute_host)
+        LOG.debug('%d expired tokens of compute host %s deleted', deleted, compute_host)
+
+    def _cut(self, context: RequestContext, session_ids: list[str], reason: str) -> None:
+        """Tell the proxies at once. They would learn it with their next renewal anyway, so a bus that is
+        away is no reason to fail."""
+        for start in range(0, len(session_ids), _CUT_AT_ONCE):
+            try:
+                self._proxy.cut_sessions(context, session_ids[start : start + _CUT_AT_ONCE], reason)
+            except exception.ManagerUnreachable as exc:
+                LOG.warning('the proxies could not be told to cut sessions: %s', exc)
+
+    # the service itself
+
+    @exposed(
+        primitive=arg.Argument(lambda value: value),
+        object_versions=arg.Argument(lambda value: value),
+    )
+    def object_backport_versions(self, context: RequestContext, primitive: Any, object_versions: Any) -> Any:
+        checked = arg.checked(
+            {'primitive': arg.instance_of(objects.ConsoledObject)}, {'primitive': primitive}
+        )['primitive']
+        if not isinstance(object_versions, dict) or checked.obj_name() not in object_versions:
+            raise exception.InvalidArgument(argument='object_versions', reason='lacks the object')
+        return checked.obj_to_primitive(
+            target_version=object_versions[checked.obj_name()], version_manifest=object_versions
+        )
+
+    @exposed()
+    def ping(self, context: RequestContext) -> str:
+        self._db.ping()
+        return _iso(datetime.datetime.now(datetime.UTC))
+
+
+def _settled(entity: Any) -> Any:
+    """Without the list of changed fields, which would go over the wire and mean nothing there."""
+    entity.obj_reset_changes(recursive=True)
+    return entity

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a manager counts, for Prometheus."""
+
+from __future__ import annotations
+
+import prometheus_client
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # seconds
+
+
+class Metrics:
+    """Metrics of one process, in a registry of its own.
+
+    :param cell: value of the ``cell`` label
+    """
+
+    def __init__(self, cell: str) -> None:
+        self.registry = prometheus_client.CollectorRegistry()
+        self._calls = prometheus_client.Histogram(
+            'consoled_rpc_seconds',
+            'Time to answer RPC calls, by method and outcome (ok, or the code of the error)',
+            ['cell', 'method', 'code'],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._closed = prometheus_client.Counter(
+            'consoled_sessions_closed',
+            'Sessions closed',
+            ['cell'],
+            registry=self.registry,
+        )
+        self._bytes = prometheus_client.Counter(
+            'consoled_session_bytes',
+            'Bytes that closed sessions relayed, by direction',
+            ['cell', 'direction'],
+            registry=self.registry,
+        )
+        self._cell = cell
+
+    def called(self, method: str, code: str, seconds: float) -> None:
+        self._calls.labels(self._cell, method, code).observe(seconds)
+
+    def closed(self, bytes_in: int, bytes_out: int) -> None:
+        self._closed.labels(self._cell).inc()
+        self._bytes.labels(self._cell, 'in').inc(bytes_in)
+        self._bytes.labels(self._cell, 'out').inc(bytes_out)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Field types that refuse what does not belong on the wire.
+
+The library's own types are lenient (its ``UUID`` only warns, ``String`` takes numbers and has no length).
+Here a value is of its type and within its bounds, or a ``ValueError`` is raised that names the field and
+not the value: a value may be a secret.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import uuid as uuidlib
+from typing import Any
+
+from oslo_versionedobjects import fields
+
+_HOSTNAME = re.compile(r'[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*\.?')
+
+
+class ConsoleType:
+    """The console types that can be authorized."""
+
+    NOVNC = 'novnc'
+    SPICE = 'spice-html5'
+    SERIAL = 'serial'
+    WEBMKS = 'webmks'
+    RDP = 'rdp-html5'
+
+    ALL = (NOVNC, SPICE, SERIAL, WEBMKS, RDP)
+
+
+def checked_uuid(value: object) -> str:
+    """Return ``value`` as a canonical lower-case UUID, or raise ValueError (RFC 9562, section 4)."""
+    if not isinstance(value, str) or len(value) != 36:
+        raise ValueError('must be a UUID of 36 characters')
+    try:
+        canonical = str(uuidlib.UUID(value))
+    except ValueError:
+        raise ValueError('must be a UUID of 36 characters') from None
+    if canonical != value.lower():
+        raise ValueError('must be a UUID of 36 characters')
+    return canonical
+
+
+def checked_port(value: object) -> int:
+    """Return ``value`` if it is a TCP port, 1..65535, or raise ValueError."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65535:
+        raise ValueError('must be an integer from 1 to 65535')
+    return value
+
+
+def checked_text(value: object, max_length: int) -> str:
+    """Return ``value`` if it is 1..``max_length`` printable characters without blanks at its ends.
+
+    Blanks at the ends are refused since SQL comparison ignores them on some databases: two names that
+    differ here would be one there.
+    """
+    if not isinstance(value, str) or not 1 <= len(value) <= max_length:
+        raise ValueError(f'must be a string of 1 to {max_length} characters')
+    if not value.isprintable() or value != value.strip():
+        raise ValueError('must be printable, without blanks at its ends')
+    return value
+
+
+def checked_host(value: object) -> str:
+    """Return ``value`` if it is an IP address or a host name (RFC 1123), or raise ValueError."""
+    text = checked_text(value, 255)
+    if _HOSTNAME.fullmatch(text):
+        return text
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError('must be an IP address or a host name') from None
+    return text
+
+
+class _Checked(fields.FieldType[Any]):
+    """Runs ``check`` on assignment and on what comes from the wire, and names the field in errors."""
+
+    def check(self, value: object) -> Any:
+        raise NotImplementedError
+
+    def coerce(self, obj: Any, attr: str, value: Any) -> Any:
+        try:
+            return self.check(value)
+        except ValueError as exc:
+            raise ValueError(f'{attr} {exc}') from None
+
+    def from_primitive(self, obj: Any, attr: str, value: object) -> Any:
+        return self.coerce(obj, attr, value)
+
+
+class StrictUUID(_Checked):
+    def check(self, value: object) -> str:
+        return checked_uuid(value)
+
+
+class Port(_Checked):
+    def check(self, value: object) -> int:
+        return checked_port(value)
+
+
+class Host(_Checked):
+    def check(self, value: object) -> str:
+        return checked_host(value)
+
+
+class Name(_Checked):
+    """A name from outside: user, project, host of a service, address of a client."""
+
+    def check(self, value: object) -> str:
+        return checked_text(value, 255)
+
+
+class ShortName(_Checked):
+    def check(self, value: object) -> str:
+        return checked_text(value, 64)
+
+
+class Url(_Checked):
+    def check(self, value: object) -> str:
+        return checked_text(value, 1024)
+
+
+class Secret(_Checked):
+    """A value that grants access: it travels, but no repr or log shows it."""
+
+    def check(self, value: object) -> str:
+        return checked_text(value, 4096)
+
+    def stringify(self, value: Any) -> str:
+        return '***'
+
+
+class OneConsoleType(_Checked):
+    def check(self, value: object) -> str:
+        if value not in ConsoleType.ALL:
+            raise ValueError('must be one of ' + ', '.join(ConsoleType.ALL))
+        return str(value)
+
+
+class Options(_Checked):
+    """What else is needed to reach a console: a small dict of strings to strings or None."""
+
+    MAX_ITEMS = 16
+
+    def check(self, value: object) -> dict[str, str | None]:
+        if not isinstance(value, dict) or len(value) > self.MAX_ITEMS:
+            raise ValueError(f'must be a dict of at most {self.MAX_ITEMS} items')
+        for key, item in value.items():
+            checked_text(key, 64)
+            if item is not None:
+                checked_text(item, 1024)
+        return dict(value)
+
+    def stringify(self, value: Any) -> str:
+        return f'{{{",".join(sorted(value))}}}'
+
+
+class StrictUUIDField(fields.AutoTypedField[str]):
+    AUTO_TYPE = StrictUUID()
+
+
+class PortField(fields.AutoTypedField[int]):
+    AUTO_TYPE = Port()
+
+
+class HostField(fields.AutoTypedField[str]):
+    AUTO_TYPE = Host()
+
+
+class NameField(fields.AutoTypedField[str]):
+    AUTO_TYPE = Name()
+
+
+class ShortNameField(fields.AutoTypedField[str]):
+    AUTO_TYPE = ShortName()
+
+
+class UrlField(fields.AutoTypedField[str]):
+    AUTO_TYPE = Url()
+
+
+class SecretField(fields.AutoTypedField[str]):
+    AUTO_TYPE = Secret()
+
+
+class ConsoleTypeField(fields.AutoTypedField[str]):
+    AUTO_TYPE = OneConsoleType()
+
+
+class OptionsField(fields.AutoTypedField[dict[str, str | None]]):
+    AUTO_TYPE = Options()

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clients of the contract: managers, compute agents, proxies.
+
+Errors of the domain are raised as themselves; a bus or peer that does not answer is an error of the domain
+too. Any call may be repeated with the same ids (DESIGN invariant 6).
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+import oslo_messaging
+from oslo_messaging import exceptions as messaging_exc
+
+from consoled import exception, objects
+from consoled.context import RequestContext
+from consoled.rpc import versions
+from consoled.rpc.serializer import Serializer
+
+# Longest wait for an answer, in seconds, where the caller names none. A manager gives up before.
+CALL_TIMEOUT = 10.0
+
+# How often the library tries to reach the bus for one message, about a second apart.
+_CONNECT_RETRIES = 3
+
+# Without this a message to a queue that nobody has declared (yet) would be dropped in silence.
+_OPTIONS = oslo_messaging.TransportOptions(at_least_once=True)
+
+
+def _plain(error: exception.ConsoledException) -> exception.ConsoledException:
+    """The error without the remote traceback that oslo.messaging puts into its text."""
+    for cls in type(error).__mro__:
+        if cls.__module__ == exception.__name__:
+            return cls(*error.args, **error.kwargs)  # type: ignore[no-any-return]
+    return exception.InternalError()
+
+
+class _Client:
+    """One topic's client.
+
+    :param level: ``[upgrade_levels]`` value for this topic, or None
+    :param timeout: seconds to wait for an answer
+    :raises ValueError: the level is not known
+    """
+
+    topic: str
+    unreachable: type[exception.ConsoledException] = exception.ManagerUnreachable
+
+    def __init__(
+        self,
+        transport: oslo_messaging.RPCTransport,
+        *,
+        level: str | None = None,
+        timeout: float = CALL_TIMEOUT,
+    ) -> None:
+        version, pins = versions.pinned(level)
+        self._client = oslo_messaging.get_rpc_client(
+            transport,
+            oslo_messaging.Target(topic=self.topic, version=version),
+            version_cap=version,
+            timeout=timeout,
+            retry=_CONNECT_RETRIES,
+            serializer=Serializer(pins, backport=self._backport),
+            transport_options=_OPTIONS,
+        )
+
+    def _backport(self, context: Any, primitive: dict[str, Any], wanted: dict[str, str]) -> Any:
+        raise exception.IncompatibleObject(
+            name=primitive.get('consoled_object.name'),
+            version=primitive.get('consoled_object.version'),
+            supported=wanted,
+        )
+
+    def _call(self, context: RequestContext, method: str, target: Any = None, **values: Any) -> Any:
+        try:
+            return (target or self._client).call(context, method, **values)
+        except exception.ConsoledException as exc:
+            raise _plain(exc) from None
+        except oslo_messaging.RemoteError as exc:
+            raise exception.InternalError() from exc
+        except messaging_exc.MessagingTimeout as exc:
+            raise self.unreachable(reason='no answer in time') from exc
+        except messaging_exc.MessagingException as exc:
+            raise self.unreachable(reason=type(exc).__name__) from exc
+
+    def _cast(self, context: RequestContext, method: str, target: Any = None, **values: Any) -> None:
+        try:
+            (target or self._client).cast(context, method, **values)
+        except messaging_exc.MessagingException as exc:
+            raise self.unreachable(reason=type(exc).__name__) from exc
+
+
+class ConsoleAuthAPI(_Client):
+    """What managers offer to compute agents, proxies and operators (topic ``consoled``)."""
+
+    topic = versions.TOPIC
+
+    def _backport(self, context: Any, primitive: dict[str, Any], wanted: dict[str, str]) -> Any:
+        return self.object_backport_versions(context, primitive, wanted)
+
+    def authorize(
+        self, context: RequestContext, grant: objects.ConsoleAuthToken, ttl: int | None = None
+    ) -> objects.ConsoleAuthToken:
+        """Store a grant; the reply has ``token``, ``expires`` and ``access_url``.
+
+        With ``host`` and ``port`` None: for the next free console of the type.
+
+        :param ttl: lifetime in seconds; None for the configured one
+        :raises ConsolePortsExhausted: port None, and all consoles of the type are connected
+        :raises InstanceNotFound: port None, and the instance is not known
+        :raises InvalidConsole: it can't be authorized as described
+        :raises TTLTooLong: over ``[consoleauth] max_token_ttl``
+        """
+        return self._call(context, 'authorize', console_auth_token=grant, ttl=ttl)
+
+    def validate(self, context: RequestContext, token: str) -> objects.ConsoleAuthToken:
+        """Check a token, without side effect; the reply has no clear token.
+
+        :raises InvalidToken: unknown, expired or used
+        """
+        return self._call(context, 'validate', token=token)
+
+    def list_free_ports(
+        self, context: RequestContext, instance_uuid: str, console_type: str = 'serial'
+    ) -> objects.ConsoleConnectionList:
+        """The consoles of that type that are defined and not connected, by port.
+
+        :raises InstanceNotFound: the instance is not known
+        """
+        return self._call(context, 'list_free_ports', instance_uuid=instance_uuid, console_type=console_type)
+
+    def define_consoles(
+        self,
+        context: RequestContext,
+        instance_uuid: str,
+        compute_host: str,
+        consoles: objects.ConsoleConnectionList,
+    ) -> None:
+        """Cast: these, and only these, are the instance's consoles."""
+        self._cast(
+            context,
+            'define_consoles',
+            instance_uuid=instance_uuid,
+            compute_host=compute_host,
+            consoles=consoles,
+        )
+
+    def open_session(
+        self,
+        context: RequestContext,
+        token: str,
+        session_id: str,
+        proxy_id: str,
+        client_address: str | None = None,
+    ) -> objects.ConsoleSession:
+        """Open a session of a token; repeated with the same id it returns the same session.
+
+        :raises InvalidToken: unknown, expired or used
+        :raises ConsoleInUse: all sessions of the console are taken
+        :raises TooManySessions: a limit per token, instance or project
+        :raises ConsoleGone: the port is not that guest's any more
+        :raises ComputeUnreachable: its compute agent did not say whether it is
+        :raises ProxyUnknown: the proxy has no live lease
+        """
+        return self._call(
+            context,
+            'open_session',
+            token=token,
+            session_id=session_id,
+            proxy_id=proxy_id,
+            client_address=client_address,
+        )
+
+    def close_session(
+        self,
+        context: RequestContext,
+        session_id: str,
+        reason: str,
+        bytes_in: int = 0,
+        bytes_out: int = 0,
+    ) -> None:
+        """Free the slot of a session; one that is not there is closed already."""
+        self._call(
+            context,
+            'close_session',
+            session_id=session_id,
+            reason=reason,
+            bytes_in=bytes_in,
+            bytes_out=bytes_out,
+        )
+
+    def register_proxy(self, context: RequestContext, proxy_id: str, name: str) -> dict[str, Any]:
+        """Start a life of a proxy; earlier lives of that name end.
+
+        :returns: ``lease`` in seconds and ``now``, the database's time (ISO 8601, UTC)
+        """
+        return self._call(context, 'register_proxy', proxy_id=proxy_id, name=name)  # type: ignore[no-any-return]
+
+    def renew_lease(
+        self,
+        context: RequestContext,
+        proxy_id: str,
+        closed: Sequence[dict[str, Any]] | None = None,
+        sessions: Sequence[str] | None = None,
+        as_of: str | None = None,
+    ) -> dict[str, Any]:
+        """Renew a proxy's lease.
+
+        :param closed: closings not acknowledged yet, as dicts of ``close_session``'s arguments
+        :param sessions: ids of all live sessions, from time to time
+        :param as_of: with ``sessions``: the last ``now`` received before that list was made
+        :returns: ``lease`` in seconds, ``now`` as above, ``cut``: reasons by session id
+        :raises ProxyUnknown: register again
+        """
+        return self._call(  # type: ignore[no-any-return]
+            context, 'renew_lease', proxy_id=proxy_id, closed=closed, sessions=sessions, as_of=as_of
+        )
+
+    def revoke(self, context: RequestContext, reason: str, **filters: str) -> dict[str, int]:
+        """Delete the matching tokens and cut the matching sessions.
+
+        :param filters: at least one of instance_uuid, project_id, user_id, compute_host (all must match),
+            or session_id alone
+        :returns: counts of ``tokens`` and ``sessions``
+        """
+        return self._call(context, 'revoke', reason=reason, **filters)  # type: ignore[no-any-return]
+
+    def clean_console_auths_for_instance(self, context: RequestContext, instance_uuid: str) -> None:
+        """Cast: the instance is gone; so are its consoles, tokens and sessions."""
+        self._cast(context, 'clean_console_auths_for_instance', instance_uuid=instance_uuid)
+
+    def clean_expired_console_auths_for_host(self, context: RequestContext, compute_host: str) -> None:
+        """Cast: delete the expired tokens of a compute host."""
+        self._cast(context, 'clean_expired_console_auths_for_host', compute_host=compute_host)
+
+    def list_sessions(
+        self,
+        context: RequestContext,
+        limit: int = 100,
+        marker: str | None = None,
+        **filters: str,
+    ) -> objects.ConsoleSessionList:
+        """Live sessions by id, a page at a time.
+
+        :param limit: 1 to 1000
+        :param marker: the last id of the page before
+        :param filters: any of instance_uuid, project_id, user_id, compute_host, proxy_id
+        """
+        return self._call(context, 'list_sessions', limit=limit, marker=marker, **filters)
+
+    def object_backport_versions(
+        self, context: RequestContext, primitive: dict[str, Any], wanted: dict[str, str]
+    ) -> Any:
+        """The older form of an object that a newer manager sent."""
+        return self._call(context, 'object_backport_versions', primitive=primitive, object_versions=wanted)
+
+    def ping(self, context: RequestContext, server: str, timeout: float) -> datetime.datetime:
+        """Ask the manager ``server`` whether it answers; returns the database's time.
+
+        :raises ManagerUnreachable: it does not
+        :raises DatabaseUnavailable: it does, its database does not
+        """
+        target = self._client.prepare(server=server, timeout=timeout, retry=0)
+        return datetime.datetime.fromisoformat(self._call(context, 'ping', target))
+
+
+class ComputeConsoleAPI(_Client):
+    """What compute agents offer (topic ``consoled-compute``, server = compute host)."""
+
+    topic = versions.COMPUTE_TOPIC
+    unreachable = exception.ComputeUnreachable
+
+    def get_console(
+        self, context: RequestContext, compute_host: str, instance_uuid: str, console_type: str
+    ) -> objects.ConsoleAuthToken:
+        """An authorized token for a console of the guest."""
+        target = self._client.prepare(server=compute_host)
+        return self._call(
+            context, 'get_console', target, instance_uuid=instance_uuid, console_type=console_type
+        )
+
+    def list_consoles(
+        self, context: RequestContext, compute_host: str, instance_uuid: str
+    ) -> objects.ConsoleConnectionList:
+        """The consoles that the guest has."""
+        target = self._client.prepare(server=compute_host)
+        return self._call(context, 'list_consoles', target, instance_uuid=instance_uuid)
+
+    def check_console(
+        self, context: RequestContext, console: objects.ConsoleConnection, timeout: float
+    ) -> bool:
+        """Whether the port is still that guest's.
+
+        :param timeout: seconds to wait
+        :raises ComputeUnreachable: no answer
+        """
+        target = self._client.prepare(server=console.compute_host, timeout=timeout, retry=0)
+        return bool(
+            self._call(
+                context,
+                'check_console',
+                target,
+                instance_uuid=console.instance_uuid,
+                host=console.host,
+                port=console.port,
+                console_type=console.console_type,
+            )
+        )
+
+
+class ProxyAPI(_Client):
+    """What all proxies of the cell are told (topic ``consoled-proxy``, fanout)."""
+
+    topic = versions.PROXY_TOPIC
+
+    def cut_sessions(self, context: RequestContext, session_ids: Sequence[str], reason: str) -> None:
+        """Cast to all proxies: end these sessions, if they are yours."""
+        self._cast(
+            context,
+            'cut_sessions',
+            self._client.prepare(fanout=True),
+            session_ids=list(session_ids),
+            reason=reason,
+        )

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Objects and contexts to and from the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from oslo_versionedobjects import base as ovo_base
+from oslo_versionedobjects import exception as ovo_exc
+
+from consoled import exception
+from consoled.context import RequestContext
+from consoled.objects.base import ConsoledObject
+
+# (context, primitive of the newer object, {object name: wanted version}) -> object
+Backport = Callable[[Any, dict[str, Any], dict[str, str]], Any]
+
+
+class Serializer(ovo_base.VersionedObjectSerializer):  # type: ignore[misc]
+    """Versioned objects in the versions of a pinned contract.
+
+    :param pins: version to send of each object, by name; what is not named goes as it is
+    :param backport: asks a newer peer for the older form of an object it sent; without it an object that
+        is too new is refused
+    """
+
+    OBJ_BASE_CLASS = ConsoledObject
+
+    def __init__(self, pins: Mapping[str, str] | None = None, backport: Backport | None = None) -> None:
+        super().__init__()
+        self._pins = dict(pins or {})
+        self._backport = backport
+
+    def serialize_entity(self, context: Any, entity: Any) -> Any:
+        if isinstance(entity, ovo_base.VersionedObject):
+            pin = self._pins.get(entity.obj_name())
+            if pin is None or pin == entity.VERSION:
+                return entity.obj_to_primitive()
+            return entity.obj_to_primitive(target_version=pin, version_manifest=self._pins)
+        return super().serialize_entity(context, entity)
+
+    def _process_object(self, context: Any, objprim: dict[str, Any]) -> Any:
+        namespace = self.OBJ_BASE_CLASS.OBJ_SERIAL_NAMESPACE
+        try:
+            return self.OBJ_BASE_CLASS.obj_from_primitive(objprim, context=context)
+        except ovo_exc.IncompatibleObjectVersion as exc:
+            name = str(objprim.get(f'{namespace}.name'))
+            if self._backport is None:
+                raise exception.IncompatibleObject(
+                    name=name, version=objprim.get(f'{namespace}.version'), supported=exc.supported
+                ) from None
+            return self._backport(context, objprim, ovo_base.obj_tree_get_versions(name))
+        except (ovo_exc.VersionedObjectsException, ValueError, TypeError, KeyError, AttributeError) as exc:
+            # our fields' messages name the field only; the library's may hold the value
+            reason = str(exc) if type(exc) is ValueError else 'is not an object of this contract'
+            raise exception.InvalidArgument(argument='object', reason=reason) from None
+
+    def serialize_context(self, context: RequestContext) -> dict[str, str | None]:
+        return context.to_wire()
+
+    def deserialize_context(self, context: Any) -> RequestContext:
+        return RequestContext.from_wire(context)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RPC servers: what of an endpoint can be called, with arguments checked and errors mapped, once, here."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import oslo_messaging
+from oslo_messaging.rpc import dispatcher
+
+from consoled import exception
+from consoled.rpc import arguments
+from consoled.rpc.serializer import Serializer
+
+LOG = logging.getLogger(__name__)
+
+Method = TypeVar('Method', bound=Callable[..., Any])
+
+
+class Endpoint:
+    """Base of endpoints. Only methods marked ``exposed`` can be called."""
+
+    def observe(self, method: str, code: str, seconds: float) -> None:
+        """Told of each call: its outcome ('ok' or the error's code) and how long it took."""
+
+
+def exposed(**spec: arguments.Argument) -> Callable[[Method], Method]:
+    """Let a method be called over RPC, with these arguments and no others.
+
+    Domain errors travel to the caller. Anything else is logged here and travels as InternalError.
+    """
+
+    def decorate(method: Method) -> Method:
+        @functools.wraps(method)
+        def run(self: Endpoint, context: Any, **values: Any) -> Any:
+            started = time.perf_counter()
+            code = 'ok'
+            try:
+                return method(self, context, **arguments.checked(spec, values))
+            except exception.ConsoledException as exc:
+                code = exc.code
+                raise dispatcher.ExpectedException from exc
+            except Exception:
+                LOG.exception('%s failed', method.__name__)
+                code = exception.InternalError.code
+                _raise_expected(exception.InternalError())
+            finally:
+                self.observe(method.__name__, code, time.perf_counter() - started)
+
+        oslo_messaging.expose(run)
+        return run  # type: ignore[return-value]
+
+    return decorate
+
+
+def _raise_expected(error: exception.ConsoledException) -> None:
+    """Raise so that oslo.messaging sends ``error`` to the caller without logging it as its own failure."""
+    try:
+        raise error from None
+    except exception.ConsoledException:
+        raise dispatcher.ExpectedException from None
+
+
+class _ServerSerializer(Serializer):
+    """Refuses malformed objects as an expected error: a peer can't fill the log with tracebacks."""
+
+    def deserialize_entity(self, context: Any, entity: Any) -> Any:
+        try:
+            return super().deserialize_entity(context, entity)
+        except exception.ConsoledException as exc:
+            raise dispatcher.ExpectedException from exc
+
+
+def get_server(
+    transport: oslo_messaging.RPCTransport,
+    topic: str,
+    server: str,
+    endpoints: Sequence[Endpoint],
+) -> oslo_messaging.RPCServer:
+    """Return a server on ``topic`` and ``topic.server``, not started. Unmarked methods are not callable."""
+    return oslo_messaging.get_rpc_server(
+        transport,
+        oslo_messaging.Target(topic=topic, server=server),
+        list(endpoints),
+        serializer=_ServerSerializer(),
+        access_policy=oslo_messaging.ExplicitRPCAccessPolicy,
+    )

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Versions of the RPC contract, and which form of each object belongs to which of them.
+
+When a method or object changes: raise ``RPC_VERSION`` (minor for an addition), add its row to
+``OBJECTS_OF_VERSION``, and keep the older rows while peers of those releases may be alive.
+"""
+
+from __future__ import annotations
+
+TOPIC = 'consoled'  # managers
+PROXY_TOPIC = 'consoled-proxy'
+COMPUTE_TOPIC = 'consoled-compute'
+
+RPC_VERSION = '1.0'
+
+OBJECTS_OF_VERSION: dict[str, dict[str, str]] = {
+    '1.0': {
+        'ConsoleAuthToken': '1.0',
+        'ConsoleConnection': '1.0',
+        'ConsoleConnectionList': '1.0',
+        'ConsoleSession': '1.0',
+        'ConsoleSessionList': '1.0',
+    },
+}
+
+
+def pinned(level: str | None) -> tuple[str, dict[str, str]]:
+    """The RPC version to speak for an ``[upgrade_levels]`` value, and its objects' versions.
+
+    :param level: MAJOR.MINOR, or None for the newest
+    :raises ValueError: this release does not know that version
+    """
+    version = RPC_VERSION if level is None else level
+    if version not in OBJECTS_OF_VERSION:
+        known = ', '.join(sorted(OBJECTS_OF_VERSION))
+        raise ValueError(f'[upgrade_levels]: version {version} is not known; known: {known}')
+    return version, OBJECTS_OF_VERSION[version]

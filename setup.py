@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything is in pyproject.toml, but for one thing it can't say.
+
+The migrations live in the checkout's ``alembic/``, which is no package (as one it would shadow the library).
+They are installed as data of ``consoled.db``, so that a wheel can upgrade a database.
+"""
+
+import setuptools
+
+setuptools.setup(
+    packages=[
+        *setuptools.find_packages(include=['consoled', 'consoled.*']),
+        'consoled.db.alembic',
+        'consoled.db.alembic.versions',
+    ],
+    package_dir={
+        'consoled': 'consoled',
+        'consoled.db.alembic': 'alembic',
+        'consoled.db.alembic.versions': 'alembic/versions',
+    },
+    package_data={'consoled.db.alembic': ['*.mako']},
+)
