@@ -7,6 +7,7 @@ A program calls ``select`` before it imports anything else of consoled: the libr
 from __future__ import annotations
 
 import os
+import warnings
 
 VARIABLE = 'CONSOLED_CONCURRENCY'
 
@@ -22,6 +23,9 @@ def select() -> str:
         _patch()
     elif name != 'threading':
         raise SystemExit(f'{VARIABLE} must be threading or eventlet, not {name!r}')
+    else:
+        # where eventlet happens to be installed, futurist imports it, and nobody uses it
+        warnings.filterwarnings('ignore', message=r'\s*Eventlet is deprecated')
     from oslo_service import backend
 
     backend.init_backend(backend.BackendType(name))

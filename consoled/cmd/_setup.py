@@ -14,6 +14,10 @@ from consoled import version
 
 PROJECT = 'consoled'
 
+# amqp warns of each frame that arrives while a channel closes, at every stop; what matters of a lost
+# connection oslo.messaging logs itself. alembic tells twice per look at the schema which dialect it saw.
+_QUIETER = {'amqp': 'ERROR', 'alembic': 'WARN'}
+
 
 def configure(
     argv: Sequence[str] | None = None, *, prog: str, conf: cfg.ConfigOpts | None = None
@@ -26,6 +30,7 @@ def configure(
     """
     conf = cfg.CONF if conf is None else conf
     log.register_options(conf)
+    log.set_defaults(default_log_levels=_log_levels())
     consoled_conf.register_opts(conf)
     try:
         conf(
@@ -39,3 +44,8 @@ def configure(
         raise SystemExit(f'{prog}: {exc}') from None
     log.setup(conf, PROJECT, version=version.VERSION)
     return conf
+
+
+def _log_levels() -> list[str]:
+    levels = dict(level.split('=') for level in log.get_default_log_levels())
+    return [f'{name}={level}' for name, level in (levels | _QUIETER).items()]

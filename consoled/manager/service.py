@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import random
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 import oslo_messaging
 import prometheus_client
+import setproctitle
 from oslo_config import cfg
 from oslo_service import loopingcall, service
 from prometheus_client import multiprocess
@@ -55,66 +57,87 @@ def rpc_server_of(
     return rpc_server.get_server(transport, versions.TOPIC, conf.host, [endpoint])
 
 
-class Worker(service.ServiceBase):  # type: ignore[misc]
-    """One process that answers calls.
+class _Process(service.ServiceBase):  # type: ignore[misc]
+    """A process of the daemon.
 
-    Everything it holds is made in ``start``, after the fork: a connection must not be shared.
-
-    :param ready: told once the worker consumes
+    Everything it holds is made in ``start``, after the fork: a connection must not be shared. What is on the
+    stack is let go in ``stop``; the eventlet launcher also stops services it never started.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, ready: Callable[[], None]) -> None:
+    title: str
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._conf = conf
-        self._ready = ready
+        self._held = contextlib.ExitStack()
 
     def start(self) -> None:
+        setproctitle.setproctitle(f'consoled: {self.title}')
         self._db = database(self._conf)
+        self._held.callback(self._db.dispose)
         self._transport = get_transport(self._conf)
-        self._server = rpc_server_of(self._conf, self._transport, self._db)
-        self._server.start()
-        self._ready()
+        self._held.callback(self._transport.cleanup)
+        self.run()
+
+    def run(self) -> None:
+        """Start what this process is for."""
+        raise NotImplementedError
 
     def stop(self) -> None:
-        """Stop consuming, finish what is in flight, let go."""
-        self._server.stop()
-        self._server.wait()
-        self._transport.cleanup()
-        self._db.dispose()
+        self._held.close()
 
     def wait(self) -> None:
-        """The server's threads do the work; the launcher waits for signals."""
+        """Threads do the work; the launcher waits for signals."""
 
     def reset(self) -> None:
         """Options are read where they are used, so a reload has nothing to do here."""
 
 
-class Housekeeper(service.ServiceBase):  # type: ignore[misc]
+class Worker(_Process):
+    """A process that answers calls.
+
+    :param ready: told once the worker consumes
+    """
+
+    title = 'worker'
+
+    def __init__(self, conf: cfg.ConfigOpts, ready: Callable[[], None]) -> None:
+        super().__init__(conf)
+        self._ready = ready
+
+    def run(self) -> None:
+        server = rpc_server_of(self._conf, self._transport, self._db)
+        server.start()
+        # in reverse: stop consuming, then finish what is in flight
+        self._held.callback(server.wait)
+        self._held.callback(server.stop)
+        self._ready()
+
+
+class Housekeeper(_Process):
     """The one process of a manager that sweeps, and serves metrics and health."""
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
-        self._conf = conf
-        self._monitoring: MonitoringServer | None = None
+    title = 'housekeeper'
 
-    def start(self) -> None:
-        self._db = database(self._conf)
-        self._transport = get_transport(self._conf)
+    def run(self) -> None:
         self._sweep = periodic.Sweep(self._conf, self._db)
-        self._loop = loopingcall.DynamicLoopingCall(self._sweep_once)
-        self._loop.start(initial_delay=self._next_sweep(), stop_on_exception=False)
+        loop = loopingcall.DynamicLoopingCall(self._sweep_once)
+        loop.start(initial_delay=self._next_sweep(), stop_on_exception=False)
+        self._held.callback(loop.stop)
         if self._conf.monitoring.port:
-            self._monitoring = self._monitor()
-            self._monitoring.start()
+            monitoring = self._monitoring()
+            monitoring.start()
+            self._held.callback(monitoring.stop)
         migration.warn_if_behind(self._db)
 
     def _next_sweep(self) -> float:
         interval: float = self._conf.manager.sweep_interval
-        return interval * random.uniform(0.9, 1.1)  # noqa: S311 - not for a secret
+        return interval * random.uniform(0.9, 1.1)
 
     def _sweep_once(self) -> float:
         self._sweep.run()
         return self._next_sweep()
 
-    def _monitor(self) -> MonitoringServer:
+    def _monitoring(self) -> MonitoringServer:
         registry = prometheus_client.CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)
         client = ConsoleAuthAPI(self._transport)
@@ -124,16 +147,3 @@ class Housekeeper(service.ServiceBase):  # type: ignore[misc]
         }
         options = self._conf.monitoring
         return MonitoringServer(options.host, options.port, application(registry, Readiness(checks)))
-
-    def stop(self) -> None:
-        self._loop.stop()
-        if self._monitoring is not None:
-            self._monitoring.stop()
-        self._transport.cleanup()
-        self._db.dispose()
-
-    def wait(self) -> None:
-        """As for the worker."""
-
-    def reset(self) -> None:
-        """As for the worker."""

@@ -17,7 +17,7 @@ import pymysql
 import sqlalchemy
 import testtools
 
-from consoled.testing import services
+from consoled.testing import processes, services
 
 
 def _processes(service):
@@ -215,7 +215,7 @@ class MemcachedTest(ServiceCase):
         taken = self.service.port
         other = services.Memcached()
         free = services.free_port()
-        with mock.patch.object(services, "free_port", side_effect=[taken, free]):
+        with mock.patch.object(processes, "free_port", side_effect=[taken, free]):
             self.useFixture(other)
         self.assertEqual(free, other.port)
 

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures for tests against a cell, for other projects too: config, database, manager, peers."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import fixtures
+from oslo_config import cfg
+from oslo_log import log
+
+from consoled import conf as consoled_conf
+from consoled import objects
+from consoled.context import RequestContext
+from consoled.db import migration
+from consoled.manager import service
+from consoled.rpc import arguments as arg
+from consoled.rpc import server as rpc_server
+from consoled.rpc import versions
+from consoled.rpc.client import ConsoleAuthAPI
+from consoled.rpc.transport import get_transport
+
+
+def wait_until(condition: Callable[[], Any], *, timeout: float = 30.0, what: str = 'condition') -> Any:
+    """Wait until ``condition`` returns something true, and return it.
+
+    :param timeout: seconds; generous, since it is only ever used up by a failure
+    :raises TimeoutError: it did not
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise TimeoutError(f'{what}: not within {timeout} s')
+        time.sleep(0.02)
+
+
+class Conf(fixtures.Fixture):
+    """A config of its own: ``conf``, with all options of consoled.
+
+    :param overrides: values by ``group.option``, or ``option`` for [DEFAULT]
+    """
+
+    def __init__(self, **overrides: Any) -> None:
+        super().__init__()
+        self._overrides = overrides
+        self.conf = cfg.ConfigOpts()
+
+    def _setUp(self) -> None:
+        log.register_options(self.conf)
+        consoled_conf.register_opts(self.conf)
+        self.conf([], default_config_files=[], default_config_dirs=[])
+        self.set(**self._overrides)
+        self.addCleanup(self.conf.reset)
+
+    def set(self, **overrides: Any) -> None:
+        """Override options; ``__`` separates group and option: ``set(manager__lease=5)``."""
+        for name, value in overrides.items():
+            group, _, option = name.rpartition('__')
+            self.conf.set_override(option, value, group=group or None)
+
+
+class Cell(fixtures.Fixture):
+    """A cell in this process: a manager's RPC server, its database, and a client.
+
+    :param transport_url: the bus
+    :param database_url: an empty database
+    :param overrides: options, as for ``Conf``
+    """
+
+    def __init__(self, transport_url: str, database_url: str, **overrides: Any) -> None:
+        super().__init__()
+        self._overrides = {
+            'host': f'manager-{uuid.uuid4().hex[:8]}',
+            'transport_url': transport_url,
+            'database__connection': database_url,
+            **overrides,
+        }
+
+    def _setUp(self) -> None:
+        self.config = self.useFixture(Conf(**self._overrides))
+        self.conf = self.config.conf
+        self.db = service.database(self.conf)
+        self.addCleanup(self.db.dispose)
+        migration.upgrade(self.db)
+        self.transport = get_transport(self.conf)
+        self.addCleanup(self.transport.cleanup)
+        self.add_manager(self.conf)
+        self.api = ConsoleAuthAPI(self.transport)
+
+    def add_manager(self, conf: cfg.ConfigOpts) -> None:
+        """Start one more manager in this process."""
+        server = service.rpc_server_of(conf, self.transport, self.db)
+        server.start()
+        self.addCleanup(server.wait)
+        self.addCleanup(server.stop)
+
+
+class _AgentEndpoint(rpc_server.Endpoint):
+    def __init__(self, agent: ComputeAgent) -> None:
+        self._agent = agent
+
+    @rpc_server.exposed(
+        instance_uuid=arg.uuid(), host=arg.host(), port=arg.port(), console_type=arg.console_type()
+    )
+    def check_console(self, context: Any, **asked: Any) -> bool:
+        self._agent.asked.append(asked)
+        return bool(self._agent.answer(asked))
+
+
+class ComputeAgent(fixtures.Fixture):
+    """A compute agent that says what ``answer`` says of a port; ``asked`` has the questions."""
+
+    def __init__(self, transport: Any, compute_host: str) -> None:
+        super().__init__()
+        self._transport = transport
+        self._compute_host = compute_host
+        self.asked: list[dict[str, Any]] = []
+        self.answer: Callable[[dict[str, Any]], bool] = lambda asked: True
+
+    def _setUp(self) -> None:
+        server = rpc_server.get_server(
+            self._transport, versions.COMPUTE_TOPIC, self._compute_host, [_AgentEndpoint(self)]
+        )
+        server.start()
+        self.addCleanup(server.wait)
+        self.addCleanup(server.stop)
+
+
+class _ProxyEndpoint(rpc_server.Endpoint):
+    def __init__(self, cuts: queue.Queue[tuple[str, str]]) -> None:
+        self._cuts = cuts
+
+    @rpc_server.exposed(session_ids=arg.list_of(arg.uuid(), 1000), reason=arg.text(64))
+    def cut_sessions(self, context: Any, session_ids: list[str], reason: str) -> None:
+        for session_id in session_ids:
+            self._cuts.put((session_id, reason))
+
+
+class Proxy(fixtures.Fixture):
+    """The control side of a proxy: registered, and listening for cuts (``cuts``: (id, reason))."""
+
+    def __init__(self, transport: Any, api: ConsoleAuthAPI, name: str | None = None) -> None:
+        super().__init__()
+        self._transport = transport
+        self.api = api
+        self.id = str(uuid.uuid4())
+        self.name = name or f'proxy-{self.id[:8]}'
+        self.cuts: queue.Queue[tuple[str, str]] = queue.Queue()
+
+    def _setUp(self) -> None:
+        server = rpc_server.get_server(
+            self._transport, versions.PROXY_TOPIC, self.name, [_ProxyEndpoint(self.cuts)]
+        )
+        server.start()
+        self.addCleanup(server.wait)
+        self.addCleanup(server.stop)
+        self.registered = self.api.register_proxy(RequestContext(), self.id, self.name)
+
+    def open(self, token: str, session_id: str | None = None) -> objects.ConsoleSession:
+        """Open a session from 192.0.2.1 (RFC 5737: an address for documentation)."""
+        return self.api.open_session(
+            RequestContext(), token, session_id or str(uuid.uuid4()), self.id, '192.0.2.1'
+        )
+
+
+class ManagerProcess(fixtures.Fixture):
+    """The real daemon ``consoled`` in a process of its own, ready when ``start`` returns.
+
+    :param transport_url: the bus
+    :param database_url: a database, which is upgraded
+    :param options: lines of the config file by group, e.g. ``{'manager': {'workers': 1}}``
+    :param env: additions to the environment, e.g. CONSOLED_CONCURRENCY
+    :param command: put before the program, e.g. faketime's command line
+    """
+
+    def __init__(
+        self,
+        transport_url: str,
+        database_url: str,
+        options: dict[str, dict[str, Any]] | None = None,
+        env: dict[str, str] | None = None,
+        command: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self._env = env or {}
+        self._command = command
+        self.options: dict[str, dict[str, Any]] = {
+            'DEFAULT': {'host': f'manager-{uuid.uuid4().hex[:8]}', 'transport_url': transport_url},
+            'database': {'connection': database_url},
+        }
+        for group, values in (options or {}).items():
+            self.options.setdefault(group, {}).update(values)
+
+    @property
+    def host(self) -> str:
+        return str(self.options['DEFAULT']['host'])
+
+    def _setUp(self) -> None:
+        self.directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        self.config_file = self.directory / 'consoled.conf'
+        self.log_file = self.directory / 'consoled.log'
+        self.write_config()
+        database = service.Database(self.options['database']['connection'])
+        migration.upgrade(database)
+        database.dispose()
+        self.start()
+        self.addCleanup(self.stop)
+
+    def write_config(self) -> None:
+        """Write ``options`` to the config file."""
+        lines = []
+        for group, values in self.options.items():
+            lines.append(f'[{group}]')
+            lines += [f'{name} = {str(value).replace("$", "$$")}' for name, value in values.items()]
+        self.config_file.write_text('\n'.join(lines) + '\n')
+
+    def start(self) -> None:
+        """Start the daemon, and wait until it says that it consumes."""
+        address = str(self.directory / 'notify')
+        pathlib.Path(address).unlink(missing_ok=True)
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify,
+            self.log_file.open('ab') as log_to,
+        ):
+            notify.bind(address)
+            notify.settimeout(0.1)
+            self._process = subprocess.Popen(
+                [*self._command, sys.executable, '-m', 'consoled.cmd.manager', '--config-file', self.config_file],
+                env={**os.environ, 'NOTIFY_SOCKET': address, **self._env},
+                stdin=subprocess.DEVNULL,
+                stdout=log_to,
+                stderr=log_to,
+            )
+            wait_until(lambda: self._is_ready(notify), timeout=60, what='readiness of consoled')
+
+    def _is_ready(self, notify: socket.socket) -> bool:
+        if self._process.poll() is not None:
+            raise RuntimeError(f'consoled ended: {self.log()[-2000:]}')
+        try:
+            return b'READY=1' in notify.recv(4096)
+        except TimeoutError:
+            return False
+
+    @property
+    def pid(self) -> int:
+        """The master's."""
+        return self._process.pid
+
+    def child_pids(self) -> list[int]:
+        """The processes under the master: workers and housekeeper."""
+        path = pathlib.Path(f'/proc/{self.pid}/task/{self.pid}/children')
+        tasks = path.parent.parent.glob('*/children')
+        return sorted({int(pid) for task in tasks for pid in task.read_text().split()})
+
+    def worker_pids(self) -> list[int]:
+        """The processes that answer calls: by their title."""
+        return [pid for pid in self.child_pids() if 'consoled: worker' in self._name_of(pid)]
+
+    @staticmethod
+    def _name_of(pid: int) -> str:
+        try:
+            return pathlib.Path(f'/proc/{pid}/cmdline').read_text()
+        except OSError:
+            return ''
+
+    def log(self) -> str:
+        """What it has written so far."""
+        return self.log_file.read_text(errors='replace')
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def stop(self, timeout: float = 40.0) -> int:
+        """SIGTERM, and wait; SIGKILL past ``timeout`` seconds.
+
+        :returns: exit status
+        """
+        if self._process.poll() is None:
+            children = self.child_pids()
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                for pid in [self.pid, *children]:
+                    os.kill(pid, signal.SIGKILL)
+        return self._process.wait()
