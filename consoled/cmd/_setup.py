@@ -14,9 +14,17 @@ from consoled import version
 
 PROJECT = 'consoled'
 
-# amqp warns of each frame that arrives while a channel closes, at every stop; what matters of a lost
-# connection oslo.messaging logs itself. alembic tells twice per look at the schema which dialect it saw.
-_QUIETER = {'amqp': 'ERROR', 'alembic': 'WARN'}
+
+def read_options(argv: Sequence[str], *, prog: str, conf: cfg.ConfigOpts) -> None:
+    """Register all options on ``conf``, parse the arguments and the files.
+
+    :param argv: arguments without the program's name
+    :raises cfg.Error: a file can't be read or parsed
+    :raises ValueError: an option is wrong
+    """
+    log.register_options(conf)
+    consoled_conf.register_opts(conf)
+    conf(list(argv), project=PROJECT, prog=prog, version=version.VERSION, default_config_dirs=[])
 
 
 def configure(
@@ -29,23 +37,9 @@ def configure(
     :raises SystemExit: an option is wrong; the message says which
     """
     conf = cfg.CONF if conf is None else conf
-    log.register_options(conf)
-    log.set_defaults(default_log_levels=_log_levels())
-    consoled_conf.register_opts(conf)
     try:
-        conf(
-            sys.argv[1:] if argv is None else list(argv),
-            project=PROJECT,
-            prog=prog,
-            version=version.VERSION,
-            default_config_dirs=[],
-        )
+        read_options(sys.argv[1:] if argv is None else argv, prog=prog, conf=conf)
     except (cfg.Error, ValueError) as exc:
         raise SystemExit(f'{prog}: {exc}') from None
     log.setup(conf, PROJECT, version=version.VERSION)
     return conf
-
-
-def _log_levels() -> list[str]:
-    levels = dict(level.split('=') for level in log.get_default_log_levels())
-    return [f'{name}={level}' for name, level in (levels | _QUIETER).items()]

@@ -8,6 +8,7 @@ not the value: a value may be a secret.
 
 from __future__ import annotations
 
+import datetime
 import ipaddress
 import re
 import uuid as uuidlib
@@ -133,6 +134,19 @@ class Secret(_Checked):
         return '***'
 
 
+class Moment(fields.DateTime):  # type: ignore[misc]
+    """An aware date and time; on the wire ISO 8601 in UTC, whole seconds."""
+
+    def coerce(self, obj: Any, attr: str, value: Any) -> Any:
+        try:
+            return super().coerce(obj, attr, value)
+        except (ValueError, TypeError, OverflowError):
+            raise ValueError(f'{attr} must be an ISO 8601 date and time') from None
+
+    def from_primitive(self, obj: Any, attr: str, value: Any) -> Any:
+        return self.coerce(obj, attr, value)
+
+
 class OneConsoleType(_Checked):
     def check(self, value: object) -> str:
         if value not in ConsoleType.ALL:
@@ -188,6 +202,10 @@ class SecretField(fields.AutoTypedField[str]):
 
 class ConsoleTypeField(fields.AutoTypedField[str]):
     AUTO_TYPE = OneConsoleType()
+
+
+class MomentField(fields.AutoTypedField[datetime.datetime]):
+    AUTO_TYPE = Moment()
 
 
 class OptionsField(fields.AutoTypedField[dict[str, str | None]]):

@@ -24,8 +24,8 @@ class ConsoleSession(base.ConsoledObject):
         'user_id': fields.NameField(nullable=True, default=None),
         'project_id': fields.NameField(nullable=True, default=None),
         'client_address': fields.NameField(nullable=True, default=None),
-        'connected_at': ovo_fields.DateTimeField(),
-        'ends_at': ovo_fields.DateTimeField(nullable=True, default=None),
+        'connected_at': fields.MomentField(),
+        'ends_at': fields.MomentField(nullable=True, default=None),
         'cut_reason': fields.ShortNameField(nullable=True, default=None),
     }
 

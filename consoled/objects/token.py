@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from oslo_versionedobjects import fields as ovo_fields
-
 from consoled.objects import base, fields
 
 
@@ -28,7 +26,7 @@ class ConsoleAuthToken(base.ConsoledObject):
         'options': fields.OptionsField(default={}),
         'token': fields.SecretField(nullable=True, default=None),
         'access_url': fields.SecretField(nullable=True, default=None),
-        'expires': ovo_fields.DateTimeField(nullable=True, default=None),
+        'expires': fields.MomentField(nullable=True, default=None),
         'user_id': fields.NameField(nullable=True, default=None),
         'project_id': fields.NameField(nullable=True, default=None),
     }

@@ -28,6 +28,9 @@ _CONNECT_RETRIES = 3
 # Without this a message to a queue that nobody has declared (yet) would be dropped in silence.
 _OPTIONS = oslo_messaging.TransportOptions(at_least_once=True)
 
+# MessageUndeliverable is no MessagingException
+_BUS_ERRORS = (messaging_exc.MessagingException, messaging_exc.MessageUndeliverable)
+
 
 def _plain(error: exception.ConsoledException) -> exception.ConsoledException:
     """The error without the remote traceback that oslo.messaging puts into its text."""
@@ -82,13 +85,13 @@ class _Client:
             raise exception.InternalError() from exc
         except messaging_exc.MessagingTimeout as exc:
             raise self.unreachable(reason='no answer in time') from exc
-        except messaging_exc.MessagingException as exc:
+        except _BUS_ERRORS as exc:
             raise self.unreachable(reason=type(exc).__name__) from exc
 
     def _cast(self, context: RequestContext, method: str, target: Any = None, **values: Any) -> None:
         try:
             (target or self._client).cast(context, method, **values)
-        except messaging_exc.MessagingException as exc:
+        except _BUS_ERRORS as exc:
             raise self.unreachable(reason=type(exc).__name__) from exc
 
 

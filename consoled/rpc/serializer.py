@@ -41,19 +41,23 @@ class Serializer(ovo_base.VersionedObjectSerializer):  # type: ignore[misc]
         return super().serialize_entity(context, entity)
 
     def _process_object(self, context: Any, objprim: dict[str, Any]) -> Any:
-        namespace = self.OBJ_BASE_CLASS.OBJ_SERIAL_NAMESPACE
         try:
-            return self.OBJ_BASE_CLASS.obj_from_primitive(objprim, context=context)
+            return super()._process_object(context, objprim)
         except ovo_exc.IncompatibleObjectVersion as exc:
-            name = str(objprim.get(f'{namespace}.name'))
             if self._backport is None:
                 raise exception.IncompatibleObject(
-                    name=name, version=objprim.get(f'{namespace}.version'), supported=exc.supported
+                    name=exc.kwargs['objname'],
+                    version=str(exc.kwargs['objver'])[:16],
+                    supported=exc.kwargs['supported'],
                 ) from None
-            return self._backport(context, objprim, ovo_base.obj_tree_get_versions(name))
-        except (ovo_exc.VersionedObjectsException, ValueError, TypeError, KeyError, AttributeError) as exc:
-            # our fields' messages name the field only; the library's may hold the value
-            reason = str(exc) if type(exc) is ValueError else 'is not an object of this contract'
+            wanted = ovo_base.obj_tree_get_versions(exc.kwargs['objname'])
+            return self._backport(context, objprim, wanted)
+        except ValueError as exc:
+            # our fields say what is wrong and do not repeat the value
+            raise exception.InvalidArgument(argument='object', reason=str(exc)) from None
+        except (ovo_exc.VersionedObjectsException, TypeError, KeyError, AttributeError):
+            # the library's own messages may hold the value
+            reason = 'is not an object of this contract'
             raise exception.InvalidArgument(argument='object', reason=reason) from None
 
     def serialize_context(self, context: RequestContext) -> dict[str, str | None]:

@@ -1,0 +1,431 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole cell in one process, and a walk through what it does for the life of a console."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import oslo_messaging
+from oslo_config import cfg
+
+from consoled import conf as consoled_conf
+from consoled import exception, objects
+from consoled.compute.drivers import demo as demo_driver
+from consoled.compute.endpoint import ComputeConsoles
+from consoled.context import RequestContext
+from consoled.db import migration
+from consoled.manager import service as manager_service
+from consoled.objects import ConsoleType
+from consoled.rpc import arguments as arg
+from consoled.rpc import server as rpc_server
+from consoled.rpc import versions
+from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI
+from consoled.rpc.transport import get_transport
+
+COMPUTE_HOST = 'compute-1'
+PROXY = 'proxy-1'
+ALICE, BOB = 'alice', 'bob'
+
+_CALL_TIMEOUT = 5.0  # seconds
+_PATIENCE = 10.0  # seconds that anything may take before a step has failed
+_POLL = 0.02  # seconds
+_SHORT_TTL = 1  # seconds
+
+_DESKTOP = demo_driver.DESKTOP
+_ROUTER = demo_driver.ROUTER
+
+
+class Stopped(Exception):
+    """The user wants no more of it."""
+
+
+class ProxySide(rpc_server.Endpoint):
+    """Plays the proxy: has a lease, opens sessions, hears of cuts; but relays nothing."""
+
+    def __init__(self, manager: ConsoleAuthAPI) -> None:
+        self._manager = manager
+        self._id = str(uuid.uuid4())
+        self.cuts: dict[str, str] = {}  # reason by session id
+
+    @rpc_server.exposed(session_ids=arg.list_of(arg.uuid(), 1000), reason=arg.text(64))
+    def cut_sessions(self, context: RequestContext, session_ids: list[str], reason: str) -> None:
+        self.cuts.update(dict.fromkeys(session_ids, reason))
+
+    def register(self) -> None:
+        self._manager.register_proxy(RequestContext(), self._id, PROXY)
+
+    def open(self, token: str) -> objects.ConsoleSession:
+        """Open a session as for a browser that came with this token."""
+        return self._manager.open_session(
+            RequestContext(), token, str(uuid.uuid4()), self._id, '198.51.100.7'
+        )
+
+    def close(self, session_id: str) -> None:
+        self._manager.close_session(RequestContext(), session_id, self.cuts.pop(session_id))
+
+
+@dataclasses.dataclass
+class Cell:
+    """The processes of a cell as the walk sees them, and what the users hold in their hands."""
+
+    manager: ConsoleAuthAPI
+    compute: ComputeConsoleAPI
+    proxy: ProxySide
+    driver: demo_driver.DemoDriver
+    stopped: Callable[[], bool]
+    grants: dict[str, objects.ConsoleAuthToken] = dataclasses.field(default_factory=dict)
+    sessions: dict[str, objects.ConsoleSession] = dataclasses.field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def running_cell(database: pathlib.Path, stopped: Callable[[], bool] = lambda: False) -> Iterator[Cell]:
+    """Run manager, compute agent and proxy side on a bus in memory.
+
+    :param database: an SQLite file, made if it is not there
+    :param stopped: whether the user wants to end it
+    """
+    conf = _options(database)
+    with contextlib.ExitStack() as stack:
+        db = manager_service.database(conf)
+        stack.callback(db.dispose)
+        migration.upgrade(db)
+        transport = get_transport(conf)
+        stack.callback(transport.cleanup)
+        manager = ConsoleAuthAPI(transport, timeout=_CALL_TIMEOUT)
+        cell = Cell(
+            manager=manager,
+            compute=ComputeConsoleAPI(transport, timeout=_CALL_TIMEOUT),
+            proxy=ProxySide(manager),
+            driver=demo_driver.DemoDriver(COMPUTE_HOST),
+            stopped=stopped,
+        )
+        agent = ComputeConsoles(cell.driver, manager)
+        servers = [
+            manager_service.rpc_server_of(conf, transport, db),
+            rpc_server.get_server(transport, versions.COMPUTE_TOPIC, COMPUTE_HOST, [agent]),
+            rpc_server.get_server(transport, versions.PROXY_TOPIC, PROXY, [cell.proxy]),
+        ]
+        stack.callback(_stop, servers)
+        for server in servers:
+            server.start()
+        cell.proxy.register()
+        # the database may be kept from an earlier walk that was ended in its middle
+        manager.revoke(RequestContext(), 'restarted', compute_host=COMPUTE_HOST)
+        yield cell
+
+
+def _options(database: pathlib.Path) -> cfg.ConfigOpts:
+    """Options of a demo: the defaults, whatever files and variables this machine has for a real service."""
+    conf = cfg.ConfigOpts()
+    consoled_conf.register_opts(conf)
+    conf([], project='consoled-demo', default_config_files=[], default_config_dirs=[], use_env=False)
+    # the host name means nothing in memory, but kombu warns of a URL without one
+    conf.set_override('transport_url', 'kombu+memory://localhost/')
+    # memory has no heartbeats, and the driver warns that it can't send any
+    conf.set_override('heartbeat_timeout_threshold', 0, group='oslo_messaging_rabbit')
+    conf.set_override('host', 'manager-1')
+    conf.set_override('connection', f'sqlite:///{database}', group='database')
+    return conf
+
+
+def _stop(servers: Sequence[oslo_messaging.RPCServer]) -> None:
+    for server in servers:
+        server.stop()
+    for server in servers:
+        server.wait()
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a step asked and was answered, for a person; and what is checked of it."""
+
+    asked: str
+    answered: str
+    got: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A step of the walk: why it matters, what to do, and what has to come of it."""
+
+    title: str
+    why: str
+    run: Callable[[Cell], Outcome]
+    expected: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a step went; ``problem`` is None when all was as expected."""
+
+    outcome: Outcome | None
+    problem: str | None
+
+
+def take(cell: Cell, step: Step) -> Result:
+    """Take a step and check it.
+
+    :raises Stopped: the user wants no more
+    """
+    if cell.stopped():
+        raise Stopped
+    try:
+        outcome = step.run(cell)
+    except Stopped:
+        raise
+    except exception.ConsoledException as exc:
+        return Result(None, f'refused with {exc.code}: {exc}')
+    if outcome.got != step.expected:
+        return Result(outcome, f'expected {step.expected}, got {outcome.got}')
+    return Result(outcome, None)
+
+
+# what the steps are made of
+
+
+def _user(name: str) -> RequestContext:
+    return RequestContext(user_id=name, project_id='demo')
+
+
+def _until(cell: Cell, probe: Callable[[], Any], wanted: Any) -> Any:
+    """Wait until ``probe`` returns ``wanted``; returns what it returned last."""
+    deadline = time.monotonic() + _PATIENCE
+    while (found := probe()) != wanted and time.monotonic() < deadline:
+        if cell.stopped():
+            raise Stopped
+        time.sleep(_POLL)
+    return found
+
+
+def _error_of(call: Callable[..., Any], *args: Any) -> exception.ConsoledException | None:
+    try:
+        call(*args)
+    except exception.ConsoledException as exc:
+        return exc
+    return None
+
+
+def _code_of(call: Callable[..., Any], *args: Any) -> str:
+    error = _error_of(call, *args)
+    return 'ok' if error is None else error.code
+
+
+def _validity(cell: Cell, grant: objects.ConsoleAuthToken) -> str:
+    return _code_of(cell.manager.validate, RequestContext(), grant.token)
+
+
+def _free(cell: Cell, guest: demo_driver.Guest, console_type: str) -> int | None:
+    """How many consoles are free; None for a guest that the manager doesn't know."""
+    try:
+        free = cell.manager.list_free_ports(RequestContext(), guest.uuid, console_type)
+    except exception.InstanceNotFound:
+        return None
+    return len(free.objects)
+
+
+def _masked_url(grant: objects.ConsoleAuthToken) -> str:
+    return str(grant.access_url).replace(grant.token, f'{grant.token[:4]}***')
+
+
+def _time(moment: Any) -> str:
+    return f'{moment:%H:%M:%S} UTC'
+
+
+# the steps
+
+
+def define(cell: Cell) -> Outcome:
+    wanted = {}
+    for guest in (_DESKTOP, _ROUTER):
+        consoles = cell.driver.list_consoles(guest.uuid)
+        cell.manager.define_consoles(
+            RequestContext(), guest.uuid, COMPUTE_HOST, objects.ConsoleConnectionList(objects=consoles)
+        )
+        wanted[guest.name] = len(consoles)
+
+    def free() -> dict[str, int | None]:
+        return {
+            _DESKTOP.name: _free(cell, _DESKTOP, ConsoleType.NOVNC),
+            _ROUTER.name: _free(cell, _ROUTER, ConsoleType.SERIAL),
+        }
+
+    known = _until(cell, free, wanted)  # a cast has no answer
+    return Outcome(
+        asked=f'{COMPUTE_HOST}: guest {_DESKTOP.name} has a VNC screen, guest {_ROUTER.name} four serial ports',
+        answered=', '.join(f'{count} free on {name}' for name, count in known.items()),
+        got=known,
+    )
+
+
+def authorize(cell: Cell) -> Outcome:
+    grant = cell.compute.get_console(_user(ALICE), COMPUTE_HOST, _DESKTOP.uuid, ConsoleType.NOVNC)
+    cell.grants['screen'] = grant
+    return Outcome(
+        asked=f'{ALICE}: the screen of {_DESKTOP.name}, please',
+        answered=f'{_masked_url(grant)}  (until {_time(grant.expires)})',
+        got={'user': grant.user_id, 'host': grant.host, 'port': grant.port},
+    )
+
+
+def validate(cell: Cell) -> Outcome:
+    grant = cell.manager.validate(RequestContext(), cell.grants['screen'].token)
+    wrong = _error_of(cell.manager.validate, RequestContext(), 'A' * 20)
+    return Outcome(
+        asked=f'{PROXY}: whose is this token, and what may it open? And this one, that somebody made up?',
+        answered=f"{grant.user_id}'s, for {grant.console_type} at {grant.host}:{grant.port}. The other: {wrong}",
+        got={
+            'user': grant.user_id,
+            'token in the answer': grant.token is not None,
+            'made up': wrong.code if wrong else 'ok',
+        },
+    )
+
+
+def connect(cell: Cell) -> Outcome:
+    before = _free(cell, _ROUTER, ConsoleType.SERIAL)
+    grant = cell.compute.get_console(_user(ALICE), COMPUTE_HOST, _ROUTER.uuid, ConsoleType.SERIAL)
+    cell.grants['port'] = grant
+    session = cell.proxy.open(grant.token)
+    cell.sessions[ALICE] = session
+    after = _free(cell, _ROUTER, ConsoleType.SERIAL)
+    return Outcome(
+        asked=f'{ALICE}: a serial port of {_ROUTER.name}; and {PROXY} opens a session with her token',
+        answered=f'connected to port {session.console.port}; free ports: {before} -> {after}',
+        got={'before': before, 'after': after},
+    )
+
+
+def refuse_second(cell: Cell) -> Outcome:
+    taken = cell.sessions[ALICE].console
+    wanted = objects.ConsoleAuthToken(
+        instance_uuid=taken.instance_uuid,
+        console_type=taken.console_type,
+        host=taken.host,
+        port=taken.port,
+        compute_host=taken.compute_host,
+        access_url_base=taken.access_url_base,
+        options=taken.options,
+    )
+    grant = cell.manager.authorize(_user(BOB), wanted)
+    cell.grants[BOB] = grant
+    refused = _error_of(cell.proxy.open, grant.token)
+    free = _free(cell, _ROUTER, ConsoleType.SERIAL)
+    return Outcome(
+        asked=f'{BOB}, with a token of his own for port {taken.port}: let me in too',
+        answered=f'HTTP {refused.http_status}: {refused}' if refused else 'connected',
+        got={'refused with': refused.code if refused else None, 'free': free},
+    )
+
+
+def revoke(cell: Cell) -> Outcome:
+    session_id = cell.sessions[ALICE].id
+    started = time.monotonic()
+    counts = cell.manager.revoke(RequestContext(), 'left_the_project', user_id=ALICE)
+    reason = _until(cell, lambda: cell.proxy.cuts.get(session_id), 'left_the_project')
+    took = time.monotonic() - started
+    if reason is not None:
+        cell.proxy.close(session_id)
+    return Outcome(
+        asked=f'the operator: {ALICE} has left the project, take everything back',
+        answered=f'{counts["tokens"]} tokens and {counts["sessions"]} session; {PROXY} was told to cut after '
+        f'{took * 1000:.0f} ms',
+        got={
+            **counts,
+            'reason': reason,
+            'her token': _validity(cell, cell.grants['port']),
+            'free': _free(cell, _ROUTER, ConsoleType.SERIAL),
+        },
+    )
+
+
+def expire(cell: Cell) -> Outcome:
+    (screen,) = cell.driver.list_consoles(_DESKTOP.uuid)
+    wanted = objects.ConsoleAuthToken(
+        **{name: getattr(screen, name) for name in objects.ConsoleConnection.fields}
+    )
+    started = time.monotonic()
+    grant = cell.manager.authorize(_user(BOB), wanted, ttl=_SHORT_TTL)
+    at_first = _validity(cell, grant)
+    later = _until(cell, lambda: _validity(cell, grant), exception.InvalidToken.code)
+    took = time.monotonic() - started
+    return Outcome(
+        asked=f'{BOB}: the screen of {_DESKTOP.name}, with a token for {_SHORT_TTL} s',
+        answered=f'valid at first, {later} after {took:.1f} s',
+        got={'at first': at_first, 'later': later},
+    )
+
+
+def clean(cell: Cell) -> Outcome:
+    before = _validity(cell, cell.grants[BOB])
+    cell.manager.clean_console_auths_for_instance(RequestContext(), _ROUTER.uuid)
+    left = _until(cell, lambda: _free(cell, _ROUTER, ConsoleType.SERIAL), None)
+    after = _validity(cell, cell.grants[BOB])
+    return Outcome(
+        asked=f'{COMPUTE_HOST}: guest {_ROUTER.name} was deleted',
+        answered=f"its consoles are gone, and {BOB}'s token for one of them: {before} -> {after}",
+        got={'consoles': left, 'before': before, 'after': after},
+    )
+
+
+STEPS = (
+    Step(
+        'The compute agent says which consoles its guests have',
+        'Only the agent knows; the manager keeps it, so that it can say which are free.',
+        define,
+        {_DESKTOP.name: 1, _ROUTER.name: 4},
+    ),
+    Step(
+        'A user asks for a screen and gets a URL',
+        'The token in it is shown once, here. The database has its hash only.',
+        authorize,
+        {'user': ALICE, 'host': _DESKTOP.host, 'port': 5900},
+    ),
+    Step(
+        'The proxy asks whether a token is valid',
+        'The place to connect to comes from here and never from the browser. One answer for every bad token.',
+        validate,
+        {'user': ALICE, 'token in the answer': False, 'made up': 'invalid_token'},
+    ),
+    Step(
+        'The user opens one of four serial ports',
+        "The manager chooses a free port, and asks the agent once more whether it is still that guest's.",
+        connect,
+        {'before': 4, 'after': 3},
+    ),
+    Step(
+        'A second user is refused',
+        'Two readers of a serial port would each get half of the output. A unique key decides, not luck.',
+        refuse_second,
+        {'refused with': 'console_in_use', 'free': 3},
+    ),
+    Step(
+        'Access is taken back while the console is open',
+        'Tokens are deleted, and the proxy is told to end what is open; it closes, and the port is free.',
+        revoke,
+        {
+            'tokens': 2,
+            'sessions': 1,
+            'reason': 'left_the_project',
+            'her token': 'invalid_token',
+            'free': 4,
+        },
+    ),
+    Step(
+        'A token expires by itself',
+        "Nobody had to delete it. The database's clock decides, so clocks of other machines may be wrong.",
+        expire,
+        {'at first': 'ok', 'later': 'invalid_token'},
+    ),
+    Step(
+        'The guest is deleted',
+        'No console, token or session stays behind for the next guest that gets its ports.',
+        clean,
+        {'consoles': None, 'before': 'ok', 'after': 'invalid_token'},
+    ),
+)

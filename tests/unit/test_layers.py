@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may import whom (DESIGN section 6), read from the source; and importing has no effect."""
+
+import ast
+import pathlib
+
+import testtools
+
+import consoled
+
+ROOT = pathlib.Path(consoled.__file__).parent
+
+# unit -> units of consoled it may import; None: all
+MAY_IMPORT = {
+    'version': set(),
+    'exception': set(),
+    'token': set(),
+    'conf': {'exception'},
+    'context': {'exception'},
+    'objects': {'exception'},
+    'db': {'objects', 'conf', 'exception'},
+    'rpc': {'context', 'objects', 'exception', 'token'},
+    'monitoring': set(),
+    'manager': {'db', 'objects', 'rpc', 'token', 'context', 'conf', 'exception', 'monitoring'},
+    'compute': {'objects', 'rpc', 'context', 'conf', 'exception'},
+    'cmd': None,
+    'testing': None,
+}
+SANS_IO = ('token', 'exception')
+IO_MODULES = {'socket', 'ssl', 'asyncio', 'sqlalchemy', 'oslo_messaging', 'oslo_config', 'oslo_log'}
+
+
+def modules():
+    """(unit, path, tree) of each module of the product."""
+    for path in sorted(ROOT.rglob('*.py')):
+        relative = path.relative_to(ROOT)
+        if (
+            relative.parts[:2] == ('db', 'alembic')
+            or relative.name == '__init__.py'
+            and len(relative.parts) == 1
+        ):
+            continue
+        unit = relative.parts[0].removesuffix('.py')
+        yield unit, relative, ast.parse(path.read_text())
+
+
+def imported(tree):
+    """(line, dotted name) of each import, `from a import b` giving a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield node.lineno, f'{node.module}.{alias.name}'
+
+
+class LayersTest(testtools.TestCase):
+    def test_units_import_only_what_the_design_allows(self):
+        wrong = []
+        for unit, path, tree in modules():
+            self.assertIn(unit, MAY_IMPORT, f'{path}: say in MAY_IMPORT where it belongs')
+            allowed = MAY_IMPORT[unit]
+            for line, name in imported(tree):
+                parts = name.split('.')
+                if parts[0] != 'consoled' or allowed is None or len(parts) == 1:
+                    continue
+                if parts[1] != unit and parts[1] not in allowed:
+                    wrong.append(f'{path}:{line}: {unit} may not import consoled.{parts[1]}')
+        self.assertEqual([], wrong)
+
+    def test_only_the_backend_module_imports_eventlet(self):
+        wrong = [
+            f'{path}:{line}'
+            for _, path, tree in modules()
+            for line, name in imported(tree)
+            if name.split('.')[0] == 'eventlet' and str(path) != 'cmd/_backend.py'
+        ]
+        self.assertEqual([], wrong)
+
+    def test_pure_units_do_no_io(self):
+        wrong = [
+            f'{path}:{line}: {name}'
+            for unit, path, tree in modules()
+            for line, name in imported(tree)
+            if unit in SANS_IO and name.split('.')[0] in IO_MODULES
+        ]
+        self.assertEqual([], wrong)
+
+    def test_the_global_config_is_touched_by_programs_only(self):
+        wrong = [
+            f'{path}:{node.lineno}'
+            for unit, path, tree in modules()
+            for node in ast.walk(tree)
+            if unit != 'cmd'
+            and isinstance(node, ast.Attribute)
+            and node.attr == 'CONF'
+            and isinstance(node.value, ast.Name)
+            and node.value.id == 'cfg'
+        ]
+        self.assertEqual([], wrong)
+
+    def test_modules_and_functions_stay_short(self):
+        wrong = []
+        for _, path, tree in modules():
+            length = len((ROOT / path).read_text().splitlines())
+            if length > 400:
+                wrong.append(f'{path}: {length} lines')
+            for node in ast.walk(tree):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    lines = node.end_lineno - node.lineno + 1
+                    if lines > 50:
+                        wrong.append(f'{path}:{node.lineno}: {node.name} has {lines} lines')
+        self.assertEqual([], wrong)

@@ -1,0 +1,89 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# tools/setup-venv.sh run|test
+#
+# Make the virtual environment .venv with consoled in it (editable), and for "test" with what the tests
+# need too. Python and its venv module are installed by apt where they are missing. When nothing has
+# changed since the last time, it does nothing.
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+case "${1:-}" in
+    run) target='.' ;;
+    test) target='.[test]' ;;
+    *) echo "usage: $0 run|test" >&2; exit 2 ;;
+esac
+kind=$1
+venv=.venv
+
+# Does this interpreter do: new enough, and able to make an environment with pip?
+usable() {
+    "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+find_python() {
+    local name
+    for name in "${PYTHON:-python3}" /usr/bin/python3 python3.14 python3.13 python3.12 python3.11; do
+        if usable "$name"; then
+            command -v "$name"
+            return
+        fi
+    done
+    return 1
+}
+
+install_python() {
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo 'Python 3.11 or newer with its venv module is needed (Debian: python3 and python3-venv).' >&2
+        exit 1
+    fi
+    echo 'Installing python3 and python3-venv ...'
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq </dev/null
+    apt-get install -y -qq --no-install-recommends python3 python3-venv ca-certificates </dev/null
+}
+
+# What the environment was made from: if any of it changes, it is installed again.
+state() {
+    pwd
+    cat pyproject.toml setup.py consoled/version.py "$0"
+    "$venv/bin/python" -VV 2>/dev/null || echo 'no interpreter'
+}
+
+stamp() {
+    echo "$venv/.installed-$1"
+}
+
+installed() {
+    [ -f "$(stamp "$1")" ] && [ "$(cat "$(stamp "$1")")" = "$wanted" ]
+}
+
+wanted=$(state | sha256sum)
+if installed "$kind" || { [ "$kind" = run ] && installed test; }; then
+    exit 0
+fi
+
+python=$(find_python) || { install_python; python=$(find_python) || {
+    echo 'The python3 of this system is too old: 3.11 or newer is needed; say which with PYTHON=...' >&2
+    exit 1
+}; }
+
+# An environment that was copied, or whose interpreter has gone, can't be repaired.
+if [ "$(cat "$venv/.made-in" 2>/dev/null)" != "$PWD" ] || ! usable "$venv/bin/python"; then
+    rm -rf "$venv"
+    "$python" -m venv "$venv"
+    pwd > "$venv/.made-in"
+fi
+rm -f "$venv"/.installed-*
+
+echo "Installing consoled ($kind) into $venv ..."
+pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet)
+if [ "$kind" = test ]; then
+    # the wheel's test builds with this one instead of a download
+    "${pip[@]}" install --upgrade 'setuptools>=77'
+fi
+"${pip[@]}" install --editable "$target"
+
+state | sha256sum > "$(stamp "$kind")"
