@@ -51,5 +51,10 @@ if [ "$result" -ne 0 ] && [ "$failed" -eq 0 ]; then
     echo 'The tests that ran have passed, and something else failed: see above.' >&2
 fi
 
-echo "tests: $passed passed, $failed failed, $skipped skipped" > "${CONSOLED_SUMMARY_FILE:-/dev/stdout}"
+summary="tests: $passed passed, $failed failed, $skipped skipped"
+if [ -n "${CONSOLED_SUMMARY_FILE:-}" ]; then
+    echo "$summary" > "$CONSOLED_SUMMARY_FILE"
+else
+    echo "$summary"
+fi
 exit "$result"

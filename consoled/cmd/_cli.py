@@ -43,14 +43,13 @@ _EXIT_CODES = {
     exception.DatabaseUnavailable.code: UNREACHABLE,
 }
 
-_MIGRATE = 'Run consoled-manage db upgrade.'
-
 _HINTS = {
     exception.InternalError.code: "The manager's log has the details.",
     exception.ManagerUnreachable.code: 'Check [DEFAULT] transport_url, the message broker, and that consoled '
     'runs in this cell. A change that was asked for may have been made: it is safe to repeat it.',
     exception.ManagerBusy.code: 'Try again in a moment.',
-    exception.IncompatibleObject.code: 'Set [upgrade_levels] consoled to the version that the managers speak.',
+    exception.DatabaseUnavailable.code: 'Check the database server, and the [database] connection of managers.',
+    exception.IncompatibleObject.code: 'Set [upgrade_levels] consoled to the version that managers speak.',
     exception.InstanceNotFound.code: 'No compute agent has defined consoles for it in this cell.',
 }
 
@@ -227,13 +226,32 @@ class App(cliff_app.App):
         for name, factory in self.COMMANDS.items():
             self.command_manager.add_command(name, factory)
         self.resources = contextlib.ExitStack()
+        self._escaped: Exception | None = None
 
     def build_option_parser(
         self, description: str | None, version: str | None, argparse_kwargs: dict[str, Any] | None = None
     ) -> argparse.ArgumentParser:
-        kwargs = {'prog': self.NAME, 'allow_abbrev': False, 'conflict_handler': 'resolve'}
+        kwargs = {
+            'prog': self.NAME,
+            'usage': '%(prog)s [OPTION ...] COMMAND [ARGUMENT ...]',
+            'allow_abbrev': False,
+            'conflict_handler': 'resolve',
+        }
         parser = super().build_option_parser(description, version, {**kwargs, **(argparse_kwargs or {})})
         parser.error = functools.partial(usage_error, parser)  # type: ignore[method-assign]
+        parser.add_argument(
+            '-v',
+            '--verbose',
+            action='count',
+            dest='verbose_level',
+            default=self.DEFAULT_VERBOSE_LEVEL,
+            help='Show log lines of level INFO and above; twice: of all levels. Default: none.',
+        )
+        parser.add_argument(
+            '--log-file',
+            metavar='PATH',
+            help='Write log lines to this file, of level INFO and above, or as asked.',
+        )
         parser.add_argument('--version', action='version', version=f'{self.NAME} {version}')
         parser.add_argument(
             '--config-file',
@@ -257,7 +275,10 @@ class App(cliff_app.App):
         )
         handler: logging.Handler = logging.StreamHandler(self.stderr)
         if options.log_file:
-            handler = logging.FileHandler(options.log_file)
+            try:
+                handler = logging.FileHandler(options.log_file)
+            except OSError as exc:
+                self.parser.error(f'the log file can not be written: {exc.strerror}')
             level = min(level, logging.INFO)
         if options.debug:
             level = logging.DEBUG
@@ -270,7 +291,9 @@ class App(cliff_app.App):
     def initialize_app(self, argv: list[str]) -> None:
         if not argv and not self.options.deferred_help:
             self.parser.error('a command is missing')
-        if argv[:1] == ['help']:  # "session list --user x --help" has come here as "help session list --user x"
+        if argv[:1] == [
+            'help'
+        ]:  # "session list --user x --help" has come here as "help session list --user x"
             del argv[next((i for i, word in enumerate(argv) if word.startswith('-')), len(argv)) :]
 
     def run_subcommand(self, argv: list[str]) -> int:
@@ -281,13 +304,23 @@ class App(cliff_app.App):
         except ValueError:
             known = ', '.join(sorted(self.COMMANDS))
             self.parser.error(f'there is no such command; the commands are {known}')
-        return super().run_subcommand(argv)
+        result = super().run_subcommand(argv)
+        return result if self._escaped is None else self.report(self._escaped)
+
+    def clean_up(self, cmd: command.Command, result: int, err: BaseException | None) -> None:
+        """Keep an error that cliff would only log; ours are told by ``Command.run``."""
+        if isinstance(err, Exception):
+            self._escaped = err
+
+    def explain(self, error: Exception) -> Failed:
+        """What an error means for the operator; programs add what only they meet."""
+        return explained(error)
 
     def report(self, error: Exception) -> int:
         """Tell the operator of an error in one line; return the exit code."""
         if self.options.debug:
             traceback.print_exception(error, file=self.stderr)
-        failed = explained(error)
+        failed = self.explain(error)
         line = f'{self.NAME}: {failed.code}: {failed} {failed.hint}'.rstrip()
         self.stderr.write(line + '\n')
         return failed.exit_code
@@ -315,7 +348,9 @@ class App(cliff_app.App):
         """
         if not self.stdin.isatty():
             if must:
-                raise Failed(USAGE, 'usage_error', f'{question} There is no terminal to ask at.', 'Use --yes.')
+                raise Failed(
+                    USAGE, 'usage_error', f'{question} There is no terminal to ask at.', 'Use --yes.'
+                )
             return
         self.stderr.write(f'{question} [y/N] ')
         self.stderr.flush()
@@ -329,24 +364,15 @@ def run(app: App, argv: Sequence[str] | None) -> int:
     :param argv: arguments without the program's name; None for the process's
     :returns: the exit code
     """
+    with app.resources:
+        try:
+            result = app.run(list(sys.argv[1:] if argv is None else argv))
+        except SystemExit as exc:  # from argparse, and from cliff after help
+            result = OK if exc.code is None else int(exc.code)
     try:
-        result = app.run(list(sys.argv[1:] if argv is None else argv))
         app.stdout.flush()
-        return result
-    except SystemExit as exc:  # from argparse, and from cliff after help
-        return OK if exc.code is None else int(exc.code)
     except BrokenPipeError:
-        result = _BROKEN_PIPE
-        return result
-    finally:
-        app.resources.close()
-        if app.stdout is sys.stdout:
-            _give_up_broken_stdout()
-
-
-def _give_up_broken_stdout() -> None:
-    """Let the interpreter's last flush succeed when the reader of our output (``| head``) has gone."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # its reader (| head) has gone: let the interpreter's own last flush succeed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), app.stdout.fileno())
+        return _BROKEN_PIPE
+    return result

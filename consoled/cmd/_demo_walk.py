@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import pathlib
 import time
 import uuid
@@ -20,6 +21,7 @@ from consoled.compute.drivers import demo as demo_driver
 from consoled.compute.endpoint import ComputeConsoles
 from consoled.context import RequestContext
 from consoled.db import migration
+from consoled.db.session import Database
 from consoled.manager import service as manager_service
 from consoled.objects import ConsoleType
 from consoled.rpc import arguments as arg
@@ -37,12 +39,18 @@ _PATIENCE = 10.0  # seconds that anything may take before a step has failed
 _POLL = 0.02  # seconds
 _SHORT_TTL = 1  # seconds
 
+_BUS_LOG = logging.getLogger('kombu.connection')
+
 _DESKTOP = demo_driver.DESKTOP
 _ROUTER = demo_driver.ROUTER
 
 
 class Stopped(Exception):
     """The user wants no more of it."""
+
+
+class NotStarted(Exception):
+    """The cell can't be run; the message says why."""
 
 
 class ProxySide(rpc_server.Endpoint):
@@ -92,9 +100,11 @@ def running_cell(database: pathlib.Path, stopped: Callable[[], bool] = lambda: F
     """
     conf = _options(database)
     with contextlib.ExitStack() as stack:
+        _BUS_LOG.addFilter(_worth_telling)
+        stack.callback(_BUS_LOG.removeFilter, _worth_telling)
         db = manager_service.database(conf)
         stack.callback(db.dispose)
-        migration.upgrade(db)
+        _upgrade(db, database)
         transport = get_transport(conf)
         stack.callback(transport.cleanup)
         manager = ConsoleAuthAPI(transport, timeout=_CALL_TIMEOUT)
@@ -125,13 +135,24 @@ def _options(database: pathlib.Path) -> cfg.ConfigOpts:
     conf = cfg.ConfigOpts()
     consoled_conf.register_opts(conf)
     conf([], project='consoled-demo', default_config_files=[], default_config_dirs=[], use_env=False)
-    # the host name means nothing in memory, but kombu warns of a URL without one
-    conf.set_override('transport_url', 'kombu+memory://localhost/')
+    conf.set_override('transport_url', 'kombu+memory://')
     # memory has no heartbeats, and the driver warns that it can't send any
     conf.set_override('heartbeat_timeout_threshold', 0, group='oslo_messaging_rabbit')
     conf.set_override('host', 'manager-1')
     conf.set_override('connection', f'sqlite:///{database}', group='database')
     return conf
+
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+    """Not that the URL of a bus in memory has no host name. With one, oslo.messaging warns instead."""
+    return not str(record.msg).startswith('No hostname was supplied')
+
+
+def _upgrade(db: Database, path: pathlib.Path) -> None:
+    try:
+        migration.upgrade(db)
+    except Exception as exc:  # not a database, not ours, of a newer release, on a full disk ...
+        raise NotStarted(f'{path} can not be used as the database: {exc}') from exc
 
 
 def _stop(servers: Sequence[oslo_messaging.RPCServer]) -> None:
@@ -257,7 +278,7 @@ def define(cell: Cell) -> Outcome:
 
     known = _until(cell, free, wanted)  # a cast has no answer
     return Outcome(
-        asked=f'{COMPUTE_HOST}: guest {_DESKTOP.name} has a VNC screen, guest {_ROUTER.name} four serial ports',
+        asked=f'{COMPUTE_HOST}: {_DESKTOP.name} has a VNC screen, {_ROUTER.name} has four serial ports',
         answered=', '.join(f'{count} free on {name}' for name, count in known.items()),
         got=known,
     )
@@ -269,7 +290,12 @@ def authorize(cell: Cell) -> Outcome:
     return Outcome(
         asked=f'{ALICE}: the screen of {_DESKTOP.name}, please',
         answered=f'{_masked_url(grant)}  (until {_time(grant.expires)})',
-        got={'user': grant.user_id, 'host': grant.host, 'port': grant.port},
+        got={
+            'user': grant.user_id,
+            'host': grant.host,
+            'port': grant.port,
+            'token in the URL': grant.token in grant.access_url,
+        },
     )
 
 
@@ -278,7 +304,7 @@ def validate(cell: Cell) -> Outcome:
     wrong = _error_of(cell.manager.validate, RequestContext(), 'A' * 20)
     return Outcome(
         asked=f'{PROXY}: whose is this token, and what may it open? And this one, that somebody made up?',
-        answered=f"{grant.user_id}'s, for {grant.console_type} at {grant.host}:{grant.port}. The other: {wrong}",
+        answered=f"{grant.user_id}'s, for {grant.console_type} at {grant.host}:{grant.port}. And: {wrong}",
         got={
             'user': grant.user_id,
             'token in the answer': grant.token is not None,
@@ -384,7 +410,7 @@ STEPS = (
         'A user asks for a screen and gets a URL',
         'The token in it is shown once, here. The database has its hash only.',
         authorize,
-        {'user': ALICE, 'host': _DESKTOP.host, 'port': 5900},
+        {'user': ALICE, 'host': _DESKTOP.host, 'port': 5900, 'token in the URL': True},
     ),
     Step(
         'The proxy asks whether a token is valid',

@@ -53,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROG,
-        description='Runs a manager, a compute agent with two guests and the proxy side in one process, walks '
-        'through the life of their consoles and says what happens; then runs until SIGINT or SIGTERM. '
-        'Nothing listens on the network.',
+        description='Runs a manager, a compute agent with two guests and the proxy side in one process, '
+        'walks through the life of their consoles and says what happens; then runs until SIGINT or '
+        'SIGTERM. Nothing listens on the network.',
     )
     parser.add_argument('--check', action='store_true', help='end after the walk: 0 if all went well, else 1')
     parser.add_argument(
@@ -112,8 +112,13 @@ def _run(directory: pathlib.Path, args: argparse.Namespace, stopped: Callable[[]
             printer.farewell(len(_demo_walk.STEPS), keeps=args.state_dir is not None)
             while not (args.check or stopped()):
                 time.sleep(_STOP_WITHIN)
+    except _demo_walk.NotStarted as exc:
+        print(f'{PROG}: {exc}', file=sys.stderr)
+        return 1
     except _demo_walk.Stopped:
-        return 1 if args.check else 0  # a check that was not finished has not passed
+        if args.check:  # one that was not finished has not passed
+            print(f'{PROG}: stopped before the end', file=sys.stderr)
+            return 1
     return 0
 
 

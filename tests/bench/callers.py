@@ -78,7 +78,8 @@ def main() -> None:
         answer: dict[str, object] = {}
         try:
             if 'name' in command:
-                cells[command.pop('name')] = operations.Cell(**command)
+                name = command.pop('name')
+                cells[name] = operations.Cell(**command)
             else:
                 operation = cells[command['cell']].operation(command['operation'], command['callers'])
                 answer = dataclasses.asdict(run(operation, command['callers'], command['seconds']))

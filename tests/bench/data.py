@@ -40,12 +40,14 @@ _INSTANCES = f"""
 _CONSOLES = f"""
     INSERT INTO console_connection
         (instance_uuid, host, port, console_type, access_url_base, options, created_at, updated_at)
-    SELECT {_UUID}, {_HOST}, {_PORT}, 'novnc', '{ACCESS_URL_BASE}', '{{{{}}}}', UTC_TIMESTAMP(6), UTC_TIMESTAMP(6)
+    SELECT {_UUID}, {_HOST}, {_PORT}, 'novnc', '{ACCESS_URL_BASE}', '{{{{}}}}',
+        UTC_TIMESTAMP(6), UTC_TIMESTAMP(6)
     FROM seq_{{first}}_to_{{last}}
 """
 _TOKENS = f"""
     INSERT INTO console_auth_token
-        (token_hash, instance_uuid, host, port, compute_host, user_id, project_id, request_id, expires, created_at)
+        (token_hash, instance_uuid, host, port, compute_host, user_id, project_id, request_id,
+        expires, created_at)
     SELECT SHA2(CONCAT('bench-token-', LPAD(seq, 31, '0')), 256), {_UUID}, {_HOST}, {_PORT}, {_COMPUTE},
         CONCAT('user-', seq MOD 5000), CONCAT('project-', {{n}} MOD 500), CONCAT('req-', UUID()),
         TIMESTAMPADD(SECOND, 21600 + seq MOD 64800, UTC_TIMESTAMP(6)), UTC_TIMESTAMP(6)
