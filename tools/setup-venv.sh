@@ -42,7 +42,7 @@ install_python() {
     echo 'Installing python3 and python3-venv ...'
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq </dev/null
-    apt-get install -y -qq --no-install-recommends python3 python3-venv ca-certificates </dev/null
+    apt-get install -y -qq --no-install-recommends python3 python3-venv </dev/null >/dev/null
 }
 
 # What the environment was made from: if any of it changes, it is installed again.

@@ -97,11 +97,11 @@ def _state_directory(wanted: pathlib.Path | None) -> Iterator[pathlib.Path]:
 
 def _run(directory: pathlib.Path, args: argparse.Namespace, stopped: Callable[[], bool]) -> int:
     # only now: the libraries look at the backend when they are imported
-    from consoled.cmd import _demo_walk
+    from consoled.cmd import _demo_cell, _demo_walk
 
     printer = Printer(sys.stdout, brief=args.check)
     try:
-        with _demo_walk.running_cell(directory / _DATABASE, stopped) as cell:
+        with _demo_cell.running_cell(directory / _DATABASE, stopped) as cell:
             printer.welcome(directory / _DATABASE)
             for number, step in enumerate(_demo_walk.STEPS, start=1):
                 result = _demo_walk.take(cell, step)
@@ -112,7 +112,7 @@ def _run(directory: pathlib.Path, args: argparse.Namespace, stopped: Callable[[]
             printer.farewell(len(_demo_walk.STEPS), keeps=args.state_dir is not None)
             while not (args.check or stopped()):
                 time.sleep(_STOP_WITHIN)
-    except _demo_walk.NotStarted as exc:
+    except _demo_cell.NotStarted as exc:
         print(f'{PROG}: {exc}', file=sys.stderr)
         return 1
     except _demo_walk.Stopped:

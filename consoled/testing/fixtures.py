@@ -150,10 +150,17 @@ class _ProxyEndpoint(rpc_server.Endpoint):
 
 
 class Proxy(fixtures.Fixture):
-    """The control side of a proxy: registered, and listening for cuts (``cuts``: (id, reason))."""
+    """The control side of a proxy: registered, and listening for cuts (``cuts``: (id, reason)).
 
-    def __init__(self, transport: Any, api: ConsoleAuthAPI, name: str | None = None) -> None:
+    :param name: its name among the proxies of the cell
+    :param deaf: do not listen: pushed cuts are lost
+    """
+
+    def __init__(
+        self, transport: Any, api: ConsoleAuthAPI, name: str | None = None, *, deaf: bool = False
+    ) -> None:
         super().__init__()
+        self._deaf = deaf
         self._transport = transport
         self.api = api
         self.id = str(uuid.uuid4())
@@ -161,13 +168,17 @@ class Proxy(fixtures.Fixture):
         self.cuts: queue.Queue[tuple[str, str]] = queue.Queue()
 
     def _setUp(self) -> None:
+        if not self._deaf:
+            self._listen()
+        self.registered = self.api.register_proxy(RequestContext(), self.id, self.name)
+
+    def _listen(self) -> None:
         server = rpc_server.get_server(
             self._transport, versions.PROXY_TOPIC, self.name, [_ProxyEndpoint(self.cuts)]
         )
         server.start()
         self.addCleanup(server.wait)
         self.addCleanup(server.stop)
-        self.registered = self.api.register_proxy(RequestContext(), self.id, self.name)
 
     def open(self, token: str, session_id: str | None = None) -> objects.ConsoleSession:
         """Open a session from 192.0.2.1 (RFC 5737: an address for documentation)."""

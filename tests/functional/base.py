@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the functional tests share: the real services, one test's own bus and databases."""
 
+import tempfile
 import uuid
 
 import sqlalchemy as sa
@@ -8,6 +9,7 @@ import testtools
 
 from consoled import objects
 from consoled.context import RequestContext
+from consoled.db import models
 from consoled.testing import fixtures, services
 
 BASE_URL = 'https://console.example.org/console.html'
@@ -16,21 +18,30 @@ ADDRESS = '192.0.2.10'  # RFC 5737
 
 
 def database_url(test, engine):
-    """The URL of an empty database of the test's own: engine is mariadb, postgresql or sqlite."""
+    """The URL of an empty database of the test's own: engine is mariadb, postgresql or sqlite.
+
+    :param test: a test case or a test class; the database goes with it
+    """
     if engine == 'sqlite':
-        return f'sqlite:///{test.useFixture(fixtures.fixtures.TempDir()).path}/cell.sqlite'
+        directory = tempfile.TemporaryDirectory(prefix='consoled-')
+        _cleanup(test, directory.cleanup)
+        return f'sqlite:///{directory.name}/cell.sqlite'
     service = services.shared({'mariadb': services.MariaDB, 'postgresql': services.PostgreSQL}[engine])
     url = service.new_database()
-    test.addCleanup(service.drop_database, url)
+    _cleanup(test, service.drop_database, url)
     return url
 
 
 def transport_url(test):
-    """The URL of a virtual host of the test's own on RabbitMQ."""
+    """The URL of a virtual host of the test's (or class's) own on RabbitMQ."""
     broker = services.shared(services.RabbitMQ)
     url = broker.new_vhost()
-    test.addCleanup(broker.delete_vhost, url)
+    _cleanup(test, broker.delete_vhost, url)
     return url
+
+
+def _cleanup(test, *call):
+    (test.addClassCleanup if isinstance(test, type) else test.addCleanup)(*call)
 
 
 def a_console(instance_uuid, port, console_type='serial', host=ADDRESS, compute_host=COMPUTE_HOST):
@@ -65,19 +76,40 @@ def new_uuid():
 
 
 class CellTestCase(testtools.TestCase):
-    """A cell with its manager in this process, over RabbitMQ on MariaDB."""
+    """A cell with its manager in this process, over RabbitMQ, for all tests of the class.
+
+    Each test begins with empty tables and the class's options.
+    """
 
     engine = 'mariadb'
     options: dict = {}
 
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.bus = transport_url(cls)
+        cls.database = database_url(cls, cls.engine)
+        cls.cell = fixtures.Cell(cls.bus, cls.database, **cls.options)
+        cls.cell.setUp()
+        cls.addClassCleanup(cls.cell.cleanUp)
+        cls.api = cls.cell.api
+
     def setUp(self):
         super().setUp()
-        self.bus = transport_url(self)
-        self.database = database_url(self, self.engine)
-        self.cell = self.useFixture(fixtures.Cell(self.bus, self.database, **self.options))
-        self.api = self.cell.api
+        for table in (models.console_proxy, models.instances):  # the others go with them
+            self.cell.db.transaction(lambda conn, table=table: conn.execute(sa.delete(table)))
         self.context = RequestContext(user_id='user-1', project_id='project-1')
         self.instance = new_uuid()
+
+    def set(self, **options):
+        """Set options for this test, ``group__option=value``."""
+        for name, value in options.items():
+            group, _, option = name.rpartition('__')
+            self.addCleanup(self._restore, group, option, self.cell.conf[group][option])
+            self.cell.conf.set_override(option, value, group=group)
+
+    def _restore(self, group, option, value):
+        self.cell.conf.set_override(option, value, group=group)
 
     def authorize(self, port=10000, ttl=None, **changes):
         return self.api.authorize(self.context, a_grant(self.instance, port, **changes), ttl)
@@ -102,8 +134,8 @@ class CellTestCase(testtools.TestCase):
     def count(self, table):
         return self.rows(f'SELECT COUNT(*) FROM {table}')[0][0]
 
-    def proxy(self, name=None):
-        return self.useFixture(fixtures.Proxy(self.cell.transport, self.api, name))
+    def proxy(self, name=None, deaf=True):
+        return self.useFixture(fixtures.Proxy(self.cell.transport, self.api, name, deaf=deaf))
 
     def agent(self, compute_host=COMPUTE_HOST):
         return self.useFixture(fixtures.ComputeAgent(self.cell.transport, compute_host))

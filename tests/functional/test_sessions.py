@@ -1,0 +1,476 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sessions and leases over a real bus, on each database."""
+
+import threading
+
+import sqlalchemy as sa
+
+from consoled import exception, objects
+from consoled.context import RequestContext
+from consoled.testing.fixtures import wait_until
+from tests.functional import base
+
+
+class _Sessions:
+    options = {'manager__check_port': False}
+
+    def refused(self, code, call, *args, **kwargs):
+        error = self.assertRaises(exception.ConsoledException, call, *args, **kwargs)
+        self.assertEqual(code, error.code)
+        return error
+
+    def end_lease(self, proxy):
+        """Let the lease of a proxy be over, as if it had not renewed for long."""
+        self.rows_of_change(
+            "UPDATE console_proxy SET lease_expires = '2020-01-01 00\\:00\\:00.000000' WHERE id = :id",
+            id=proxy.id,
+        )
+
+    def age(self, session_id):
+        """Let a session have been there for long."""
+        self.rows_of_change(
+            "UPDATE console_session SET connected_at = '2020-01-01 00\\:00\\:00.000000' WHERE id = :id",
+            id=session_id,
+        )
+
+    def rows_of_change(self, statement, **values):
+        self.cell.db.transaction(lambda conn: conn.execute(sa.text(statement), values))
+
+    def sessions(self):
+        return {row[0] for row in self.rows('SELECT id FROM console_session')}
+
+    # open and close
+
+    def test_open_list_close(self):
+        granted = self.authorize(console_type='novnc', options={'mode': 'view'})
+        proxy = self.proxy()
+        session = proxy.open(granted.token)
+        self.assertEqual('novnc', session.console.console_type)
+        self.assertEqual((base.ADDRESS, 10000), (session.console.host, session.console.port))
+        self.assertEqual({'mode': 'view'}, session.console.options)
+        self.assertIsNone(session.ends_at)
+        listed = self.api.list_sessions(self.context, instance_uuid=self.instance).objects
+        self.assertEqual([session.id], [each.id for each in listed])
+        self.assertEqual(
+            ('user-1', '192.0.2.1', base.COMPUTE_HOST),
+            (listed[0].user_id, listed[0].client_address, listed[0].console.compute_host),
+        )
+        self.api.close_session(self.context, session.id, 'left', 10, 20)
+        self.assertEqual([], self.api.list_sessions(self.context).objects)
+
+    def test_lists_are_paged_and_filtered(self):
+        granted = self.authorize(console_type='novnc')
+        proxy = self.proxy()
+        ids = sorted(proxy.open(granted.token).id for _ in range(5))
+        first = self.api.list_sessions(self.context, limit=3).objects
+        rest = self.api.list_sessions(self.context, limit=3, marker=first[-1].id).objects
+        self.assertEqual(ids, [session.id for session in [*first, *rest]])
+        self.assertEqual([], self.api.list_sessions(self.context, user_id='user-2').objects)
+        self.assertEqual(5, len(self.api.list_sessions(self.context, proxy_id=proxy.id).objects))
+        self.refused('invalid_argument', self.api.list_sessions, self.context, limit=1001)
+        self.refused('invalid_argument', self.api.list_sessions, self.context, colour='red')
+
+    def test_a_session_that_ends_with_its_token(self):
+        self.set(consoleauth__enforce_session_timeout=True)
+        granted = self.authorize()
+        self.assertEqual(granted.expires, self.proxy().open(granted.token).ends_at)
+
+    def test_invariant_6_each_call_repeated_with_the_same_ids(self):
+        self.define(10000)
+        granted = self.authorize(10000)
+        proxy = self.proxy()
+        session = proxy.open(granted.token)
+        for _ in range(2):
+            self.assertEqual(session.id, proxy.open(granted.token, session.id).id)
+            self.assertEqual({session.id}, self.sessions())
+            self.api.register_proxy(self.context, proxy.id, proxy.name)
+            self.assertEqual({}, self.api.renew_lease(self.context, proxy.id)['cut'])
+            self.assertEqual({session.id}, self.sessions())
+        closing = {'session_id': session.id, 'reason': 'left', 'bytes_in': 1, 'bytes_out': 2}
+        for _ in range(2):
+            self.api.renew_lease(self.context, proxy.id, closed=[closing])
+            self.api.close_session(self.context, **closing)
+            self.assertEqual(set(), self.sessions())
+
+    def test_a_session_id_is_one_sessions(self):
+        granted = self.authorize(console_type='novnc')
+        other = self.authorize(10001, console_type='novnc')
+        session = self.proxy().open(granted.token)
+        self.refused('invalid_argument', self.proxy().open, granted.token, session.id)
+        self.refused('invalid_argument', self.proxy().open, other.token, session.id)
+
+    def test_bad_arguments_change_nothing(self):
+        granted = self.authorize()
+        proxy = self.proxy()
+        good = {
+            'token': granted.token,
+            'session_id': base.new_uuid(),
+            'proxy_id': proxy.id,
+            'client_address': '192.0.2.1',
+        }
+        for name, value in (
+            ('session_id', 'x'),
+            ('session_id', None),
+            ('proxy_id', 5),
+            ('client_address', 'x' * 256),
+            ('client_address', 'a\nb'),
+            ('colour', 'red'),
+        ):
+            values = {**good, name: value}
+            error = self.refused('invalid_argument', self.api._call, self.context, 'open_session', **values)
+            self.assertEqual(name, error.kwargs['argument'])
+        closing = {'session_id': base.new_uuid(), 'reason': 'x', 'bytes_in': -1}
+        self.refused('invalid_argument', self.api.close_session, self.context, **closing)
+        self.refused('invalid_argument', self.api.renew_lease, self.context, proxy.id, [closing])
+        self.refused('invalid_argument', self.api.renew_lease, self.context, proxy.id, None, [])
+        self.assertEqual(set(), self.sessions())
+
+    # limits
+
+    def test_invariant_3_a_serial_port_has_one_session(self):
+        first = self.authorize(user_id='user-1')
+        second = self.authorize(user_id='user-2')
+        proxy = self.proxy()
+        session = proxy.open(first.token)
+        error = self.refused('console_in_use', self.proxy().open, second.token)
+        self.assertIn(session.connected_at.strftime('%Y-%m-%d %H:%M'), str(error))
+        self.assertNotIn('user-1', str(error))
+        self.api.close_session(self.context, session.id, 'left')
+        self.assertEqual(10000, self.proxy().open(second.token).console.port)
+
+    def test_a_limit_of_more_than_one(self):
+        self.set(serial_console__max_sessions=3)
+        granted = self.authorize()
+        proxy = self.proxy()
+        opened = [proxy.open(granted.token) for _ in range(3)]
+        self.refused('console_in_use', proxy.open, granted.token)
+        self.api.close_session(self.context, opened[1].id, 'left')
+        proxy.open(granted.token)
+        self.refused('console_in_use', proxy.open, granted.token)
+        slots = [row[0] for row in self.rows('SELECT slot FROM console_session ORDER BY slot')]
+        self.assertEqual([0, 1, 2], slots)
+
+    def test_a_console_without_a_limit(self):
+        granted = self.authorize(console_type='novnc')
+        proxy = self.proxy()
+        self.assertEqual(10, len({proxy.open(granted.token).id for _ in range(10)}))
+
+    def test_limits_per_token_instance_and_project(self):
+        proxy = self.proxy()
+        for option, scope in (('token', 'token'), ('instance', 'instance'), ('project', 'project')):
+            name = f'manager__max_sessions_per_{option}'
+            self.api.revoke(self.context, 'test', project_id='project-1')
+            self.api.renew_lease(
+                self.context,
+                proxy.id,
+                closed=[{'session_id': session_id, 'reason': 'x'} for session_id in self.sessions()],
+            )
+            granted = self.authorize(console_type='novnc')
+            for _ in range(2):
+                proxy.open(granted.token)
+            self.set(**{name: 2})
+            error = self.refused('too_many_sessions', proxy.open, granted.token)
+            self.assertEqual(scope, error.kwargs['scope'])
+            self.assertEqual(2, len(self.sessions()))
+            self.set(**{name: 0})
+
+    def test_a_single_use_token_opens_one_session(self):
+        self.set(consoleauth__single_use=True)
+        granted = self.authorize(console_type='novnc')
+        proxy = self.proxy()
+        self.assertEqual(10000, self.api.validate(self.context, granted.token).port)
+        session = proxy.open(granted.token)
+        self.refused('invalid_token', proxy.open, granted.token)
+        self.refused('invalid_token', self.api.validate, self.context, granted.token)
+        self.assertEqual(session.id, proxy.open(granted.token, session.id).id)  # a repetition, not a use
+
+    def test_a_refused_open_does_not_spend_the_token(self):
+        self.set(consoleauth__single_use=True)
+        first, second = self.authorize(), self.authorize()
+        proxy = self.proxy()
+        session = proxy.open(first.token)
+        self.refused('console_in_use', proxy.open, second.token)
+        self.api.close_session(self.context, session.id, 'left')
+        self.assertEqual(10000, proxy.open(second.token).console.port)
+
+    def test_a_type_without_a_proxy(self):
+        granted = self.authorize(console_type='rdp-html5')
+        self.assertEqual('rdp-html5', self.api.validate(self.context, granted.token).console_type)
+        self.refused('console_gone', self.proxy().open, granted.token)
+
+    # take-over
+
+    def test_stealing_waits_for_the_cut(self):
+        self.set(serial_console__takeover='steal')
+        granted = self.authorize()
+        proxy = self.proxy(deaf=False)
+        old = proxy.open(granted.token)
+        stolen = []
+        thief = threading.Thread(target=lambda: stolen.append(proxy.open(granted.token)))
+        thief.start()
+        self.addCleanup(thief.join)
+        self.assertEqual((old.id, 'taken_over'), proxy.cuts.get(timeout=30))
+        self.assertEqual([], stolen)  # the port is never used twice
+        self.assertEqual({old.id}, self.sessions())
+        self.api.close_session(self.context, old.id, 'taken_over')
+        thief.join(30)
+        self.assertEqual({stolen[0].id}, self.sessions())
+
+    def test_stealing_from_a_proxy_that_does_not_cut(self):
+        self.set(serial_console__takeover='steal', manager__takeover_timeout=1)
+        granted = self.authorize()
+        proxy = self.proxy()
+        old = proxy.open(granted.token)
+        self.refused('console_in_use', proxy.open, granted.token)
+        self.assertEqual({old.id}, self.sessions())
+        self.assertEqual({old.id: 'taken_over'}, self.api.renew_lease(self.context, proxy.id)['cut'])
+
+    # leases
+
+    def test_invariant_4_a_dead_proxy_holds_nothing(self):
+        """Its lease ends by itself: nobody renews, nobody closes."""
+        self.set(manager__lease=3)
+        granted = self.authorize()
+        dead = self.proxy()
+        dead.open(granted.token)
+        self.set(manager__lease=60)
+        alive = self.proxy()
+
+        def opened():
+            try:
+                return alive.open(granted.token)
+            except exception.ConsoleInUse:
+                return None
+
+        session = wait_until(opened, what='the end of the lease')
+        self.assertEqual({session.id}, self.sessions())
+
+    def test_invariant_4_an_ended_lease_counts_nowhere(self):
+        self.define(10000)
+        granted = self.authorize(10000)
+        dead = self.proxy()
+        dead.open(granted.token)
+        self.end_lease(dead)
+        self.assertEqual([], self.api.list_sessions(self.context).objects)
+        free = self.api.list_free_ports(self.context, self.instance).objects
+        self.assertEqual([10000], [console.port for console in free])
+        self.refused('proxy_unknown', dead.open, granted.token)
+        self.assertEqual(10000, self.proxy().open(granted.token).console.port)
+
+    def test_invariant_4_a_new_life_ends_the_old_ones(self):
+        granted = self.authorize()
+        old = self.proxy('proxy-a')
+        old.open(granted.token)
+        new = self.proxy('proxy-a')
+        self.assertEqual(set(), self.sessions())
+        self.refused('proxy_unknown', self.api.renew_lease, self.context, old.id)
+        self.refused('proxy_unknown', old.open, granted.token)
+        new.open(granted.token)
+
+    def test_a_late_renewal_keeps_unlimited_sessions_and_ends_limited_ones(self):
+        serial, screen = self.authorize(10000), self.authorize(5900, console_type='novnc')
+        proxy = self.proxy()
+        limited, unlimited = proxy.open(serial.token), proxy.open(screen.token)
+        self.end_lease(proxy)
+        renewed = self.api.renew_lease(self.context, proxy.id)
+        self.assertEqual({limited.id: 'lease_lost'}, renewed['cut'])
+        self.assertEqual({unlimited.id}, self.sessions())
+        self.assertEqual(1, len(self.api.list_sessions(self.context).objects))
+
+    def test_an_unregistered_proxy(self):
+        granted = self.authorize()
+        unknown = base.new_uuid()
+        self.refused('proxy_unknown', self.api.renew_lease, self.context, unknown)
+        self.refused(
+            'proxy_unknown', self.api.open_session, self.context, granted.token, base.new_uuid(), unknown
+        )
+        self.assertEqual(set(), self.sessions())
+
+    def test_invariant_4_lost_answers_keep_no_port(self):
+        """A session the proxy does not know of: its open was answered into the void."""
+        granted = self.authorize()
+        proxy = self.proxy()
+        lost = proxy.open(granted.token)
+        self.age(lost.id)
+        now = proxy.registered['now']
+        self.api.renew_lease(self.context, proxy.id)
+        self.assertEqual({lost.id}, self.sessions())
+        self.api.renew_lease(self.context, proxy.id, sessions=[], as_of=now)
+        self.assertEqual(set(), self.sessions())
+
+    def test_an_old_list_of_sessions_does_not_end_younger_ones(self):
+        granted = self.authorize()
+        proxy = self.proxy()
+        session = proxy.open(granted.token)
+        for as_of in (proxy.registered['now'], '2020-01-01T00:00:00+00:00'):
+            self.api.renew_lease(self.context, proxy.id, sessions=[], as_of=as_of)
+            self.assertEqual({session.id}, self.sessions())
+
+    def test_a_proxy_is_told_of_sessions_it_has_lost(self):
+        proxy = self.proxy()
+        ghost = base.new_uuid()
+        now = proxy.registered['now']
+        renewed = self.api.renew_lease(self.context, proxy.id, sessions=[ghost], as_of=now)
+        self.assertEqual({ghost: 'lease_lost'}, renewed['cut'])
+
+    def test_a_proxy_closes_its_own_sessions_only(self):
+        granted = self.authorize(console_type='novnc')
+        session = self.proxy().open(granted.token)
+        closing = [{'session_id': session.id, 'reason': 'x'}]
+        self.api.renew_lease(self.context, self.proxy().id, closed=closing)
+        self.assertEqual({session.id}, self.sessions())
+
+    # revocation
+
+    def test_invariant_5_revocation_reaches_live_sessions(self):
+        granted = self.authorize(console_type='novnc')
+        proxy = self.proxy(deaf=False)
+        sessions = {proxy.open(granted.token).id for _ in range(3)}
+        revoked = self.api.revoke(self.context, 'abuse', instance_uuid=self.instance)
+        self.assertEqual({'tokens': 1, 'sessions': 3}, revoked)
+        pushed = {proxy.cuts.get(timeout=30) for _ in range(3)}
+        self.assertEqual({(session_id, 'abuse') for session_id in sessions}, pushed)
+        pulled = self.api.renew_lease(self.context, proxy.id)['cut']
+        self.assertEqual(dict.fromkeys(sessions, 'abuse'), pulled)
+        again = self.api.revoke(self.context, 'abuse', instance_uuid=self.instance)
+        self.assertEqual({'tokens': 0, 'sessions': 0}, again)
+
+    def test_invariant_5_one_session_and_its_token(self):
+        granted = self.authorize(console_type='novnc')
+        other = self.authorize(console_type='novnc')
+        proxy = self.proxy()
+        session, kept = proxy.open(granted.token), proxy.open(other.token)
+        revoked = self.api.revoke(self.context, 'cut', session_id=session.id)
+        self.assertEqual({'tokens': 1, 'sessions': 1}, revoked)
+        self.refused('invalid_token', proxy.open, granted.token)
+        self.assertEqual({session.id: 'cut'}, self.api.renew_lease(self.context, proxy.id)['cut'])
+        self.assertEqual(kept.id, proxy.open(other.token, kept.id).id)
+
+    def test_invariant_5_a_redefined_console_cuts_its_session(self):
+        self.define(10000, 10001)
+        proxy = self.proxy()
+        gone, kept = (proxy.open(self.authorize(port).token) for port in (10000, 10001))
+        self.define(10001)
+        self.assertEqual({gone.id: 'console_gone'}, self.api.renew_lease(self.context, proxy.id)['cut'])
+        self.assertEqual({gone.id, kept.id}, self.sessions())
+        self.define(10001, compute_host='node-2')
+        cut = {gone.id: 'console_gone', kept.id: 'console_moved'}
+        wait_until(lambda: self.api.renew_lease(self.context, proxy.id)['cut'] == cut, what='the move')
+
+    def test_invariant_5_sessions_that_outlived_their_token(self):
+        granted = self.authorize(console_type='novnc')
+        proxy = self.proxy()
+        session = proxy.open(granted.token)
+        self.rows_of_change("UPDATE console_auth_token SET expires = '2020-01-01 00\\:00\\:00.000000'")
+        self.api.clean_expired_console_auths_for_host(self.context, base.COMPUTE_HOST)
+        wait_until(lambda: self.count('console_auth_token') == 0, what='the cleaning')
+        self.assertEqual({session.id}, self.sessions())
+        revoked = self.api.revoke(self.context, 'late', compute_host=base.COMPUTE_HOST)
+        self.assertEqual({'tokens': 0, 'sessions': 1}, revoked)
+
+
+class MariaDBSessionsTest(_Sessions, base.CellTestCase):
+    engine = 'mariadb'
+
+
+class PostgreSQLSessionsTest(_Sessions, base.CellTestCase):
+    engine = 'postgresql'
+
+
+class SQLiteSessionsTest(_Sessions, base.CellTestCase):
+    engine = 'sqlite'
+
+
+class CheckPortTest(base.CellTestCase):
+    """A defined console is asked about at its compute agent before a session opens."""
+
+    options = {'manager__check_port_timeout': 1.0}
+
+    def open_defined(self, proxy):
+        self.define(10000)
+        return proxy.open(self.authorize(10000).token)
+
+    def test_the_agent_is_asked(self):
+        agent = self.agent()
+        self.open_defined(self.proxy())
+        asked = {
+            'instance_uuid': self.instance,
+            'host': base.ADDRESS,
+            'port': 10000,
+            'console_type': 'serial',
+        }
+        self.assertEqual([asked], agent.asked)
+
+    def test_a_port_that_is_another_guests(self):
+        self.agent().answer = lambda asked: False
+        self.assertRaises(exception.ConsoleGone, self.open_defined, self.proxy())
+        self.assertEqual(0, self.count('console_session'))
+
+    def test_an_agent_that_does_not_know_the_guest(self):
+        def unknown(asked):
+            raise exception.InstanceNotFound(instance_uuid=asked['instance_uuid'])
+
+        self.agent().answer = unknown
+        self.assertRaises(exception.ConsoleGone, self.open_defined, self.proxy())
+
+    def test_no_agent(self):
+        self.assertRaises(exception.ComputeUnreachable, self.open_defined, self.proxy())
+        self.assertEqual(0, self.count('console_session'))
+
+    def test_an_agent_that_hangs_leaves_threads_for_others(self):
+        hang = threading.Event()
+        self.addCleanup(hang.set)
+        self.agent().answer = lambda asked: hang.wait(30)
+        self.define(10000)
+        granted = self.authorize(10000)
+        proxy = self.proxy()
+        errors = []
+
+        def attempt():
+            try:
+                proxy.open(granted.token)
+            except exception.ConsoledException as exc:
+                errors.append(exc.code)
+
+        threads = [threading.Thread(target=attempt) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: 'manager_busy' in errors, what='a refusal')
+        self.assertEqual(10000, self.api.validate(self.context, granted.token).port)
+        for thread in threads:
+            thread.join()
+        self.assertEqual({'manager_busy', 'compute_unreachable'}, set(errors))
+        self.assertEqual(0, self.count('console_session'))
+
+    def test_a_console_that_was_only_authorized_is_not_asked_about(self):
+        agent = self.agent()
+        self.proxy().open(self.authorize().token)
+        self.assertEqual([], agent.asked)
+
+    def test_a_console_authorized_besides_the_defined_ones_is_asked_about(self):
+        """An agent is behind the instance: what it did not define, it must confirm."""
+        agent = self.agent()
+        self.define(10000)
+        self.proxy().open(self.authorize(10005).token)
+        self.assertEqual([10005], [asked['port'] for asked in agent.asked])
+
+    def test_the_check_can_be_switched_off(self):
+        self.set(manager__check_port=False)
+        self.open_defined(self.proxy())
+        self.assertEqual(1, self.count('console_session'))
+
+
+class BackportTest(base.CellTestCase):
+    def test_a_manager_gives_the_older_form_of_an_object(self):
+        grant = base.a_grant(self.instance, 1)
+        older = self.api.object_backport_versions(
+            RequestContext(), grant.obj_to_primitive(), {'ConsoleAuthToken': '1.0'}
+        )
+        self.assertIsInstance(older, objects.ConsoleAuthToken)
+        self.assertRaises(
+            exception.InvalidArgument,
+            self.api.object_backport_versions,
+            RequestContext(),
+            grant.obj_to_primitive(),
+            {'Something': '1.0'},
+        )
