@@ -108,7 +108,7 @@ _CLAIM = sa.insert(models.console_session).from_select(
         _T.id == sa.bindparam('token_id'),
         _T.expires > clock.utc_now(),
     ),
-)
+).execution_options(preserve_rowcount=True)  # of an INSERT it is not kept by default
 _SPEND = (
     sa.update(models.console_auth_token)
     .where(_T.id == sa.bindparam('token'), _T.used_at.is_(None))

@@ -83,7 +83,7 @@ _STORE = sa.insert(models.console_auth_token).from_select(
         _I.compute_host == sa.bindparam('compute_host'),
         _I.retired_at.is_(None),
     ),
-)
+).execution_options(preserve_rowcount=True)  # of an INSERT it is not kept by default
 _STORE_RETURNING = _STORE.returning(_T.expires)
 
 _PROMISED = (

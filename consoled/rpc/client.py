@@ -319,11 +319,14 @@ class ProxyAPI(_Client):
     topic = versions.PROXY_TOPIC
 
     def cut_sessions(self, context: RequestContext, session_ids: Sequence[str], reason: str) -> None:
-        """Cast to all proxies: end these sessions, if they are yours."""
+        """Cast to all proxies: end these sessions, if they are yours.
+
+        One retry only: a proxy that misses it learns it with its next renewal.
+        """
         self._cast(
             context,
             'cut_sessions',
-            self._client.prepare(fanout=True),
+            self._client.prepare(fanout=True, retry=1),
             session_ids=list(session_ids),
             reason=reason,
         )
