@@ -48,7 +48,7 @@ _HINTS = {
     exception.ManagerUnreachable.code: 'Check [DEFAULT] transport_url, the message broker, and that consoled '
     'runs in this cell. A change that was asked for may have been made: it is safe to repeat it.',
     exception.ManagerBusy.code: 'Try again in a moment.',
-    exception.DatabaseUnavailable.code: 'Check the database server, and the [database] connection of managers.',
+    exception.DatabaseUnavailable.code: 'Check the database server, and [database] connection of a manager.',
     exception.IncompatibleObject.code: 'Set [upgrade_levels] consoled to the version that managers speak.',
     exception.InstanceNotFound.code: 'No compute agent has defined consoles for it in this cell.',
 }
@@ -84,7 +84,7 @@ def explained(error: Exception) -> Failed:
     from oslo_config import cfg
 
     if isinstance(error, cfg.Error):
-        return Failed(USAGE, 'configuration_error', str(error), 'See --config-file.')
+        return Failed(USAGE, 'configuration_error', f'{error}.', 'See --config-file.')
     text = ' '.join(str(error).split())
     return Failed(INTERNAL, 'internal_error', f'{type(error).__name__}: {text}', 'See --debug.')
 
@@ -244,13 +244,16 @@ class App(cliff_app.App):
             '--verbose',
             action='count',
             dest='verbose_level',
-            default=self.DEFAULT_VERBOSE_LEVEL,
             help='Show log lines of level INFO and above; twice: of all levels. Default: none.',
         )
         parser.add_argument(
+            '-q', '--quiet', action='store_const', dest='verbose_level', const=0, help='Show no log lines.'
+        )
+        parser.set_defaults(verbose_level=self.DEFAULT_VERBOSE_LEVEL)
+        parser.add_argument(
             '--log-file',
             metavar='PATH',
-            help='Write log lines to this file, of level INFO and above, or as asked.',
+            help='Write log lines to this file, of level INFO and above.',
         )
         parser.add_argument('--version', action='version', version=f'{self.NAME} {version}')
         parser.add_argument(

@@ -19,7 +19,7 @@ ALICE, BOB = 'alice', 'bob'
 
 _PATIENCE = 10.0  # seconds that anything may take before a step has failed
 _POLL = 0.02  # seconds
-_SHORT_TTL = 1  # seconds
+_SHORT_TTLS = (1, 4)  # seconds; on a machine that is too busy the first may be over before it is looked at
 
 _DESKTOP = demo_driver.DESKTOP
 _ROUTER = demo_driver.ROUTER
@@ -242,13 +242,16 @@ def expire(cell: Cell) -> Outcome:
     wanted = objects.ConsoleAuthToken(
         **{name: getattr(screen, name) for name in objects.ConsoleConnection.fields}
     )
-    started = time.monotonic()
-    grant = cell.manager.authorize(_user(BOB), wanted, ttl=_SHORT_TTL)
-    at_first = _validity(cell, grant)
+    for ttl in _SHORT_TTLS:
+        started = time.monotonic()
+        grant = cell.manager.authorize(_user(BOB), wanted, ttl=ttl)
+        at_first = _validity(cell, grant)
+        if at_first == 'ok':
+            break
     later = _until(cell, lambda: _validity(cell, grant), exception.InvalidToken.code)
     took = time.monotonic() - started
     return Outcome(
-        asked=f'{BOB}: the screen of {_DESKTOP.name}, with a token for {_SHORT_TTL} s',
+        asked=f'{BOB}: the screen of {_DESKTOP.name}, with a token for {ttl} s',
         answered=f'valid at first, {later} after {took:.1f} s',
         got={'at first': at_first, 'later': later},
     )

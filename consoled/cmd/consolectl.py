@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import functools
 import getpass
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from consoled.cmd import _backend, _cli
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 _PAGE = 1000  # sessions in one call, the most a manager gives
 _TIMEOUT = 10  # seconds
+_GRACE = 5  # seconds, for the client to give up by itself and say why
 _LONGEST_TOKEN = 4096  # characters that are read; more is no token
 _FILTERS = ('instance_uuid', 'project_id', 'user_id', 'compute_host')
 
@@ -33,8 +36,8 @@ class Consolectl(_cli.App):
     NAME = 'consolectl'
     DESCRIPTION = (
         'See and take back what consoled has granted: free ports, tokens, live sessions. Talks to the '
-        'managers of one cell over its message bus. Exit codes: 0 done, 1 refused, 2 wrong usage or configuration, '
-        '3 the service does not answer, 4 internal error.'
+        'managers of one cell over its message bus. Exit codes: 0 done, 1 refused, 2 wrong usage or '
+        'configuration, 3 the service does not answer, 4 internal error.'
     )
 
     def __init__(
@@ -67,6 +70,25 @@ class Consolectl(_cli.App):
             self._api = self._connected()
         return self._api
 
+    def call(self, method: str, *args: Any, **values: Any) -> Any:
+        """Call a method of the managers, and give up in time.
+
+        oslo.messaging waits for the bus without end when it makes the first connection for answers, whatever
+        timeout the call has. So a thread waits for it, and is left behind.
+        """
+        work = functools.partial(getattr(self.api, method), self.context, *args, **values)
+        done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        threading.Thread(target=_fulfil, args=(done, work), daemon=True).start()
+        try:
+            return done.result(self.options.timeout + _GRACE)
+        except concurrent.futures.TimeoutError:
+            from consoled import exception
+
+            raise exception.ManagerUnreachable(reason='the message bus is away') from None
+        finally:
+            if not done.done():
+                self.resources.pop_all()  # to clean up, it would wait for that thread
+
     def _connected(self) -> ConsoleAuthAPI:
         import oslo_messaging
 
@@ -91,6 +113,13 @@ class Consolectl(_cli.App):
         from consoled.context import RequestContext
 
         return RequestContext()
+
+
+def _fulfil(done: concurrent.futures.Future[Any], work: Callable[[], Any]) -> None:
+    try:
+        done.set_result(work())
+    except BaseException as exc:
+        done.set_exception(exc)
 
 
 class _ConsolectlCommand(_cli.Command):
@@ -153,7 +182,7 @@ class ListFreePorts(_ConsolectlCommand, _cli.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
-        found = self.app.api.list_free_ports(self.app.context, parsed_args.instance, parsed_args.console_type)
+        found = self.app.call('list_free_ports', parsed_args.instance, parsed_args.console_type)
         rows = [tuple(getattr(console, name) for name in self.columns) for console in found.objects]
         return self.columns, rows
 
@@ -195,13 +224,13 @@ class ValidateToken(_ConsolectlCommand, _cli.ShowOne):
 
         if parsed_args.misplaced:
             self.parser.error(
-                'the token does not belong on the command line, where others see it: it is read from standard '
-                'input or --token-file. Take it that others know the one that was given'
+                'the token does not belong on the command line, where others see it: it is read from '
+                'standard input or --token-file. Take it that others know the one that was given'
             )
         value = self._read(parsed_args.token_file)
         if not token.well_formed(value):
             raise exception.InvalidToken()
-        grant = self.app.api.validate(self.app.context, value)
+        grant = self.app.call('validate', value)
         shown = {name: getattr(grant, name) for name in self.columns}
         return self.columns, tuple({**shown, 'expires': _cli.iso(grant.expires)}.values())
 
@@ -287,7 +316,7 @@ class ListSessions(_ConsolectlCommand, _cli.Lister):
         left = sys.maxsize if total is None else total
         while left:
             asked = min(left, _PAGE)
-            page = self.app.api.list_sessions(self.app.context, limit=asked, marker=marker, **filters).objects
+            page = self.app.call('list_sessions', limit=asked, marker=marker, **filters).objects
             yield from page
             if len(page) < asked:
                 return
@@ -321,7 +350,7 @@ class CutSession(_ConsolectlCommand, _cli.ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], tuple[Any, ...]]:
-        counts = self.app.api.revoke(self.app.context, parsed_args.reason, session_id=parsed_args.session)
+        counts = self.app.call('revoke', parsed_args.reason, session_id=parsed_args.session)
         if not counts['sessions']:
             raise _cli.Failed(
                 _cli.REFUSED,
@@ -358,7 +387,7 @@ class Revoke(_ConsolectlCommand, _cli.ShowOne):
         if 'instance_uuid' not in filters and not parsed_args.yes:
             selected = ' and '.join(f'{name} {value}' for name, value in filters.items())
             self.app.confirm(f'Revoke all tokens and cut all sessions of {selected}?', must=False)
-        counts = self.app.api.revoke(self.app.context, parsed_args.reason, **filters)
+        counts = self.app.call('revoke', parsed_args.reason, **filters)
         return self.columns, tuple(counts[name] for name in self.columns)
 
 

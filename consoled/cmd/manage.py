@@ -28,8 +28,8 @@ class Manage(_cli.App):
     NAME = 'consoled-manage'
     DESCRIPTION = (
         "Keep a cell's database: create and upgrade its schema, purge what is worthless. Talks to the "
-        'database of [database] connection directly. Exit codes: 0 done, 1 refused, 2 wrong usage or configuration, '
-        '3 the database does not answer, 4 internal error.'
+        'database of [database] connection directly. Exit codes: 0 done, 1 refused, 2 wrong '
+        'usage or configuration, 3 the database does not answer, 4 internal error.'
     )
 
     @functools.cached_property
@@ -193,7 +193,7 @@ class Purge(_ManageCommand, _cli.ShowOne):
         _present_revision(db)
         instances = 0 if host is None else _count_instances(db, host)
         if instances and not parsed_args.yes:
-            self.app.confirm(f'Forget {instances} instances of compute host {host}?', must=True)
+            self.app.confirm(f'Forget the instances of compute host {host}, {instances} in all?', must=True)
         with self._progress(cleanup.count_expired(db, older_than=older_than), 'tokens') as advance:
             tokens = cleanup.delete_expired(db, older_than=older_than, progress=advance)
         ended_for = max(older_than, self.app.conf.manager.lease * _LEASES_TO_COME_BACK)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import random
 import time
@@ -15,6 +16,7 @@ from oslo_db.sqlalchemy import exc_filters
 from sqlalchemy import exc as sa_exc
 
 from consoled import exception
+from consoled.db import clock
 
 LOG = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ TRANSIENT = (
     sa_exc.InterfaceError,
     sa_exc.TimeoutError,
 )
+
+_NOW = sa.select(clock.utc_now())
 
 _FIRST_PAUSE = 0.02  # seconds; doubles up to
 _LONGEST_PAUSE = 0.5
@@ -75,14 +79,16 @@ class Database:
         """
         return self._retried(self._transactional.begin, work)
 
-    def ping(self) -> None:
+    def ping(self) -> datetime.datetime:
         """Ask the database once, without a retry.
 
+        :returns: its time, UTC
         :raises DatabaseUnavailable: it does not answer
         """
         try:
             with self._autocommit.connect() as conn:
-                conn.execute(sa.select(1)).scalar()
+                now: datetime.datetime = conn.execute(_NOW).scalar_one()
+                return now.replace(tzinfo=datetime.UTC)
         except TRANSIENT as exc:
             raise exception.DatabaseUnavailable() from exc
 

@@ -334,8 +334,7 @@ class ConsoleAuthManager(Endpoint):
 
     @exposed()
     def ping(self, context: RequestContext) -> str:
-        self._db.ping()
-        return _iso(datetime.datetime.now(datetime.UTC))
+        return _iso(self._db.ping())
 
 
 def _settled(entity: Any) -> Any:

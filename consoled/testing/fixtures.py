@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import queue
@@ -300,11 +301,19 @@ class ManagerProcess(fixtures.Fixture):
         :returns: exit status
         """
         if self._process.poll() is None:
-            children = self.child_pids()
             self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                for pid in [self.pid, *children]:
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 40.0) -> int:
+        """Wait for its end; SIGKILL past ``timeout`` seconds.
+
+        :returns: exit status
+        """
+        children = self.child_pids()
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            for pid in [*children, self.pid]:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        return self._process.wait()
+            return self._process.wait()

@@ -93,6 +93,10 @@ class CellTestCase(testtools.TestCase):
         cls.cell.setUp()
         cls.addClassCleanup(cls.cell.cleanUp)
         cls.api = cls.cell.api
+        # somebody listens for cuts, as in any cell: to nobody, each would be tried again for a second
+        bystander = fixtures.Proxy(cls.cell.transport, cls.api)
+        bystander.setUp()
+        cls.addClassCleanup(bystander.cleanUp)
 
     def setUp(self):
         super().setUp()

@@ -14,6 +14,7 @@ import sys
 from unittest import mock
 
 import fixtures
+import psutil
 import testtools
 
 from consoled.cmd import _demo_walk, demo
@@ -136,8 +137,11 @@ class RunTest(DemoCase):
     def test_it_runs_on_until_sigterm(self):
         process = self.start()
         self.wait_for(END_OF_WALK)
+        before = sum(psutil.Process(process.pid).cpu_times())
         with testtools.ExpectedException(subprocess.TimeoutExpired):
-            process.wait(0.5)
+            process.wait(1)
+        used = sum(psutil.Process(process.pid).cpu_times()) - before
+        self.assertTrue(used < 0.15, f'idle, it took {used:.2f} s of CPU in 1 s')
         (directory,) = self.tmp.iterdir()
         self.assertIn(str(directory), self.out.read_text())
         self.assert_ends_well(process, signal.SIGTERM)

@@ -23,9 +23,9 @@ from consoled.testing import processes, services
 def _processes(service):
     """Return every process that works for the service, known by its directory."""
     found = []
-    for process in psutil.process_iter(["cwd", "cmdline", "status"]):
-        told = [process.info["cwd"] or "", *(process.info["cmdline"] or [])]
-        if process.info["status"] != psutil.STATUS_ZOMBIE and any(
+    for process in psutil.process_iter(['cwd', 'cmdline', 'status']):
+        told = [process.info['cwd'] or '', *(process.info['cmdline'] or [])]
+        if process.info['status'] != psutil.STATUS_ZOMBIE and any(
             str(service.directory) in text for text in told
         ):
             found.append(process)
@@ -40,7 +40,7 @@ class ServiceCase(testtools.TestCase):
     def setUp(self):
         super().setUp()
         if self.service_class is None:
-            self.skipTest("only the base of the others")
+            self.skipTest('only the base of the others')
         self.service = self.useFixture(self.service_class())
 
     def assert_closed(self):
@@ -73,7 +73,7 @@ class DatabaseChecks:
     def test_life(self):
         url = self.service.new_database()
         port = self.service.port
-        self.rows(url, "CREATE TABLE t (a INT)", "INSERT INTO t VALUES (7)")
+        self.rows(url, 'CREATE TABLE t (a INT)', 'INSERT INTO t VALUES (7)')
         first = self.service.pid
         open_session = self.connect(url)
         self.service.kill()
@@ -82,24 +82,24 @@ class DatabaseChecks:
         self.service.start()
         self.assertEqual(port, self.service.port)
         self.assertNotEqual(first, self.service.pid)
-        self.assertEqual([(7,)], self.rows(url, "SELECT a FROM t"))
-        self.rows(url, "INSERT INTO t VALUES (8)")
+        self.assertEqual([(7,)], self.rows(url, 'SELECT a FROM t'))
+        self.rows(url, 'INSERT INTO t VALUES (8)')
         self.service.restart()
-        self.assertEqual([(7,), (8,)], self.rows(url, "SELECT a FROM t ORDER BY a"))
+        self.assertEqual([(7,), (8,)], self.rows(url, 'SELECT a FROM t ORDER BY a'))
         last = self.service.pid
         self.service.stop()
         self.assert_gone(last)
 
     def test_databases_are_apart_and_can_be_dropped(self):
         first, second = self.service.new_database(), self.service.new_database()
-        self.rows(first, "CREATE TABLE t (a INT)")
-        self.rows(second, "CREATE TABLE t (a INT)")
+        self.rows(first, 'CREATE TABLE t (a INT)')
+        self.rows(second, 'CREATE TABLE t (a INT)')
         left_open = self.connect(first)
         self.addCleanup(left_open.close)
-        left_open.cursor().execute("SELECT * FROM t")
+        left_open.cursor().execute('SELECT * FROM t')
         self.service.drop_database(first)
         self.assertRaises(self.refused, self.connect, first)
-        self.assertEqual([], self.rows(second, "SELECT * FROM t"))
+        self.assertEqual([], self.rows(second, 'SELECT * FROM t'))
 
     def test_url_is_for_sqlalchemy_and_cpu_counts(self):
         before = self.service.cpu()
@@ -107,7 +107,7 @@ class DatabaseChecks:
         self.addCleanup(engine.dispose)
         with engine.connect() as connection:
             while self.service.cpu() <= before:
-                connection.execute(sqlalchemy.text("SELECT 1"))
+                connection.execute(sqlalchemy.text('SELECT 1'))
 
 
 class MariaDBTest(DatabaseChecks, ServiceCase):
@@ -117,8 +117,12 @@ class MariaDBTest(DatabaseChecks, ServiceCase):
     def connect(self, url):
         parts = sqlalchemy.make_url(url)
         return pymysql.connect(
-            host=parts.host, port=parts.port, user=parts.username, password=parts.password,
-            database=parts.database, read_timeout=5,
+            host=parts.host,
+            port=parts.port,
+            user=parts.username,
+            password=parts.password,
+            database=parts.database,
+            read_timeout=5,
         )
 
 
@@ -127,7 +131,7 @@ class PostgreSQLTest(DatabaseChecks, ServiceCase):
     refused = psycopg.OperationalError
 
     def connect(self, url):
-        return psycopg.connect(url.replace("+psycopg", ""))
+        return psycopg.connect(url.replace('+psycopg', ''))
 
 
 class RabbitMQTest(ServiceCase):
@@ -137,19 +141,20 @@ class RabbitMQTest(ServiceCase):
         # The scheme is oslo.messaging's; kombu calls the same protocol amqp. The broker has to
         # confirm: it may lose what it has not yet confirmed when it is killed.
         return kombu.Connection(
-            url.replace("rabbit", "amqp", 1), connect_timeout=5,
-            transport_options={"confirm_publish": True},
+            url.replace('rabbit', 'amqp', 1),
+            connect_timeout=5,
+            transport_options={'confirm_publish': True},
         )
 
     def put(self, url, text):
         with self.connect(url) as connection:
-            queue = connection.SimpleQueue("durable")
+            queue = connection.SimpleQueue('durable')
             queue.put(text)  # kombu's defaults: a durable queue and persistent messages
             queue.close()
 
     def get(self, url):
         with self.connect(url) as connection:
-            queue = connection.SimpleQueue("durable")
+            queue = connection.SimpleQueue('durable')
             message = queue.get(timeout=10)
             message.ack()
             queue.close()
@@ -158,12 +163,12 @@ class RabbitMQTest(ServiceCase):
     def test_life(self):
         url, port = self.service.new_vhost(), self.service.port
         used = self.service.server_cpu()
-        self.put(url, "first")
-        self.assertEqual("first", self.get(url))
+        self.put(url, 'first')
+        self.assertEqual('first', self.get(url))
         self.assertGreater(self.service.server_cpu(), used)
-        self.put(url, "second")
+        self.put(url, 'second')
         first = self.service.pid
-        self.assertIn("beam", psutil.Process(first).name())
+        self.assertIn('beam', psutil.Process(first).name())
         self.service.kill()
         self.assert_gone(first)
         # From a thread that ends at once: the broker must not be bound to the thread's life.
@@ -171,20 +176,22 @@ class RabbitMQTest(ServiceCase):
         thread.start()
         thread.join()
         self.assertEqual(port, self.service.port)
-        self.assertEqual("second", self.get(url))
-        self.assertRaises(services.ServiceError, self.service.delete_vhost, url + "-not")
+        self.assertEqual('second', self.get(url))
+        self.assertRaises(services.ServiceError, self.service.delete_vhost, url + '-not')
         self.service.delete_vhost(url)
-        self.assertRaises(amqp.NotAllowed, self.put, url, "no such vhost")
+        self.assertRaises(amqp.NotAllowed, self.put, url, 'no such vhost')
         last = self.service.pid
         self.service.stop()
         self.assert_gone(last)
 
     def test_listens_on_loopback_only(self):
         listening = [
-            c for process in _processes(self.service) for c in process.net_connections("inet")
+            c
+            for process in _processes(self.service)
+            for c in process.net_connections('inet')
             if c.status == psutil.CONN_LISTEN
         ]
-        self.assertEqual({"127.0.0.1", "::1"}, {c.laddr.ip for c in listening} | {"::1"})
+        self.assertEqual({'127.0.0.1', '::1'}, {c.laddr.ip for c in listening} | {'::1'})
         ports = {c.laddr.port for c in listening}
         self.assertEqual(4, len(ports))  # AMQP, management, epmd, distribution
         self.assertLessEqual({self.service.port, self.service.management_port}, ports)
@@ -194,19 +201,19 @@ class MemcachedTest(ServiceCase):
     service_class = services.Memcached
 
     def ask(self, line):
-        host, port = self.service.url.split(":")
+        host, port = self.service.url.split(':')
         with socket.create_connection((host, int(port)), timeout=5) as client:
-            client.sendall(line + b"\r\n")
+            client.sendall(line + b'\r\n')
             return client.recv(100)
 
     def test_life(self):
         url, first = self.service.url, self.service.pid
-        self.assertEqual(b"VERSION 1.", self.ask(b"version")[:10])
+        self.assertEqual(b'VERSION 1.', self.ask(b'version')[:10])
         self.service.kill()
         self.assert_gone(first)
         self.service.start()
         self.assertEqual(url, self.service.url)
-        self.assertEqual(b"VERSION 1.", self.ask(b"version")[:10])
+        self.assertEqual(b'VERSION 1.', self.ask(b'version')[:10])
         last = self.service.pid
         self.service.stop()
         self.assert_gone(last)
@@ -215,30 +222,32 @@ class MemcachedTest(ServiceCase):
         taken = self.service.port
         other = services.Memcached()
         free = services.free_port()
-        with mock.patch.object(processes, "free_port", side_effect=[taken, free]):
+        with mock.patch.object(processes, 'free_port', side_effect=[taken, free]):
             self.useFixture(other)
         self.assertEqual(free, other.port)
 
     def test_failure_shows_the_log(self):
         broken = services.Memcached()
-        with mock.patch.object(services.Memcached, "_commands", return_value=[["false-option"]]):
+        with mock.patch.object(services.Memcached, '_commands', return_value=[['false-option']]):
             error = self.assertRaises(services.ServiceError, broken.setUp)
-        self.assertIn("false-option", str(error))
+        self.assertIn('false-option', str(error))
 
     def test_dies_with_the_process_that_started_it(self):
         script = (
-            "import sys\nfrom consoled.testing import services\n"
-            "print(services.shared(services.Memcached).pid, flush=True)\nsys.stdin.read()\n"
+            'import sys\nfrom consoled.testing import services\n'
+            'print(services.shared(services.Memcached).pid, flush=True)\nsys.stdin.read()\n'
         )
         with subprocess.Popen(
-            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, '-c', script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         ) as starter:
             pid = int(starter.stdout.readline())
             service = psutil.Process(pid)
             directory = service.cwd()
             starter.kill()
         self.addCleanup(os.rmdir, directory)
-        self.addCleanup(os.unlink, f"{directory}/output.log")
+        self.addCleanup(os.unlink, f'{directory}/output.log')
         psutil.wait_procs([service], timeout=10)
         self.assertFalse(service.is_running())
 
@@ -268,31 +277,31 @@ class SharedTest(testtools.TestCase):
 
     def test_stopped_when_the_process_exits(self):
         script = (
-            "from consoled.testing import services\n"
+            'from consoled.testing import services\n'
             "s = services.shared(services.Memcached)\nprint(s.pid, s.directory, sep='\\n')\n"
         )
-        pid, directory = subprocess.check_output([sys.executable, "-c", script]).split()
+        pid, directory = subprocess.check_output([sys.executable, '-c', script]).split()
         self.assertFalse(psutil.pid_exists(int(pid)))
         self.assertFalse(os.path.exists(directory))
 
 
 class FindProgramTest(testtools.TestCase):
     def test_missing(self):
-        with mock.patch.dict(os.environ, CONSOLED_REQUIRE_SERVICES="1"):
-            self.assertRaises(services.MissingService, services.find_program, "no-such-thing")
-        with mock.patch.dict(os.environ, CONSOLED_REQUIRE_SERVICES="0"):
-            self.assertRaises(unittest.SkipTest, services.find_program, "no-such-thing")
+        with mock.patch.dict(os.environ, CONSOLED_REQUIRE_SERVICES='1'):
+            self.assertRaises(services.MissingService, services.find_program, 'no-such-thing')
+        with mock.patch.dict(os.environ, CONSOLED_REQUIRE_SERVICES='0'):
+            self.assertRaises(unittest.SkipTest, services.find_program, 'no-such-thing')
 
     def test_missing_service_skips_the_fixture(self):
         class Nothing(services.Memcached):
-            programs = ("no-such-thing",)
+            programs = ('no-such-thing',)
 
-        with mock.patch.dict(os.environ, CONSOLED_REQUIRE_SERVICES="0"):
+        with mock.patch.dict(os.environ, CONSOLED_REQUIRE_SERVICES='0'):
             self.assertRaises(unittest.SkipTest, services.shared, Nothing)
 
     def test_free_port_is_outside_of_the_range_for_clients(self):
-        with open("/proc/sys/net/ipv4/ip_local_port_range") as source:
+        with open('/proc/sys/net/ipv4/ip_local_port_range') as source:
             lowest = int(source.read().split()[0])
         if lowest <= 10000:
-            self.skipTest("this kernel leaves no room")
+            self.skipTest('this kernel leaves no room')
         self.assertLess(services.free_port(), lowest)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process that races: reads one line of JSON per round from stdin, opens a session, says how it went.
+
+Run with the config file of a cell. Each round: {"token": …, "session_id": …, "proxy_id": …, "at": moment}.
+"""
+
+import json
+import sys
+import time
+
+
+def main():
+    from consoled.cmd import _backend
+
+    _backend.select()
+    from oslo_config import cfg
+
+    from consoled import exception
+    from consoled.cmd import _setup
+    from consoled.context import RequestContext
+    from consoled.rpc.client import ConsoleAuthAPI
+    from consoled.rpc.transport import get_transport
+
+    conf = _setup.configure(['--config-file', sys.argv[1]], prog='racer', conf=cfg.ConfigOpts())
+    api = ConsoleAuthAPI(get_transport(conf), timeout=60)
+    print('ready', flush=True)
+    for line in sys.stdin:
+        ask = json.loads(line)
+        # meet the others at one moment, as closely as this machine allows
+        time.sleep(max(0, ask['at'] - time.time()))
+        try:
+            session = api.open_session(RequestContext(), ask['token'], ask['session_id'], ask['proxy_id'])
+        except exception.ConsoledException as exc:
+            print(exc.code, flush=True)
+        else:
+            print(f'won {session.id}', flush=True)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Invariant 3 under fire: 16 processes race for one serial port, and for one single-use token."""
+
+import collections
+import json
+import subprocess
+import sys
+import time
+
+import testtools
+
+from consoled.context import RequestContext
+from consoled.rpc.client import ConsoleAuthAPI
+from consoled.rpc.transport import get_transport
+from consoled.testing import fixtures
+from tests.functional import base
+
+RACERS = 16
+ROUNDS = 200
+HEAD_START = 0.03  # seconds for the line to reach all racers
+
+
+class RacesTest(testtools.TestCase):
+    """Two workers of the real daemon, over RabbitMQ on MariaDB."""
+
+    def setUp(self):
+        super().setUp()
+        self.context = RequestContext(user_id='u', project_id='p')
+
+    def start(self, **consoleauth):
+        # a lease longer than the test: the proxy here does not renew
+        manager = {'workers': 2, 'lease': 3600, 'max_sessions_per_token': 0}
+        options = {'manager': manager, 'consoleauth': consoleauth}
+        self.manager = self.useFixture(
+            fixtures.ManagerProcess(base.transport_url(self), base.database_url(self, 'mariadb'), options)
+        )
+        conf = self.useFixture(
+            fixtures.Conf(transport_url=self.manager.options['DEFAULT']['transport_url'])
+        ).conf
+        transport = get_transport(conf)
+        self.addCleanup(transport.cleanup)
+        self.api = ConsoleAuthAPI(transport, timeout=60)
+        self.proxy = self.useFixture(fixtures.Proxy(transport, self.api))
+        self.racers = [self.racer() for _ in range(RACERS)]
+        for racer in self.racers:
+            self.assertEqual('ready\n', racer.stdout.readline())
+
+    def racer(self):
+        process = subprocess.Popen(
+            [sys.executable, '-W', 'ignore', '-m', 'tests.functional._racer', self.manager.config_file],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.stdin.close)
+        return process
+
+    def race(self, token):
+        """All racers open a session of the token at once; their answers."""
+        at = time.time() + HEAD_START
+        for racer in self.racers:
+            ask = {'token': token, 'session_id': base.new_uuid(), 'proxy_id': self.proxy.id, 'at': at}
+            racer.stdin.write(json.dumps(ask) + '\n')
+            racer.stdin.flush()
+        return [racer.stdout.readline().split() for racer in self.racers]
+
+    def check_races(self, token_of_round, loser):
+        totals = collections.Counter()
+        for number in range(ROUNDS):
+            answers = self.race(token_of_round())
+            winners = [answer[1] for answer in answers if answer[0] == 'won']
+            self.assertEqual(1, len(winners), f'round {number}: {answers}')
+            live = self.api.list_sessions(self.context).objects
+            self.assertEqual(winners, [session.id for session in live])
+            self.api.close_session(self.context, winners[0], 'next round')
+            totals.update(answer[0] for answer in answers)
+        self.assertEqual({'won': ROUNDS, loser: ROUNDS * (RACERS - 1)}, dict(totals))
+
+    def test_invariant_3_one_of_sixteen_gets_the_serial_port(self):
+        self.start()
+        grant = base.a_grant(base.new_uuid(), 10000)
+        self.check_races(lambda: self.api.authorize(self.context, grant).token, 'console_in_use')
+
+    def test_invariant_3_one_of_sixteen_spends_the_token(self):
+        self.start(single_use=True)
+        grant = base.a_grant(base.new_uuid(), 5900, 'novnc')
+        self.check_races(lambda: self.api.authorize(self.context, grant).token, 'invalid_token')
