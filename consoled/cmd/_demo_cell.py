@@ -211,6 +211,4 @@ def _greet(cell: Cell) -> None:
 
 def _stop(servers: Sequence[oslo_messaging.RPCServer]) -> None:
     for server in servers:
-        server.stop()
-    for server in servers:
-        server.wait()
+        rpc_server.drain(server)

@@ -259,23 +259,8 @@ class ListSessions(_ConsolectlCommand, _cli.Lister):
     columns (-c) and the other formats have them all. A session with a cut_reason is about to end.
     """
 
-    columns = (
-        'id',
-        'console_type',
-        'instance_uuid',
-        'compute_host',
-        'host',
-        'port',
-        'user_id',
-        'project_id',
-        'client_address',
-        'proxy_id',
-        'connected_at',
-        'ends_at',
-        'cut_reason',
-    )
-    example = 'consolectl session list --project demo -f json'
-
+    _OF_CONSOLE = ('console_type', 'instance_uuid', 'compute_host', 'host', 'port')
+    _OF_USE = ('user_id', 'project_id', 'client_address', 'proxy_id', 'connected_at', 'ends_at', 'cut_reason')
     _SHORT = (
         'id',
         'console_type',
@@ -285,7 +270,8 @@ class ListSessions(_ConsolectlCommand, _cli.Lister):
         'connected_at',
         'cut_reason',
     )
-    _OF_CONSOLE = ('console_type', 'instance_uuid', 'compute_host', 'host', 'port')
+    columns = ('id', *_OF_CONSOLE, *_OF_USE)
+    example = 'consolectl session list --project demo -f json'
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -325,7 +311,7 @@ class ListSessions(_ConsolectlCommand, _cli.Lister):
 
     def _row(self, session: objects.ConsoleSession, columns: Sequence[str]) -> tuple[Any, ...]:
         values = {name: getattr(session.console, name) for name in self._OF_CONSOLE}
-        values |= {name: getattr(session, name) for name in self.columns if name not in self._OF_CONSOLE}
+        values |= {name: getattr(session, name) for name in ('id', *self._OF_USE)}
         values |= {name: _cli.iso(values[name]) for name in ('connected_at', 'ends_at')}
         return tuple(values[name] for name in columns)
 

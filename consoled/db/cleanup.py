@@ -45,8 +45,10 @@ def revoke(db: Database, filters: dict[str, str], reason: str) -> Revoked:
     if 'session_id' in filters:
         session_id = filters['session_id']
         token = sa.select(_S.token_id).where(_S.id == session_id, _S.token_id.is_not(None))
-        tokens_where = [_T.id.in_(list(db.single(lambda conn: conn.execute(token).scalars().all())))]
-        sessions_where = [_S.id == session_id]
+        tokens_where: list[sa.ColumnElement[bool]] = [
+            _T.id.in_(list(db.single(lambda conn: conn.execute(token).scalars().all())))
+        ]
+        sessions_where: list[sa.ColumnElement[bool]] = [_S.id == session_id]
     else:
         tokens_where = [models.console_auth_token.c[name] == value for name, value in filters.items()]
         sessions_where = [models.console_session.c[name] == value for name, value in filters.items()]

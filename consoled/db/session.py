@@ -32,6 +32,9 @@ TRANSIENT = (
     sa_exc.TimeoutError,
 )
 
+# Of MySQL's operational errors these do not go away: access denied, unknown database, unknown column.
+_PERMANENT = frozenset({1044, 1045, 1049, 1054, 1142, 1143})
+
 _NOW = sa.select(clock.utc_now())
 
 _FIRST_PAUSE = 0.02  # seconds; doubles up to
@@ -105,13 +108,20 @@ class Database:
                 with connect() as conn:
                     return work(conn)
             except TRANSIENT as exc:
+                if _is_permanent(exc):
+                    raise
                 # full jitter: those who collided must not meet again
                 pause_now = random.uniform(0, pause)  # noqa: S311 - not for a secret
                 if time.monotonic() + pause_now > deadline:
-                    LOG.error('The database does not answer: %s', type(exc).__name__)
+                    LOG.error('The database does not answer: %s', str(exc).partition('\n')[0])
                     raise exception.DatabaseUnavailable() from exc
             time.sleep(pause_now)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _is_permanent(error: Exception) -> bool:
+    arguments: tuple[object, ...] = getattr(getattr(error, 'orig', None), 'args', ())
+    return bool(arguments) and arguments[0] in _PERMANENT
 
 
 def _engine(url: str, pool_size: int, recycle: int, **kwargs: Any) -> sa.Engine:
@@ -122,6 +132,7 @@ def _engine(url: str, pool_size: int, recycle: int, **kwargs: Any) -> sa.Engine:
         pool_timeout=5,
         pool_recycle=recycle,
         hide_parameters=True,  # no values in errors and logs
+        enable_from_linting=False,  # it takes an outer join on a parameter for a mistake
         **kwargs,
     )
     exc_filters.register_engine(engine)

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sessions: claim a slot, close, list. A unique key decides who gets a slot, never read-then-write."""
+"""Sessions: what is known of them, and their end. ``claims.py`` has their beginning."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from oslo_db import exception as db_exc
 
 from consoled import exception, objects
 from consoled.db import clock, consoles, models
@@ -21,7 +19,7 @@ _T = models.console_auth_token.c
 _P = models.console_proxy.c
 _S = models.console_session.c
 
-_SESSION_COLUMNS = (
+SESSION_COLUMNS = (
     _S.id,
     _S.proxy_id,
     _S.instance_uuid,
@@ -66,83 +64,7 @@ _FOR_OPEN = (
     )
     .where(_T.token_hash == sa.bindparam('token_hash'), _T.expires > clock.utc_now())
 )
-_CLAIMED = (
-    'id',
-    'proxy_id',
-    'instance_uuid',
-    'host',
-    'port',
-    'console_type',
-    'compute_host',
-    'slot',
-    'token_id',
-    'user_id',
-    'project_id',
-    'client_address',
-    'connected_at',
-    'ends_at',
-)
-# The row exists only if, at this moment, the proxy has a live lease and the token is alive.
-_CLAIM = sa.insert(models.console_session).from_select(
-    _CLAIMED,
-    sa.select(
-        sa.bindparam('session_id', type_=sa.String),
-        _P.id,
-        _T.instance_uuid,
-        _T.host,
-        _T.port,
-        sa.bindparam('console_type', type_=sa.String),
-        _T.compute_host,
-        sa.bindparam('slot', type_=sa.Integer),
-        _T.id,
-        _T.user_id,
-        _T.project_id,
-        sa.bindparam('client_address', type_=sa.String),
-        clock.utc_now(),
-        sa.case((sa.bindparam('ends', type_=sa.Boolean), _T.expires), else_=sa.null()),
-    )
-    .select_from(models.console_proxy.join(models.console_auth_token, sa.true()))
-    .where(
-        _P.id == sa.bindparam('proxy_id'),
-        _P.lease_expires > clock.utc_now(),
-        _T.id == sa.bindparam('token_id'),
-        _T.expires > clock.utc_now(),
-    ),
-).execution_options(preserve_rowcount=True)  # of an INSERT it is not kept by default
-_SPEND = (
-    sa.update(models.console_auth_token)
-    .where(_T.id == sa.bindparam('token'), _T.used_at.is_(None))
-    .values(used_at=clock.utc_now())
-)
-_BY_ID = sa.select(*_SESSION_COLUMNS).where(_S.id == sa.bindparam('session_id'))
-_PROXY_ALIVE = sa.select(_P.id).where(_P.id == sa.bindparam('proxy_id'), _P.lease_expires > clock.utc_now())
-_HOLDERS = (
-    sa.select(
-        _S.id,
-        _S.slot,
-        _S.connected_at,
-        _S.cut_reason,
-        (_P.lease_expires > clock.utc_now()).label('alive'),
-    )
-    .join(models.console_proxy, _P.id == _S.proxy_id)
-    .where(
-        _S.instance_uuid == sa.bindparam('instance_uuid'),
-        _S.host == sa.bindparam('host'),
-        _S.port == sa.bindparam('port'),
-        _S.slot.is_not(None),
-    )
-    .order_by(_S.connected_at, _S.id)
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """Sessions at most, 0 meaning no limit: of the console, and per token, instance and project."""
-
-    console: int
-    token: int = 0
-    instance: int = 0
-    project: int = 0
+BY_ID = sa.select(*SESSION_COLUMNS).where(_S.id == sa.bindparam('session_id'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,23 +81,6 @@ class Opening:
     spent: bool  # the token has been used
     defined: bool  # a compute agent is behind the console
     already_open: bool  # the same request was carried out before
-
-
-@dataclasses.dataclass(frozen=True)
-class Holder:
-    """A session that holds a slot of a console."""
-
-    id: str
-    connected_at: datetime.datetime
-    cut: bool  # it is marked already
-
-
-class SlotsTaken(Exception):
-    """All slots of a console are taken; ``holders`` by the time they connected."""
-
-    def __init__(self, holders: list[Holder]) -> None:
-        super().__init__()
-        self.holders = holders
 
 
 def find_for_open(
@@ -209,131 +114,8 @@ def find_for_open(
 
 def load(db: Database, opening: Opening) -> objects.ConsoleSession | None:
     """The session of a request that was carried out, or None if it is gone."""
-    row = db.single(lambda conn: conn.execute(_BY_ID, {'session_id': opening.session_id}).first())
-    return None if row is None else _to_session(row, opening.console)
-
-
-def claim(
-    db: Database, opening: Opening, limits: Limits, *, single_use: bool, ends_with_token: bool
-) -> objects.ConsoleSession:
-    """Make the session, in a free slot of its console, and spend a single-use token, in one transaction.
-
-    Slots of proxies whose lease has ended are taken over on the way.
-
-    :raises SlotsTaken: all slots of the console are taken
-    :raises InvalidToken: the token was spent, revoked or expired in between
-    :raises ProxyUnknown: the proxy has no live lease
-    :raises TooManySessions: a limit per token, instance or project is reached
-    """
-    slot = 0 if limits.console else None
-    while True:
-        try:
-            return _claim_slot(db, opening, slot, limits, single_use, ends_with_token)
-        except db_exc.DBReferenceError:
-            raise _refusal(db, opening) from None  # token or proxy deleted under our hands
-        except db_exc.DBDuplicateEntry:
-            repeated = load(db, opening)
-            if repeated is not None:
-                return repeated
-            slot = _free_slot(db, opening, limits.console)
-
-
-def _claim_slot(
-    db: Database,
-    opening: Opening,
-    slot: int | None,
-    limits: Limits,
-    single_use: bool,
-    ends_with_token: bool,
-) -> objects.ConsoleSession:
-    values = {
-        'session_id': opening.session_id,
-        'proxy_id': opening.proxy_id,
-        'token_id': opening.token_id,
-        'console_type': opening.console.console_type,
-        'client_address': opening.client_address,
-        'slot': slot,
-        'ends': ends_with_token,
-    }
-
-    def work(conn: sa.Connection) -> objects.ConsoleSession | None:
-        if single_use and not conn.execute(_SPEND, {'token': opening.token_id}).rowcount:
-            raise exception.InvalidToken()
-        if not conn.execute(_CLAIM, values).rowcount:
-            return None
-        _check_limits(conn, opening, limits)
-        row = conn.execute(_BY_ID, {'session_id': opening.session_id}).one()
-        return _to_session(row, opening.console)
-
-    session = db.transaction(work)
-    if session is None:
-        raise _refusal(db, opening)
-    return session
-
-
-def _refusal(db: Database, opening: Opening) -> exception.ConsoledException:
-    values = {'proxy_id': opening.proxy_id}
-    if db.single(lambda conn: conn.execute(_PROXY_ALIVE, values).first()) is None:
-        return exception.ProxyUnknown(proxy_id=opening.proxy_id)
-    return exception.InvalidToken()
-
-
-def _check_limits(conn: sa.Connection, opening: Opening, limits: Limits) -> None:
-    """Count with the new row in place; over a limit, the transaction is rolled back.
-
-    Opens in flight do not see each other: a limit may be passed by as many as are opened in the same
-    instant. These limits keep one user from filling a process; the console's own limit is exact.
-    """
-    counted = (
-        ('token', limits.token, _S.token_id == opening.token_id),
-        ('instance', limits.instance, _S.instance_uuid == opening.console.instance_uuid),
-        ('project', limits.project if opening.project_id else 0, _S.project_id == opening.project_id),
-    )
-    checks = [(scope, limit, where) for scope, limit, where in counted if limit]
-    if not checks:
-        return
-    counts = conn.execute(
-        sa.select(
-            *(
-                sa.select(sa.func.count())
-                .select_from(models.console_session.join(models.console_proxy, _P.id == _S.proxy_id))
-                .where(where, _P.lease_expires > clock.utc_now())
-                .scalar_subquery()
-                for _, _, where in checks
-            )
-        )
-    ).one()
-    for (scope, limit, _), count in zip(checks, counts, strict=True):
-        if count > limit:
-            raise exception.TooManySessions(limit=limit, scope=scope)
-
-
-def _free_slot(db: Database, opening: Opening, limit: int) -> int:
-    """A slot that no live session holds, after ending those of proxies whose lease is over.
-
-    :raises SlotsTaken: there is none
-    """
-    console = opening.console
-    values = {'instance_uuid': console.instance_uuid, 'host': console.host, 'port': console.port}
-    rows = db.single(lambda conn: conn.execute(_HOLDERS, values).all())
-    dead = [row.id for row in rows if not row.alive]
-    if dead:
-        db.single(lambda conn: conn.execute(_delete_dead(dead)))
-    taken = {row.slot for row in rows if row.alive}
-    free = [slot for slot in range(limit) if slot not in taken]
-    if free:
-        return free[0]
-    raise SlotsTaken(
-        [Holder(row.id, aware(row.connected_at), row.cut_reason is not None) for row in rows if row.alive]
-    )
-
-
-def _delete_dead(session_ids: list[str]) -> sa.Delete:
-    """The statement looks at the lease again: the proxy may have renewed since."""
-    return sa.delete(models.console_session).where(
-        _S.id.in_(session_ids),
-        _S.proxy_id.in_(sa.select(_P.id).where(_P.lease_expires <= clock.utc_now())),
-    )
+    row = db.single(lambda conn: conn.execute(BY_ID, {'session_id': opening.session_id}).first())
+    return None if row is None else to_session(row, opening.console)
 
 
 def mark_taken_over(db: Database, session_id: str, reason: str) -> None:
@@ -361,7 +143,7 @@ def list_live(
     :param filters: equality on columns of ``console_session``
     """
     statement = (
-        sa.select(*_SESSION_COLUMNS)
+        sa.select(*SESSION_COLUMNS)
         .join(models.console_proxy, _P.id == _S.proxy_id)
         .where(_P.lease_expires > clock.utc_now())
         .where(*(models.console_session.c[name] == value for name, value in filters.items()))
@@ -371,10 +153,11 @@ def list_live(
     if marker is not None:
         statement = statement.where(_S.id > marker)
     rows = db.single(lambda conn: conn.execute(statement).all())
-    return [_to_session(row, None) for row in rows]
+    return [to_session(row, None) for row in rows]
 
 
-def _to_session(row: Any, console: objects.ConsoleConnection | None) -> objects.ConsoleSession:
+def to_session(row: Any, console: objects.ConsoleConnection | None) -> objects.ConsoleSession:
+    """Build the object of a row of the session columns, with its console as far as it is known."""
     if console is None:  # listed: what the session's own row knows of its console
         console = objects.ConsoleConnection(
             instance_uuid=row.instance_uuid,

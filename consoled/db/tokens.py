@@ -58,32 +58,36 @@ _STORED = (
 )
 # The grant is made from the console's own row: a console that is unknown, or known as another type, with
 # other options or on another compute host, yields no row, and the slow path settles that.
-_STORE = sa.insert(models.console_auth_token).from_select(
-    _STORED,
-    sa.select(
-        sa.bindparam('token_hash', type_=sa.String),
-        _C.instance_uuid,
-        _C.host,
-        _C.port,
-        _I.compute_host,
-        sa.bindparam('user_id', type_=sa.String),
-        sa.bindparam('project_id', type_=sa.String),
-        sa.bindparam('request_id', type_=sa.String),
-        clock.utc_after(sa.bindparam('ttl')),
-        clock.utc_now(),
+_STORE = (
+    sa.insert(models.console_auth_token)
+    .from_select(
+        _STORED,
+        sa.select(
+            sa.bindparam('token_hash', type_=sa.String),
+            _C.instance_uuid,
+            _C.host,
+            _C.port,
+            _I.compute_host,
+            sa.bindparam('user_id', type_=sa.String),
+            sa.bindparam('project_id', type_=sa.String),
+            sa.bindparam('request_id', type_=sa.String),
+            clock.utc_after(sa.bindparam('ttl')),
+            clock.utc_now(),
+        )
+        .select_from(models.console_connection.join(models.instances, _I.uuid == _C.instance_uuid))
+        .where(
+            _C.instance_uuid == sa.bindparam('instance_uuid'),
+            _C.host == sa.bindparam('host'),
+            _C.port == sa.bindparam('port'),
+            _C.console_type == sa.bindparam('console_type'),
+            _C.options == sa.bindparam('options'),
+            _C.access_url_base.is_not_distinct_from(sa.bindparam('access_url_base', type_=sa.String)),
+            _I.compute_host == sa.bindparam('compute_host'),
+            _I.retired_at.is_(None),
+        ),
     )
-    .select_from(models.console_connection.join(models.instances, _I.uuid == _C.instance_uuid))
-    .where(
-        _C.instance_uuid == sa.bindparam('instance_uuid'),
-        _C.host == sa.bindparam('host'),
-        _C.port == sa.bindparam('port'),
-        _C.console_type == sa.bindparam('console_type'),
-        _C.options == sa.bindparam('options'),
-        _C.access_url_base.is_not_distinct_from(sa.bindparam('access_url_base', type_=sa.String)),
-        _I.compute_host == sa.bindparam('compute_host'),
-        _I.retired_at.is_(None),
-    ),
-).execution_options(preserve_rowcount=True)  # of an INSERT it is not kept by default
+    .execution_options(preserve_rowcount=True)
+)  # of an INSERT it is not kept by default
 _STORE_RETURNING = _STORE.returning(_T.expires)
 
 _PROMISED = (
@@ -279,7 +283,7 @@ def _raise_none_free(db: Database, grant: objects.ConsoleAuthToken) -> None:
 
 
 def _placed(grant: objects.ConsoleAuthToken, row: Any) -> objects.ConsoleAuthToken:
-    placed = grant.obj_clone()
+    placed: objects.ConsoleAuthToken = grant.obj_clone()
     placed.host, placed.port, placed.compute_host = row.host, row.port, row.compute_host
     placed.options = consoles.decode_options(row.options)
     # the console's own base stands, unless the caller says otherwise

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from typing import Any
+from typing import Any, TypeVar
 
 from oslo_config import cfg
 
@@ -25,6 +25,8 @@ from consoled.rpc.client import ComputeConsoleAPI, ProxyAPI
 from consoled.rpc.server import Endpoint, exposed
 
 LOG = logging.getLogger(__name__)
+
+T = TypeVar('T', bound=objects.ConsoledObject)
 
 INSTANCE_GONE = 'instance_gone'
 
@@ -337,7 +339,7 @@ class ConsoleAuthManager(Endpoint):
         return _iso(self._db.ping())
 
 
-def _settled(entity: Any) -> Any:
+def _settled(entity: T) -> T:
     """Without the list of changed fields, which would go over the wire and mean nothing there."""
     entity.obj_reset_changes(recursive=True)
     return entity

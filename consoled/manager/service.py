@@ -22,7 +22,7 @@ from consoled.db.session import Database
 from consoled.manager import periodic
 from consoled.manager.manager import ConsoleAuthManager
 from consoled.manager.metrics import Metrics
-from consoled.monitoring import MonitoringServer, Readiness, application
+from consoled.monitoring import Check, MonitoringServer, Readiness, application
 from consoled.rpc import server as rpc_server
 from consoled.rpc import versions
 from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI, ProxyAPI
@@ -107,9 +107,7 @@ class Worker(_Process):
     def run(self) -> None:
         server = rpc_server_of(self._conf, self._transport, self._db)
         server.start()
-        # in reverse: stop consuming, then finish what is in flight
-        self._held.callback(server.wait)
-        self._held.callback(server.stop)
+        self._held.callback(rpc_server.drain, server)
         self._ready()
 
 
@@ -139,9 +137,9 @@ class Housekeeper(_Process):
 
     def _monitoring(self) -> MonitoringServer:
         registry = prometheus_client.CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         client = ConsoleAuthAPI(self._transport)
-        checks = {
+        checks: dict[str, Check] = {
             'bus': functools.partial(client.ping, RequestContext(), self._conf.host, _READY_TIMEOUT),
             'database': self._db.ping,
         }

@@ -14,6 +14,7 @@ from oslo_config import cfg
 from consoled import exception, objects
 from consoled.conf import consoles as console_conf
 from consoled.context import RequestContext
+from consoled.db import claims
 from consoled.db import sessions as db_sessions
 from consoled.db.session import Database
 from consoled.rpc.client import ComputeConsoleAPI
@@ -92,7 +93,7 @@ class SessionOpener:
     ) -> objects.ConsoleSession:
         try:
             return self._claim_once(opening, group)
-        except db_sessions.SlotsTaken as taken:
+        except claims.SlotsTaken as taken:
             if group.takeover != 'steal':
                 raise _in_use(taken) from None
             victim = next((holder for holder in taken.holders if not holder.cut), taken.holders[0])
@@ -109,17 +110,17 @@ class SessionOpener:
         while True:
             try:
                 return self._claim_once(opening, group)
-            except db_sessions.SlotsTaken as taken:
+            except claims.SlotsTaken as taken:
                 if time.monotonic() > deadline:
                     raise _in_use(taken) from None
             time.sleep(_POLL)
 
     def _claim_once(self, opening: db_sessions.Opening, group: Any) -> objects.ConsoleSession:
         manager, auth = self._conf.manager, self._conf.consoleauth
-        return db_sessions.claim(
+        return claims.claim(
             self._db,
             opening,
-            db_sessions.Limits(
+            claims.Limits(
                 console=group.max_sessions,
                 token=manager.max_sessions_per_token,
                 instance=manager.max_sessions_per_instance,
@@ -139,6 +140,6 @@ class SessionOpener:
             self._patience.release()
 
 
-def _in_use(taken: db_sessions.SlotsTaken) -> exception.ConsoleInUse:
+def _in_use(taken: claims.SlotsTaken) -> exception.ConsoleInUse:
     since = taken.holders[0].connected_at.strftime('%Y-%m-%d %H:%M:%S UTC')
     return exception.ConsoleInUse(since=since)

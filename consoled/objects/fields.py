@@ -76,7 +76,7 @@ def checked_host(value: object) -> str:
     return text
 
 
-class _Checked(fields.FieldType[Any]):
+class _Checked(fields.FieldType[Any]):  # type: ignore[misc]
     """Runs ``check`` on assignment and on what comes from the wire, and names the field in errors."""
 
     def check(self, value: object) -> Any:
@@ -172,41 +172,41 @@ class Options(_Checked):
         return f'{{{",".join(sorted(value))}}}'
 
 
-class StrictUUIDField(fields.AutoTypedField[str]):
+class StrictUUIDField(fields.AutoTypedField[str]):  # type: ignore[misc]
     AUTO_TYPE = StrictUUID()
 
 
-class PortField(fields.AutoTypedField[int]):
+class PortField(fields.AutoTypedField[int]):  # type: ignore[misc]
     AUTO_TYPE = Port()
 
 
-class HostField(fields.AutoTypedField[str]):
+class HostField(fields.AutoTypedField[str]):  # type: ignore[misc]
     AUTO_TYPE = Host()
 
 
-class NameField(fields.AutoTypedField[str]):
+class NameField(fields.AutoTypedField[str]):  # type: ignore[misc]
     AUTO_TYPE = Name()
 
 
-class ShortNameField(fields.AutoTypedField[str]):
+class ShortNameField(fields.AutoTypedField[str]):  # type: ignore[misc]
     AUTO_TYPE = ShortName()
 
 
-class UrlField(fields.AutoTypedField[str]):
+class UrlField(fields.AutoTypedField[str]):  # type: ignore[misc]
     AUTO_TYPE = Url()
 
 
-class SecretField(fields.AutoTypedField[str]):
+class SecretField(fields.AutoTypedField[str]):  # type: ignore[misc]
     AUTO_TYPE = Secret()
 
 
-class ConsoleTypeField(fields.AutoTypedField[str]):
+class ConsoleTypeField(fields.AutoTypedField[str]):  # type: ignore[misc]
     AUTO_TYPE = OneConsoleType()
 
 
-class MomentField(fields.AutoTypedField[datetime.datetime]):
+class MomentField(fields.AutoTypedField[datetime.datetime]):  # type: ignore[misc]
     AUTO_TYPE = Moment()
 
 
-class OptionsField(fields.AutoTypedField[dict[str, str | None]]):
+class OptionsField(fields.AutoTypedField[dict[str, str | None]]):  # type: ignore[misc]
     AUTO_TYPE = Options()

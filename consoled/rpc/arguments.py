@@ -81,7 +81,7 @@ def moment() -> Argument:
 
     def check(value: object) -> datetime.datetime:
         try:
-            parsed = timeutils.parse_isotime(fields.checked_text(value, 64))
+            parsed: datetime.datetime = timeutils.parse_isotime(fields.checked_text(value, 64))
         except ValueError:
             raise ValueError('must be an ISO 8601 date and time') from None
         return parsed.astimezone(datetime.UTC)
@@ -106,8 +106,8 @@ def instance_of(cls: type[Any]) -> Argument:
     def check(value: object) -> Any:
         if not isinstance(value, cls):
             raise ValueError(f'must be a {cls.obj_name()}')
-        value.obj_set_defaults()  # type: ignore[attr-defined]
-        missing = [name for name in cls.fields if not value.obj_attr_is_set(name)]  # type: ignore[attr-defined]
+        value.obj_set_defaults()
+        missing = [name for name in cls.fields if not value.obj_attr_is_set(name)]
         if missing:
             raise ValueError('lacks ' + ', '.join(sorted(missing)))
         return value

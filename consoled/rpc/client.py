@@ -8,7 +8,10 @@ too. Any call may be repeated with the same ids (DESIGN invariant 6).
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from concurrent import futures
 from typing import Any
 
 import oslo_messaging
@@ -68,6 +71,8 @@ class _Client:
             serializer=Serializer(pins, backport=self._backport),
             transport_options=_OPTIONS,
         )
+        self._connecting = threading.Lock()
+        self._connected = threading.Event()
 
     def _backport(self, context: Any, primitive: dict[str, Any], wanted: dict[str, str]) -> Any:
         raise exception.IncompatibleObject(
@@ -77,8 +82,10 @@ class _Client:
         )
 
     def _call(self, context: RequestContext, method: str, target: Any = None, **values: Any) -> Any:
+        target = target or self._client
+        call = functools.partial(target.call, context, method, **values)
         try:
-            return (target or self._client).call(context, method, **values)
+            return call() if self._connected.is_set() else self._first_call(call, target.timeout)
         except exception.ConsoledException as exc:
             raise _plain(exc) from None
         except oslo_messaging.RemoteError as exc:
@@ -87,6 +94,32 @@ class _Client:
             raise self.unreachable(reason='no answer in time') from exc
         except _BUS_ERRORS as exc:
             raise self.unreachable(reason=type(exc).__name__) from exc
+
+    def _first_call(self, call: Callable[[], Any], timeout: float) -> Any:
+        """Make a call while it is not known that the bus can be reached.
+
+        For its first connection, the one replies come by, the library waits without any limit, and no option
+        or argument changes that. So one call waits for it in a thread of its own, and nobody waits for that
+        thread longer than for an answer.
+        """
+        if not self._connecting.acquire(blocking=False):
+            if not self._connected.wait(timeout):
+                raise messaging_exc.MessagingTimeout()
+            return call()
+        outcome: futures.Future[Any] = futures.Future()
+
+        def connect() -> None:
+            try:
+                outcome.set_result(call())
+            except BaseException as exc:
+                outcome.set_exception(exc)
+            self._connected.set()
+
+        threading.Thread(target=connect, daemon=True).start()
+        try:
+            return outcome.result(timeout + 1)  # the call has a limit of its own once it is connected
+        except futures.TimeoutError:
+            raise messaging_exc.MessagingTimeout() from None
 
     def _cast(self, context: RequestContext, method: str, target: Any = None, **values: Any) -> None:
         try:
@@ -116,14 +149,16 @@ class ConsoleAuthAPI(_Client):
         :raises InvalidConsole: it can't be authorized as described
         :raises TTLTooLong: over ``[consoleauth] max_token_ttl``
         """
-        return self._call(context, 'authorize', console_auth_token=grant, ttl=ttl)
+        result: objects.ConsoleAuthToken = self._call(context, 'authorize', console_auth_token=grant, ttl=ttl)
+        return result
 
     def validate(self, context: RequestContext, token: str) -> objects.ConsoleAuthToken:
         """Check a token, without side effect; the reply has no clear token.
 
         :raises InvalidToken: unknown, expired or used
         """
-        return self._call(context, 'validate', token=token)
+        result: objects.ConsoleAuthToken = self._call(context, 'validate', token=token)
+        return result
 
     def list_free_ports(
         self, context: RequestContext, instance_uuid: str, console_type: str = 'serial'
@@ -132,7 +167,10 @@ class ConsoleAuthAPI(_Client):
 
         :raises InstanceNotFound: the instance is not known
         """
-        return self._call(context, 'list_free_ports', instance_uuid=instance_uuid, console_type=console_type)
+        result: objects.ConsoleConnectionList = self._call(
+            context, 'list_free_ports', instance_uuid=instance_uuid, console_type=console_type
+        )
+        return result
 
     def define_consoles(
         self,
@@ -167,7 +205,7 @@ class ConsoleAuthAPI(_Client):
         :raises ComputeUnreachable: its compute agent did not say whether it is
         :raises ProxyUnknown: the proxy has no live lease
         """
-        return self._call(
+        result: objects.ConsoleSession = self._call(
             context,
             'open_session',
             token=token,
@@ -175,6 +213,7 @@ class ConsoleAuthAPI(_Client):
             proxy_id=proxy_id,
             client_address=client_address,
         )
+        return result
 
     def close_session(
         self,
@@ -199,7 +238,8 @@ class ConsoleAuthAPI(_Client):
 
         :returns: ``lease`` in seconds and ``now``, the database's time (ISO 8601, UTC)
         """
-        return self._call(context, 'register_proxy', proxy_id=proxy_id, name=name)  # type: ignore[no-any-return]
+        result: dict[str, Any] = self._call(context, 'register_proxy', proxy_id=proxy_id, name=name)
+        return result
 
     def renew_lease(
         self,
@@ -217,9 +257,10 @@ class ConsoleAuthAPI(_Client):
         :returns: ``lease`` in seconds, ``now`` as above, ``cut``: reasons by session id
         :raises ProxyUnknown: register again
         """
-        return self._call(  # type: ignore[no-any-return]
+        result: dict[str, Any] = self._call(
             context, 'renew_lease', proxy_id=proxy_id, closed=closed, sessions=sessions, as_of=as_of
         )
+        return result
 
     def revoke(self, context: RequestContext, reason: str, **filters: str) -> dict[str, int]:
         """Delete the matching tokens and cut the matching sessions.
@@ -228,7 +269,8 @@ class ConsoleAuthAPI(_Client):
             or session_id alone
         :returns: counts of ``tokens`` and ``sessions``
         """
-        return self._call(context, 'revoke', reason=reason, **filters)  # type: ignore[no-any-return]
+        result: dict[str, int] = self._call(context, 'revoke', reason=reason, **filters)
+        return result
 
     def clean_console_auths_for_instance(self, context: RequestContext, instance_uuid: str) -> None:
         """Cast: the instance is gone; so are its consoles, tokens and sessions."""
@@ -251,7 +293,10 @@ class ConsoleAuthAPI(_Client):
         :param marker: the last id of the page before
         :param filters: any of instance_uuid, project_id, user_id, compute_host, proxy_id
         """
-        return self._call(context, 'list_sessions', limit=limit, marker=marker, **filters)
+        result: objects.ConsoleSessionList = self._call(
+            context, 'list_sessions', limit=limit, marker=marker, **filters
+        )
+        return result
 
     def object_backport_versions(
         self, context: RequestContext, primitive: dict[str, Any], wanted: dict[str, str]
@@ -280,16 +325,20 @@ class ComputeConsoleAPI(_Client):
     ) -> objects.ConsoleAuthToken:
         """An authorized token for a console of the guest."""
         target = self._client.prepare(server=compute_host)
-        return self._call(
+        result: objects.ConsoleAuthToken = self._call(
             context, 'get_console', target, instance_uuid=instance_uuid, console_type=console_type
         )
+        return result
 
     def list_consoles(
         self, context: RequestContext, compute_host: str, instance_uuid: str
     ) -> objects.ConsoleConnectionList:
         """The consoles that the guest has."""
         target = self._client.prepare(server=compute_host)
-        return self._call(context, 'list_consoles', target, instance_uuid=instance_uuid)
+        result: objects.ConsoleConnectionList = self._call(
+            context, 'list_consoles', target, instance_uuid=instance_uuid
+        )
+        return result
 
     def check_console(
         self, context: RequestContext, console: objects.ConsoleConnection, timeout: float

@@ -75,6 +75,21 @@ class _ServerSerializer(Serializer):
             raise dispatcher.ExpectedException from exc
 
 
+def drain(server: oslo_messaging.RPCServer) -> None:
+    """Stop a server: take no more calls, finish those it has, let go of the bus.
+
+    The library alone would lose some. Until its connection is closed the consumer still stands, and what the
+    broker sends it then is acknowledged and forgotten: under load, every stop and every reload lost a call
+    for each busy caller (seen with oslo.messaging 18.3).
+    """
+    server.stop()
+    server.wait()
+    poller = getattr(server.listener, '_poll_style_listener', None)
+    late = getattr(poller, 'incoming', None)  # of the RabbitMQ driver; the others have none
+    while late:
+        server._process_incoming([late.pop(0)])
+
+
 def get_server(
     transport: oslo_messaging.RPCTransport,
     topic: str,

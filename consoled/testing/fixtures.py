@@ -105,8 +105,7 @@ class Cell(fixtures.Fixture):
         """Start one more manager in this process."""
         server = service.rpc_server_of(conf, self.transport, self.db)
         server.start()
-        self.addCleanup(server.wait)
-        self.addCleanup(server.stop)
+        self.addCleanup(rpc_server.drain, server)
 
 
 class _AgentEndpoint(rpc_server.Endpoint):
@@ -136,8 +135,7 @@ class ComputeAgent(fixtures.Fixture):
             self._transport, versions.COMPUTE_TOPIC, self._compute_host, [_AgentEndpoint(self)]
         )
         server.start()
-        self.addCleanup(server.wait)
-        self.addCleanup(server.stop)
+        self.addCleanup(rpc_server.drain, server)
 
 
 class _ProxyEndpoint(rpc_server.Endpoint):
@@ -178,8 +176,7 @@ class Proxy(fixtures.Fixture):
             self._transport, versions.PROXY_TOPIC, self.name, [_ProxyEndpoint(self.cuts)]
         )
         server.start()
-        self.addCleanup(server.wait)
-        self.addCleanup(server.stop)
+        self.addCleanup(rpc_server.drain, server)
 
     def open(self, token: str, session_id: str | None = None) -> objects.ConsoleSession:
         """Open a session from 192.0.2.1 (RFC 5737: an address for documentation)."""
@@ -250,7 +247,14 @@ class ManagerProcess(fixtures.Fixture):
             notify.bind(address)
             notify.settimeout(0.1)
             self._process = subprocess.Popen(
-                [*self._command, sys.executable, '-m', 'consoled.cmd.manager', '--config-file', self.config_file],
+                [
+                    *self._command,
+                    sys.executable,
+                    '-m',
+                    'consoled.cmd.manager',
+                    '--config-file',
+                    self.config_file,
+                ],
                 env={**os.environ, 'NOTIFY_SOCKET': address, **self._env},
                 stdin=subprocess.DEVNULL,
                 stdout=log_to,

@@ -20,7 +20,7 @@ import unittest
 import fixtures
 import psutil
 
-HOST = "127.0.0.1"
+HOST = '127.0.0.1'
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 20.0
 # Taken at import: test cases often point tempfile at a directory that lives only as long as
@@ -40,12 +40,12 @@ def find_program(name: str) -> str:
     """Return the path of a program, or skip the test (or fail it, when services are required)."""
     # RabbitMQ's own directory goes first: what Debian puts on PATH is a wrapper that switches
     # to the system's rabbitmq user and directories.
-    places = ["/usr/lib/rabbitmq/bin", os.environ.get("PATH", os.defpath), "/usr/sbin"]
-    places += sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True)
+    places = ['/usr/lib/rabbitmq/bin', os.environ.get('PATH', os.defpath), '/usr/sbin']
+    places += sorted(glob.glob('/usr/lib/postgresql/*/bin'), reverse=True)
     if found := shutil.which(name, path=os.pathsep.join(places)):
         return found
-    required = os.environ.get("CONSOLED_REQUIRE_SERVICES") == "1"
-    raise (MissingService if required else unittest.SkipTest)(f"{name} is not installed")
+    required = os.environ.get('CONSOLED_REQUIRE_SERVICES') == '1'
+    raise (MissingService if required else unittest.SkipTest)(f'{name} is not installed')
 
 
 def free_port() -> int:
@@ -55,7 +55,7 @@ def free_port() -> int:
     service is down, a client that keeps reconnecting could otherwise be given the service's own
     port as its local one (and even connect to itself), and the service could not come back.
     """
-    outgoing = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    outgoing = pathlib.Path('/proc/sys/net/ipv4/ip_local_port_range').read_text().split()
     candidates = range(10000, max(int(outgoing[0]), 10000))
     # SystemRandom: processes forked from one parent share the state of the default generator.
     picked = random.SystemRandom().sample(candidates, min(len(candidates), 20))
@@ -63,7 +63,7 @@ def free_port() -> int:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((HOST, port))
             return int(probe.getsockname()[1])
-    raise ServiceError("no free port")
+    raise ServiceError('no free port')
 
 
 def _tree(pid: int | None) -> list[psutil.Process]:
@@ -93,7 +93,7 @@ class ServiceProcess(fixtures.Fixture):
     def setUp(self) -> None:
         """Start the service, or raise SkipTest or MissingService if it is not installed."""
         # Not in _setUp: the fixtures library would turn a skip into a skip plus an error.
-        self.program = {name: find_program(name) for name in (*self.programs, "setpriv")}
+        self.program = {name: find_program(name) for name in (*self.programs, 'setpriv')}
         try:
             super().setUp()
         except fixtures.MultipleExceptions as failed:
@@ -103,17 +103,17 @@ class ServiceProcess(fixtures.Fixture):
         self._owner = os.getpid()
         self._processes: list[subprocess.Popen[bytes]] = []  # the server is the last one
         self._answered = False
-        prefix = f"consoled-{type(self).__name__.lower()}-"
+        prefix = f'consoled-{type(self).__name__.lower()}-'
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=TMP_ROOT))
         self.addCleanup(self._discard)
-        self.log = self.directory / "output.log"
+        self.log = self.directory / 'output.log'
         # setpriv, because a preexec function may deadlock when there are threads, and because a
         # server that changes its user by itself would lose the parent-death signal.
-        self._launcher = [self.program["setpriv"], "--pdeathsig=KILL"]
+        self._launcher = [self.program['setpriv'], '--pdeathsig=KILL']
         if self.system_user and os.getuid() == 0:
             user = pwd.getpwnam(self.system_user)
             os.chown(self.directory, user.pw_uid, user.pw_gid)
-            self._launcher += [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups"]
+            self._launcher += [f'--reuid={user.pw_uid}', f'--regid={user.pw_gid}', '--init-groups']
         self._prepare()
         self.start()
 
@@ -160,7 +160,7 @@ class ServiceProcess(fixtures.Fixture):
                 self._end(signal.SIGKILL)
                 raise
         self._end(signal.SIGKILL)
-        raise self._failure("exited while starting")
+        raise self._failure('exited while starting')
 
     def stop(self) -> None:
         """Shut the service down in order, by force if it takes too long."""
@@ -190,10 +190,15 @@ class ServiceProcess(fixtures.Fixture):
             # The parent-death signal comes when the *thread* that started the process ends. This
             # one ends after the process, so a service may be started in any thread of a test.
             try:
-                with self.log.open("ab") as log:  # a new session: Ctrl-C is for the test runner
+                with self.log.open('ab') as log:  # a new session: Ctrl-C is for the test runner
                     process = subprocess.Popen(
-                        self._launcher + command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                        cwd=self.directory, env=self._environment(), start_new_session=True,
+                        self._launcher + command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        cwd=self.directory,
+                        env=self._environment(),
+                        start_new_session=True,
                     )
             except BaseException as error:  # noqa: BLE001 - raised again in the caller
                 started.set_exception(error)
@@ -208,7 +213,7 @@ class ServiceProcess(fixtures.Fixture):
         """Run a command that prepares the data, as the user of the server."""
         self._processes.append(self._spawn(list(command)))
         if self._processes[-1].wait(START_TIMEOUT):
-            raise self._failure(f"could not run {command[0]}")
+            raise self._failure(f'could not run {command[0]}')
 
     def _wait_until_ready(self, deadline: float) -> bool:
         """Return False if a process ends first, as it does when its port is taken."""
@@ -226,11 +231,11 @@ class ServiceProcess(fixtures.Fixture):
             if failure is None and self._listens():
                 return True
             time.sleep(0.05)
-        raise self._failure(f"is not ready in time ({failure!r})")
+        raise self._failure(f'is not ready in time ({failure!r})')
 
     def _listens(self) -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):
-            sockets = psutil.Process(self.pid).net_connections("tcp4") if self.pid else []
+            sockets = psutil.Process(self.pid).net_connections('tcp4') if self.pid else []
             wanted = (psutil.CONN_LISTEN, (HOST, self.port))
             return any((found.status, found.laddr) == wanted for found in sockets)
         return False
@@ -257,8 +262,8 @@ class ServiceProcess(fixtures.Fixture):
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def _failure(self, what: str) -> ServiceError:
-        log = self.log.read_text(errors="replace")[-4000:]
-        return ServiceError(f"{type(self).__name__} {what}; its log ends:\n{log}")
+        log = self.log.read_text(errors='replace')[-4000:]
+        return ServiceError(f'{type(self).__name__} {what}; its log ends:\n{log}')
 
     def _write(self, name: str, text: str) -> str:
         """Write a file that only the user of the server can read; return its path."""

@@ -26,38 +26,38 @@ from consoled.testing.processes import (
 )
 
 __all__ = [
-    "HOST",
-    "MariaDB",
-    "Memcached",
-    "MissingService",
-    "PostgreSQL",
-    "RabbitMQ",
-    "ServiceError",
-    "ServiceProcess",
-    "find_program",
-    "free_port",
-    "shared",
+    'HOST',
+    'MariaDB',
+    'Memcached',
+    'MissingService',
+    'PostgreSQL',
+    'RabbitMQ',
+    'ServiceError',
+    'ServiceProcess',
+    'find_program',
+    'free_port',
+    'shared',
 ]
 
-ServiceT = typing.TypeVar("ServiceT", bound=ServiceProcess)
+ServiceT = typing.TypeVar('ServiceT', bound=ServiceProcess)
 
 
 class RabbitMQ(ServiceProcess):
     """A RabbitMQ broker with the management API."""
 
-    programs = ("rabbitmq-server", "erl", "epmd")
+    programs = ('rabbitmq-server', 'erl', 'epmd')
 
     def _prepare(self) -> None:
-        self._node = f"consoled-{secrets.token_hex(6)}@localhost"
-        self._write(".erlang.cookie", secrets.token_hex(16))
-        self._write("plugins", "[rabbitmq_management].\n")
+        self._node = f'consoled-{secrets.token_hex(6)}@localhost'
+        self._write('.erlang.cookie', secrets.token_hex(16))
+        self._write('plugins', '[rabbitmq_management].\n')
 
     def _configure(self) -> None:
-        self.port, self.management_port, self._epmd_port, self._dist_port = (
-            free_port() for _ in range(4)
-        )
+        self.port, self.management_port, self._epmd_port, self._dist_port = (free_port() for _ in range(4))
         # No statistics: collecting them costs CPU all the time and would blur server_cpu().
-        self._write("rabbitmq.conf", f"""
+        self._write(
+            'rabbitmq.conf',
+            f"""
             listeners.tcp.1 = {HOST}:{self.port}
             management.tcp.ip = {HOST}
             management.tcp.port = {self.management_port}
@@ -66,67 +66,68 @@ class RabbitMQ(ServiceProcess):
             log.file = false
             log.console = true
             log.console.level = warning
-        """)
+        """,
+        )
 
     def _commands(self) -> list[list[str]]:
         # The broker insists on an epmd and would leave behind a daemon if it had to start it,
         # so a private one is started here first, in the foreground.
-        epmd = [self.program["epmd"], "-address", HOST, "-port", str(self._epmd_port)]
-        return [epmd, [self.program["rabbitmq-server"]]]
+        epmd = [self.program['epmd'], '-address', HOST, '-port', str(self._epmd_port)]
+        return [epmd, [self.program['rabbitmq-server']]]
 
     def _environment(self) -> dict[str, str]:
         here = str(self.directory)
         return {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("RABBITMQ_", "ERL_"))},
-            "HOME": here,
-            "ERL_CRASH_DUMP_SECONDS": "0",
-            "ERL_EPMD_ADDRESS": HOST,
-            "ERL_EPMD_PORT": str(self._epmd_port),
-            "RABBITMQ_DIST_PORT": str(self._dist_port),
-            "RABBITMQ_NODENAME": self._node,
-            "RABBITMQ_MNESIA_BASE": f"{here}/mnesia",
-            "RABBITMQ_LOG_BASE": f"{here}/log",
-            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{here}/plugins",
-            "RABBITMQ_CONFIG_FILE": f"{here}/rabbitmq.conf",
+            **{k: v for k, v in os.environ.items() if not k.startswith(('RABBITMQ_', 'ERL_'))},
+            'HOME': here,
+            'ERL_CRASH_DUMP_SECONDS': '0',
+            'ERL_EPMD_ADDRESS': HOST,
+            'ERL_EPMD_PORT': str(self._epmd_port),
+            'RABBITMQ_DIST_PORT': str(self._dist_port),
+            'RABBITMQ_NODENAME': self._node,
+            'RABBITMQ_MNESIA_BASE': f'{here}/mnesia',
+            'RABBITMQ_LOG_BASE': f'{here}/log',
+            'RABBITMQ_ENABLED_PLUGINS_FILE': f'{here}/plugins',
+            'RABBITMQ_CONFIG_FILE': f'{here}/rabbitmq.conf',
             # These do not exist; they are named so that those of the system are not read.
-            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{here}/advanced.config",
-            "RABBITMQ_CONF_ENV_FILE": f"{here}/environment.conf",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            'RABBITMQ_ADVANCED_CONFIG_FILE': f'{here}/advanced.config',
+            'RABBITMQ_CONF_ENV_FILE': f'{here}/environment.conf',
+            'RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS': '-kernel inet_dist_use_interface {127,0,0,1}',
             # Makes the script exec Erlang instead of watching over it: the process started here
             # is then the broker itself, which a SIGKILL has to hit.
-            "RABBITMQ_ALLOW_INPUT": "1",
-            "RABBITMQ_SERVER_START_ARGS": "-noinput",
+            'RABBITMQ_ALLOW_INPUT': '1',
+            'RABBITMQ_SERVER_START_ARGS': '-noinput',
         }
 
     def _handshake(self) -> None:
         import amqp  # type: ignore[import-untyped]
 
-        with amqp.Connection(f"{HOST}:{self.port}", connect_timeout=2, read_timeout=5):
-            self._request("GET", "/whoami")
+        with amqp.Connection(f'{HOST}:{self.port}', connect_timeout=2, read_timeout=5):
+            self._request('GET', '/whoami')
 
     def _request(self, method: str, path: str) -> None:
-        token = base64.b64encode(b"guest:guest").decode()
+        token = base64.b64encode(b'guest:guest').decode()
         api = http.client.HTTPConnection(HOST, self.management_port, timeout=15)
         with contextlib.closing(api):
-            api.request(method, f"/api{path}", headers={"Authorization": f"Basic {token}"})
+            api.request(method, f'/api{path}', headers={'Authorization': f'Basic {token}'})
             answer = api.getresponse()
             if answer.status >= 300:
-                raise ServiceError(f"{method} {path}: {answer.status} {answer.read()!r}")
+                raise ServiceError(f'{method} {path}: {answer.status} {answer.read()!r}')
 
     @property
     def url(self) -> str:
         """The transport URL of the default virtual host."""
-        return f"rabbit://guest:guest@{HOST}:{self.port}/"
+        return f'rabbit://guest:guest@{HOST}:{self.port}/'
 
     def new_vhost(self) -> str:
         """Create an empty virtual host and return its transport URL."""
-        name = f"test-{secrets.token_hex(6)}"
-        self._request("PUT", f"/vhosts/{name}")
+        name = f'test-{secrets.token_hex(6)}'
+        self._request('PUT', f'/vhosts/{name}')
         return self.url + name
 
     def delete_vhost(self, url: str) -> None:
         """Delete a virtual host by the URL that new_vhost() returned."""
-        self._request("DELETE", f"/vhosts{urllib.parse.urlsplit(url).path}")
+        self._request('DELETE', f'/vhosts{urllib.parse.urlsplit(url).path}')
 
     def server_cpu(self) -> float:
         """Return the CPU seconds used by the broker's process tree since its last start."""
@@ -134,15 +135,17 @@ class RabbitMQ(ServiceProcess):
 
 
 class _Database(ServiceProcess):
-    url_format = ""
-    admin_database = ""
+    url_format = ''
+    admin_database = ''
     connect_args: typing.ClassVar[dict[str, float]] = {}
-    drop = "DROP DATABASE {}"
+    drop = 'DROP DATABASE {}'
 
     def _execute(self, statement: str) -> list[typing.Any]:
         engine = sqlalchemy.create_engine(
-            self._url(self.admin_database), poolclass=sqlalchemy.NullPool,
-            isolation_level="AUTOCOMMIT", connect_args=self.connect_args,
+            self._url(self.admin_database),
+            poolclass=sqlalchemy.NullPool,
+            isolation_level='AUTOCOMMIT',
+            connect_args=self.connect_args,
         )
         with engine.connect() as connection:
             result = connection.exec_driver_sql(statement)
@@ -153,15 +156,15 @@ class _Database(ServiceProcess):
 
     def _prepare(self) -> None:
         self.password = secrets.token_hex(16)
-        self._data = str(self.directory / "data")
+        self._data = str(self.directory / 'data')
 
     def _handshake(self) -> None:
-        self._execute("SELECT 1")
+        self._execute('SELECT 1')
 
     def new_database(self) -> str:
         """Create an empty database and return its SQLAlchemy URL."""
-        name = f"test_{secrets.token_hex(6)}"
-        self._execute(f"CREATE DATABASE {name}")
+        name = f'test_{secrets.token_hex(6)}'
+        self._execute(f'CREATE DATABASE {name}')
         return self._url(name)
 
     def drop_database(self, url: str) -> None:
@@ -172,94 +175,115 @@ class _Database(ServiceProcess):
 class MariaDB(_Database):
     """A MariaDB server."""
 
-    programs = ("mariadb-install-db", "mariadbd")
-    admin_database = "mysql"
-    connect_args: typing.ClassVar[dict[str, float]] = {"read_timeout": START_TIMEOUT}
+    programs = ('mariadb-install-db', 'mariadbd')
+    admin_database = 'mysql'
+    connect_args: typing.ClassVar[dict[str, float]] = {'read_timeout': START_TIMEOUT}
     url_format = (
-        "mysql+pymysql://consoled:{}@{}:{}/{}"
-        "?charset=utf8mb4&connect_timeout=2&read_timeout=5&write_timeout=5"
+        'mysql+pymysql://consoled:{}@{}:{}/{}'
+        '?charset=utf8mb4&connect_timeout=2&read_timeout=5&write_timeout=5'
     )
 
     def _prepare(self) -> None:
         super()._prepare()
-        self._options = ["--no-defaults", f"--datadir={self._data}", "--innodb-log-file-size=32M"]
-        self._options += ["--user=root"] if os.getuid() == 0 else []
-        self._run(self.program["mariadb-install-db"], *self._options, "--skip-test-db")
-        self._init_file = self._write("init.sql", (
-            f"CREATE USER IF NOT EXISTS consoled@'%' IDENTIFIED BY '{self.password}';\n"
-            "GRANT ALL ON *.* TO consoled@'%';\n"
-        ))
+        self._options = ['--no-defaults', f'--datadir={self._data}', '--innodb-log-file-size=32M']
+        self._options += ['--user=root'] if os.getuid() == 0 else []
+        self._run(self.program['mariadb-install-db'], *self._options, '--skip-test-db')
+        self._init_file = self._write(
+            'init.sql',
+            (
+                f"CREATE USER IF NOT EXISTS consoled@'%' IDENTIFIED BY '{self.password}';\n"
+                "GRANT ALL ON *.* TO consoled@'%';\n"
+            ),
+        )
 
     def _commands(self) -> list[list[str]]:
-        return [[
-            self.program["mariadbd"], *self._options, f"--init-file={self._init_file}",
-            f"--bind-address={HOST}", f"--port={self.port}", "--skip-name-resolve",
-            "--socket=socket",  # inside the data directory, where the path cannot get too long
-            "--character-set-server=utf8mb4", "--max-connections=500",
-            "--innodb-flush-log-at-trx-commit=1", "--innodb-fast-shutdown=2",
-            "--innodb-buffer-pool-size=64M", "--key-buffer-size=1M", "--performance-schema=OFF",
-        ]]
+        return [
+            [
+                self.program['mariadbd'],
+                *self._options,
+                f'--init-file={self._init_file}',
+                f'--bind-address={HOST}',
+                f'--port={self.port}',
+                '--skip-name-resolve',
+                '--socket=socket',  # inside the data directory, where the path cannot get too long
+                '--character-set-server=utf8mb4',
+                '--max-connections=500',
+                '--innodb-flush-log-at-trx-commit=1',
+                '--innodb-fast-shutdown=2',
+                '--innodb-buffer-pool-size=64M',
+                '--key-buffer-size=1M',
+                '--performance-schema=OFF',
+            ]
+        ]
 
     def drop_database(self, url: str) -> None:
         """Drop a database by the URL that new_database() returned, ending its sessions."""
         # A session that a test left in a transaction would block the DROP.
         name = urllib.parse.urlsplit(url).path[1:]
-        for (session,) in self._execute(
-            f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"
-        ):
+        for (session,) in self._execute(f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"):
             with contextlib.suppress(sqlalchemy.exc.DBAPIError):  # it may have just ended
-                self._execute(f"KILL {session}")
+                self._execute(f'KILL {session}')
         super().drop_database(url)
 
 
 class PostgreSQL(_Database):
     """A PostgreSQL server."""
 
-    programs = ("initdb", "postgres")
-    system_user = "postgres"
+    programs = ('initdb', 'postgres')
+    system_user = 'postgres'
     # SIGTERM would wait for the clients, and SIGKILL would leave shared memory behind.
     stop_signal = cleanup_signal = signal.SIGINT
-    admin_database = "postgres"
-    drop = "DROP DATABASE {} WITH (FORCE)"
-    url_format = "postgresql+psycopg://consoled:{}@{}:{}/{}?connect_timeout=2"
+    admin_database = 'postgres'
+    drop = 'DROP DATABASE {} WITH (FORCE)'
+    url_format = 'postgresql+psycopg://consoled:{}@{}:{}/{}?connect_timeout=2'
 
     def _prepare(self) -> None:
         super()._prepare()
         self._run(
-            self.program["initdb"], "--pgdata", self._data, "--no-sync", "--no-locale",
-            "--encoding=UTF8", "--username=consoled", "--auth=scram-sha-256",
-            "--pwfile", self._write("password", self.password),
+            self.program['initdb'],
+            '--pgdata',
+            self._data,
+            '--no-sync',
+            '--no-locale',
+            '--encoding=UTF8',
+            '--username=consoled',
+            '--auth=scram-sha-256',
+            '--pwfile',
+            self._write('password', self.password),
         )
 
     def _commands(self) -> list[list[str]]:
         settings = {
-            "listen_addresses": HOST, "port": self.port, "unix_socket_directories": "",
-            "max_connections": 500, "shared_buffers": "64MB",
-            "dynamic_shared_memory_type": "mmap",  # nothing outside of the data directory
+            'listen_addresses': HOST,
+            'port': self.port,
+            'unix_socket_directories': '',
+            'max_connections': 500,
+            'shared_buffers': '64MB',
+            'dynamic_shared_memory_type': 'mmap',  # nothing outside of the data directory
         }
-        flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
-        return [[self.program["postgres"], "-D", self._data, *flags]]
+        flags = [flag for name, value in settings.items() for flag in ('-c', f'{name}={value}')]
+        return [[self.program['postgres'], '-D', self._data, *flags]]
 
 
 class Memcached(ServiceProcess):
     """A memcached server."""
 
-    programs = ("memcached",)
-    system_user = "nobody"
+    programs = ('memcached',)
+    system_user = 'nobody'
 
     def _commands(self) -> list[list[str]]:
-        return [[self.program["memcached"], "-l", HOST, "-p", str(self.port), "-U", "0"]]
+        return [[self.program['memcached'], '-l', HOST, '-p', str(self.port), '-U', '0']]
 
     def _handshake(self) -> None:
         with socket.create_connection((HOST, self.port), timeout=2) as client:
-            client.sendall(b"version\r\n")
-            if not client.recv(100).startswith(b"VERSION"):
-                raise ServiceError("not a memcached")
+            client.sendall(b'version\r\n')
+            if not client.recv(100).startswith(b'VERSION'):
+                raise ServiceError('not a memcached')
 
     @property
     def url(self) -> str:
         """The server as host:port."""
-        return f"{HOST}:{self.port}"
+        return f'{HOST}:{self.port}'
 
 
 class _SharedServices:

@@ -2,20 +2,27 @@
 """Invariant 1: after a whole run at DEBUG, no clear token is found anywhere it does not belong."""
 
 import contextlib
-import logging
+import hashlib
 import pathlib
+import re
 import urllib.request
 
 import fixtures as testfixtures
+import sqlalchemy as sa
 import testtools
+from oslo_messaging import exceptions as messaging_exc
 
 from consoled import exception
 from consoled.context import RequestContext
+from consoled.db import models
+from consoled.db.session import Database
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
 from consoled.testing import fixtures, services
 from tests.functional import base
 
+TRACE = 5  # oslo.log's, below DEBUG
+TOKEN_LIKE = re.compile(r'(?=([A-Za-z0-9_-]{43}))')  # at every place, overlapping
 CANARY = 'canary-CANARY-canary-CANARY-canary-CANARY-0'
 
 
@@ -23,11 +30,11 @@ class CanaryTest(testtools.TestCase):
     def setUp(self):
         super().setUp()
         self.logged = self.useFixture(
-            testfixtures.FakeLogger(level=logging.DEBUG, format='%(name)s %(message)s', nuke_handlers=True)
+            testfixtures.FakeLogger(level=TRACE, format='%(name)s %(message)s', nuke_handlers=True)
         )
         self.monitoring = services.free_port()
         self.database = self.useFixture(services.MariaDB())  # our own: the test kills it
-        everything = 'amqp=DEBUG,amqplib=DEBUG,sqlalchemy=DEBUG,oslo.messaging=DEBUG,oslo_messaging=DEBUG'
+        everything = 'amqp=DEBUG,sqlalchemy=DEBUG,oslo.messaging=TRACE,oslo_messaging=TRACE,consoled=TRACE'
         self.manager = self.useFixture(
             fixtures.ManagerProcess(
                 base.transport_url(self),
@@ -83,15 +90,41 @@ class CanaryTest(testtools.TestCase):
         self.attempt('validate', **{CANARY: CANARY})
         self.attempt('validate', token=granted.token, extra=CANARY)
         self.attempt('open_session', token=granted.token, session_id=CANARY, proxy_id=CANARY)
+        self.too_late(instance)
+        self.stored = self.hashes()
+        self.assertGreater(len(self.stored), 4)
         self.attempt('revoke', instance_uuid=instance, reason='test')
         self.attempt('object_backport_versions', primitive={'x': CANARY}, object_versions=CANARY)
         return granted
 
+    def too_late(self, instance):
+        """A reply that nobody waits for any more is logged by the library."""
+        impatient = self.api._client.prepare(timeout=0.001)
+        grant = base.a_grant(instance, 10000)
+        for _ in range(3):
+            self.assertRaises(
+                messaging_exc.MessagingTimeout,
+                impatient.call,
+                self.context,
+                'authorize',
+                console_auth_token=grant,
+            )
+        fixtures.wait_until(lambda: self.logged.output.count('No calling threads') >= 3, what='late replies')
+
+    def hashes(self):
+        with Database(self.manager.options['database']['connection']).transactional_engine.connect() as conn:
+            return set(conn.execute(sa.select(models.console_auth_token.c.token_hash)).scalars())
+
     def check_clean(self, where, text):
         self.assertNotEqual('', text, where)
+        for candidate in set(TOKEN_LIKE.findall(text)):
+            hashed = hashlib.sha256(candidate.encode()).hexdigest()
+            self.assertNotIn(hashed, self.stored, f'a clear token in {where}')
         for token in self.tokens:
             found = text.find(token)
-            self.assertEqual(-1, found, f'a clear token in {where}: …{text[max(0, found - 300) : found + 60]}')
+            self.assertEqual(
+                -1, found, f'a clear token in {where}: …{text[max(0, found - 300) : found + 60]}'
+            )
 
     def test_invariant_1_no_clear_token_anywhere(self):
         granted = self.walk()
@@ -107,13 +140,18 @@ class CanaryTest(testtools.TestCase):
         self.manager.stop()
 
         self.assertGreater(len(self.tokens), 1)
-        self.assertIn('DEBUG', self.manager.log())
+        for level in ('DEBUG', 'TRACE'):
+            self.assertIn(f' {level} oslo_messaging', self.manager.log())
+        self.assertIn('content not logged', self.manager.log())
+        self.assertIn('content not logged', self.logged.output)
         self.check_clean('the log of the manager', self.manager.log())
         self.check_clean('the log of the caller', self.logged.output)
         self.check_clean('an error or repr', '\n'.join(self.errors))
         self.check_clean('the metrics', metrics)
         self.check_clean('a process title', ' '.join(titles))
-        self.check_clean('the files of the database', self.database_files())
+        files = self.database_files()
+        for token in self.tokens:
+            self.assertNotIn(token, files, 'a clear token in the files of the database')
 
     def database_files(self):
         content = []

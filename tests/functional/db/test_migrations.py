@@ -3,10 +3,10 @@
 
 import sqlalchemy as sa
 import testtools
-from alembic import autogenerate
 from alembic.runtime import migration as alembic_migration
 from oslo_db import exception as db_exc
 
+from alembic import autogenerate
 from consoled.db import migration, models
 from consoled.db.session import Database
 from tests.functional import base
@@ -93,7 +93,8 @@ class MariaDBMigrationsTest(_Migrations, testtools.TestCase):
         migration.upgrade(self.db)
         with self.db.transactional_engine.connect() as conn:
             rows = conn.exec_driver_sql(
-                'SELECT engine, table_collation FROM information_schema.tables WHERE table_schema = DATABASE()'
+                'SELECT engine, table_collation FROM information_schema.tables'
+                ' WHERE table_schema = DATABASE()'
                 " AND table_name != 'consoled_alembic_version'"
             ).all()
         self.assertEqual({('InnoDB', 'utf8mb4_bin')}, {tuple(row) for row in rows})

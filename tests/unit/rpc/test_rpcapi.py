@@ -2,6 +2,7 @@
 """Client and server agree on the contract."""
 
 import inspect
+import threading
 
 import oslo_messaging
 import testtools
@@ -15,6 +16,8 @@ from consoled.context import RequestContext
 from consoled.manager.manager import ConsoleAuthManager
 from consoled.rpc import arguments as arg
 from consoled.rpc import client, server, versions
+from consoled.rpc.transport import get_transport
+from consoled.testing import fixtures
 
 CONTRACT = {
     'authorize',
@@ -175,6 +178,8 @@ class ArgumentsTest(testtools.TestCase):
 
 
 class FailingTarget:
+    timeout = 1
+
     def __init__(self, error):
         self.error = error
 
@@ -185,8 +190,22 @@ class FailingTarget:
 
 
 class ClientErrorsTest(testtools.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.transport = get_transport(self.useFixture(fixtures.Conf(transport_url='fake:/')).conf)
+
+    def test_a_bus_that_was_never_there_is_not_waited_for_without_end(self):
+        api = client.ConsoleAuthAPI(self.transport)
+        never = threading.Event()
+        self.addCleanup(never.set)
+        target = FailingTarget(None)
+        target.timeout = -0.9  # an answer would have to be there within a tenth of a second
+        target.call = lambda *args, **kwargs: never.wait()
+        for _ in range(2):  # the first connects, the second waits for it
+            self.assertRaises(exception.ManagerUnreachable, api._call, None, 'x', target)
+
     def check(self, api, error, expected):
-        api = object.__new__(api)
+        api = api(self.transport)
         self.assertRaises(expected, api._call, None, 'x', FailingTarget(error))
 
     def test_the_bus_and_the_peer_are_errors_of_the_domain(self):
@@ -207,7 +226,7 @@ class ClientErrorsTest(testtools.TestCase):
             (exception.ConsoleInUse,),
             {'__str__': lambda self: 'text\nTraceback …', '__module__': 'consoled.exception_Remote'},
         )
-        api = object.__new__(client.ConsoleAuthAPI)
+        api = client.ConsoleAuthAPI(self.transport)
         error = self.assertRaises(
             exception.ConsoleInUse, api._call, None, 'x', FailingTarget(remote(since='noon'))
         )

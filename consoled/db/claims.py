@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claiming a slot of a console. A unique key decides who gets it, never read-then-write."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+
+import sqlalchemy as sa
+from oslo_db import exception as db_exc
+
+from consoled import exception, objects
+from consoled.db import clock, models
+from consoled.db.session import Database
+from consoled.db.sessions import BY_ID, Opening, load, to_session
+from consoled.db.tokens import aware
+
+_T = models.console_auth_token.c
+_P = models.console_proxy.c
+_S = models.console_session.c
+
+_CLAIMED = (
+    'id',
+    'proxy_id',
+    'instance_uuid',
+    'host',
+    'port',
+    'console_type',
+    'compute_host',
+    'slot',
+    'token_id',
+    'user_id',
+    'project_id',
+    'client_address',
+    'connected_at',
+    'ends_at',
+)
+# The row exists only if, at this moment, the proxy has a live lease and the token is alive.
+_CLAIM = (
+    sa.insert(models.console_session)
+    .from_select(
+        _CLAIMED,
+        sa.select(
+            sa.bindparam('session_id', type_=sa.String),
+            _P.id,
+            _T.instance_uuid,
+            _T.host,
+            _T.port,
+            sa.bindparam('console_type', type_=sa.String),
+            _T.compute_host,
+            sa.bindparam('slot', type_=sa.Integer),
+            _T.id,
+            _T.user_id,
+            _T.project_id,
+            sa.bindparam('client_address', type_=sa.String),
+            clock.utc_now(),
+            sa.case((sa.bindparam('ends', type_=sa.Boolean), _T.expires), else_=sa.null()),
+        )
+        .select_from(models.console_proxy.join(models.console_auth_token, sa.true()))
+        .where(
+            _P.id == sa.bindparam('proxy_id'),
+            _P.lease_expires > clock.utc_now(),
+            _T.id == sa.bindparam('token_id'),
+            _T.expires > clock.utc_now(),
+        ),
+    )
+    .execution_options(preserve_rowcount=True)
+)  # of an INSERT it is not kept by default
+_SPEND = (
+    sa.update(models.console_auth_token)
+    .where(_T.id == sa.bindparam('token'), _T.used_at.is_(None))
+    .values(used_at=clock.utc_now())
+)
+_PROXY_ALIVE = sa.select(_P.id).where(_P.id == sa.bindparam('proxy_id'), _P.lease_expires > clock.utc_now())
+_HOLDERS = (
+    sa.select(
+        _S.id,
+        _S.slot,
+        _S.connected_at,
+        _S.cut_reason,
+        (_P.lease_expires > clock.utc_now()).label('alive'),
+    )
+    .join(models.console_proxy, _P.id == _S.proxy_id)
+    .where(
+        _S.instance_uuid == sa.bindparam('instance_uuid'),
+        _S.host == sa.bindparam('host'),
+        _S.port == sa.bindparam('port'),
+        _S.slot.is_not(None),
+    )
+    .order_by(_S.connected_at, _S.id)
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Sessions at most, 0 meaning no limit: of the console, and per token, instance and project."""
+
+    console: int
+    token: int = 0
+    instance: int = 0
+    project: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Holder:
+    """A session that holds a slot of a console."""
+
+    id: str
+    connected_at: datetime.datetime
+    cut: bool  # it is marked already
+
+
+class SlotsTaken(Exception):
+    """All slots of a console are taken; ``holders`` by the time they connected."""
+
+    def __init__(self, holders: list[Holder]) -> None:
+        super().__init__()
+        self.holders = holders
+
+
+def claim(
+    db: Database, opening: Opening, limits: Limits, *, single_use: bool, ends_with_token: bool
+) -> objects.ConsoleSession:
+    """Make the session, in a free slot of its console, and spend a single-use token, in one transaction.
+
+    Slots of proxies whose lease has ended are taken over on the way.
+
+    :raises SlotsTaken: all slots of the console are taken
+    :raises InvalidToken: the token was spent, revoked or expired in between
+    :raises ProxyUnknown: the proxy has no live lease
+    :raises TooManySessions: a limit per token, instance or project is reached
+    """
+    slot = 0 if limits.console else None
+    while True:
+        try:
+            return _claim_slot(db, opening, slot, limits, single_use, ends_with_token)
+        except db_exc.DBReferenceError:
+            raise _refusal(db, opening) from None  # token or proxy deleted under our hands
+        except db_exc.DBDuplicateEntry:
+            repeated = load(db, opening)
+            if repeated is not None:
+                return repeated
+            slot = _free_slot(db, opening, limits.console)
+
+
+def _claim_slot(
+    db: Database,
+    opening: Opening,
+    slot: int | None,
+    limits: Limits,
+    single_use: bool,
+    ends_with_token: bool,
+) -> objects.ConsoleSession:
+    values = {
+        'session_id': opening.session_id,
+        'proxy_id': opening.proxy_id,
+        'token_id': opening.token_id,
+        'console_type': opening.console.console_type,
+        'client_address': opening.client_address,
+        'slot': slot,
+        'ends': ends_with_token,
+    }
+
+    def work(conn: sa.Connection) -> objects.ConsoleSession | None:
+        if single_use and not conn.execute(_SPEND, {'token': opening.token_id}).rowcount:
+            raise exception.InvalidToken()
+        if not conn.execute(_CLAIM, values).rowcount:
+            return None
+        _check_limits(conn, opening, limits)
+        row = conn.execute(BY_ID, {'session_id': opening.session_id}).one()
+        return to_session(row, opening.console)
+
+    session = db.transaction(work)
+    if session is None:
+        raise _refusal(db, opening)
+    return session
+
+
+def _refusal(db: Database, opening: Opening) -> exception.ConsoledException:
+    values = {'proxy_id': opening.proxy_id}
+    if db.single(lambda conn: conn.execute(_PROXY_ALIVE, values).first()) is None:
+        return exception.ProxyUnknown(proxy_id=opening.proxy_id)
+    return exception.InvalidToken()
+
+
+def _check_limits(conn: sa.Connection, opening: Opening, limits: Limits) -> None:
+    """Count with the new row in place; over a limit, the transaction is rolled back.
+
+    Opens in flight do not see each other: a limit may be passed by as many as are opened in the same
+    instant. These limits keep one user from filling a process; the console's own limit is exact.
+    """
+    counted = (
+        ('token', limits.token, _S.token_id == opening.token_id),
+        ('instance', limits.instance, _S.instance_uuid == opening.console.instance_uuid),
+        ('project', limits.project if opening.project_id else 0, _S.project_id == opening.project_id),
+    )
+    checks = [(scope, limit, where) for scope, limit, where in counted if limit]
+    if not checks:
+        return
+    counts = conn.execute(
+        sa.select(
+            *(
+                sa.select(sa.func.count())
+                .select_from(models.console_session.join(models.console_proxy, _P.id == _S.proxy_id))
+                .where(where, _P.lease_expires > clock.utc_now())
+                .scalar_subquery()
+                for _, _, where in checks
+            )
+        )
+    ).one()
+    for (scope, limit, _), count in zip(checks, counts, strict=True):
+        if count > limit:
+            raise exception.TooManySessions(limit=limit, scope=scope)
+
+
+def _free_slot(db: Database, opening: Opening, limit: int) -> int:
+    """A slot that no live session holds, after ending those of proxies whose lease is over.
+
+    :raises SlotsTaken: there is none
+    """
+    console = opening.console
+    values = {'instance_uuid': console.instance_uuid, 'host': console.host, 'port': console.port}
+    rows = db.single(lambda conn: conn.execute(_HOLDERS, values).all())
+    dead = [row.id for row in rows if not row.alive]
+    if dead:
+        db.single(lambda conn: conn.execute(_delete_dead(dead)))
+    taken = {row.slot for row in rows if row.alive}
+    free = [slot for slot in range(limit) if slot not in taken]
+    if free:
+        return free[0]
+    raise SlotsTaken(
+        [Holder(row.id, aware(row.connected_at), row.cut_reason is not None) for row in rows if row.alive]
+    )
+
+
+def _delete_dead(session_ids: list[str]) -> sa.Delete:
+    """The statement looks at the lease again: the proxy may have renewed since."""
+    return sa.delete(models.console_session).where(
+        _S.id.in_(session_ids),
+        _S.proxy_id.in_(sa.select(_P.id).where(_P.lease_expires <= clock.utc_now())),
+    )
