@@ -13,8 +13,13 @@ from oslo_config import cfg
 REMOTE_EXCEPTIONS = ['consoled.exception']
 
 
-# These log whole messages: at TRACE each one, at DEBUG a reply that came too late.
-_TALKATIVE = ('oslo_messaging._drivers.amqpdriver', 'oslo_messaging._drivers.impl_rabbit')
+# These log whole messages: at TRACE each one, at DEBUG a reply that came too late. (A logger got from
+# oslo.log has its name with a dot, one got from logging itself with an underscore.)
+_TALKATIVE = tuple(
+    f'{library}._drivers.{module}'
+    for library in ('oslo.messaging', 'oslo_messaging')
+    for module in ('amqpdriver', 'impl_rabbit')
+)
 _CONTENT = re.compile(r'%\((msg|message)\)s|(?<=message )%s')
 
 

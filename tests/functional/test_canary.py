@@ -101,15 +101,13 @@ class CanaryTest(testtools.TestCase):
         """A reply that nobody waits for any more is logged by the library."""
         impatient = self.api._client.prepare(timeout=0.001)
         grant = base.a_grant(instance, 10000)
-        for _ in range(3):
-            self.assertRaises(
-                messaging_exc.MessagingTimeout,
-                impatient.call,
-                self.context,
-                'authorize',
-                console_auth_token=grant,
-            )
-        fixtures.wait_until(lambda: self.logged.output.count('No calling threads') >= 3, what='late replies')
+
+        def seen():
+            with contextlib.suppress(messaging_exc.MessagingTimeout):
+                impatient.call(self.context, 'authorize', console_auth_token=grant)
+            return self.logged.output.count('No calling threads') >= 3
+
+        fixtures.wait_until(seen, what='late replies')
 
     def hashes(self):
         with Database(self.manager.options['database']['connection']).transactional_engine.connect() as conn:
@@ -141,7 +139,7 @@ class CanaryTest(testtools.TestCase):
 
         self.assertGreater(len(self.tokens), 1)
         for level in ('DEBUG', 'TRACE'):
-            self.assertIn(f' {level} oslo_messaging', self.manager.log())
+            self.assertIn(f' {level} oslo.messaging', self.manager.log())
         self.assertIn('content not logged', self.manager.log())
         self.assertIn('content not logged', self.logged.output)
         self.check_clean('the log of the manager', self.manager.log())
