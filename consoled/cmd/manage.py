@@ -36,7 +36,6 @@ class Manage(_cli.App):
     def db(self) -> Database:
         """The database of the configuration."""
         from oslo_config import cfg
-        from sqlalchemy import exc as sa_exc
 
         from consoled.manager import service
 
@@ -46,7 +45,7 @@ class Manage(_cli.App):
             raise _cli.Failed(
                 _cli.USAGE, 'configuration_error', '[database] connection is not set.', 'See --config-file.'
             ) from exc
-        except (sa_exc.ArgumentError, ImportError) as exc:
+        except (ValueError, ImportError) as exc:
             raise _cli.misconfigured('[database] connection', exc) from exc
         self.resources.callback(db.dispose)
         return db

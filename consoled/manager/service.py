@@ -12,9 +12,11 @@ from collections.abc import Callable
 import oslo_messaging
 import prometheus_client
 import setproctitle
+import sqlalchemy as sa
 from oslo_config import cfg
 from oslo_service import loopingcall, service
 from prometheus_client import multiprocess
+from sqlalchemy import exc as sa_exc
 
 from consoled.context import RequestContext
 from consoled.db import migration
@@ -37,9 +39,14 @@ def database(conf: cfg.ConfigOpts) -> Database:
     """The cell's database as configured, one connection for each thread that answers calls.
 
     :raises cfg.RequiredOptError: ``[database] connection`` is not set
+    :raises ValueError: it is no URL of a database
     """
     if not conf.database.connection:
         raise cfg.RequiredOptError('connection', cfg.OptGroup('database'))
+    try:
+        sa.make_url(conf.database.connection)
+    except sa_exc.ArgumentError:
+        raise ValueError('[database] connection is no URL of a database') from None
     return Database(
         conf.database.connection,
         pool_size=conf.executor_thread_pool_size,

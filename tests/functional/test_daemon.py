@@ -169,15 +169,10 @@ class EventletDaemonTest(_Daemon, testtools.TestCase):
 
 
 class MisconfiguredTest(testtools.TestCase):
-    def start(self, **options):
-        manager = fixtures.ManagerProcess('kombu+memory://', base.database_url(self, 'sqlite'), options)
-        self.addCleanup(lambda: manager._process.poll() is None and manager.stop())
-        return manager
-
     def test_what_is_wrong_is_said_in_a_line(self):
         for options, said in (
             ({'database': {'connection': ''}}, 'connection'),
-            ({'database': {'connection': 'nonsense'}}, 'nonsense'),
+            ({'database': {'connection': 'nonsense'}}, '[database] connection is no URL'),
             ({'upgrade_levels': {'consoled': '7.7'}}, '7.7'),
             ({'manager': {'workers': 0}}, 'workers'),
         ):
