@@ -192,7 +192,7 @@ class ManagerProcess(fixtures.Fixture):
     :param database_url: a database, which is upgraded
     :param options: lines of the config file by group, e.g. ``{'manager': {'workers': 1}}``
     :param env: additions to the environment, e.g. CONSOLED_CONCURRENCY
-    :param command: put before the program, e.g. faketime's command line
+    :param module: run instead of the program's, e.g. one that breaks something first
     """
 
     def __init__(
@@ -201,11 +201,11 @@ class ManagerProcess(fixtures.Fixture):
         database_url: str,
         options: dict[str, dict[str, Any]] | None = None,
         env: dict[str, str] | None = None,
-        command: tuple[str, ...] = (),
+        module: str = 'consoled.cmd.manager',
     ) -> None:
         super().__init__()
         self._env = env or {}
-        self._command = command
+        self._module = module
         self.options: dict[str, dict[str, Any]] = {
             'DEFAULT': {'host': f'manager-{uuid.uuid4().hex[:8]}', 'transport_url': transport_url},
             'database': {'connection': database_url},
@@ -247,14 +247,7 @@ class ManagerProcess(fixtures.Fixture):
             notify.bind(address)
             notify.settimeout(0.1)
             self._process = subprocess.Popen(
-                [
-                    *self._command,
-                    sys.executable,
-                    '-m',
-                    'consoled.cmd.manager',
-                    '--config-file',
-                    self.config_file,
-                ],
+                [sys.executable, '-m', self._module, '--config-file', self.config_file],
                 env={**os.environ, 'NOTIFY_SOCKET': address, **self._env},
                 stdin=subprocess.DEVNULL,
                 stdout=log_to,

@@ -11,6 +11,7 @@ import oslo_messaging
 
 from consoled import token as tokens
 from consoled.context import RequestContext
+from consoled.db import claims
 from consoled.db import sessions as db_sessions
 from consoled.db import tokens as db_tokens
 from consoled.db.session import Database
@@ -20,7 +21,7 @@ from tests.bench import bus, data
 _TTL = 600
 _ADDRESS = '192.0.2.1'  # RFC 5737: for documentation
 # the defaults of [manager] and [vnc]
-_LIMITS = db_sessions.Limits(console=0, token=16, instance=64)
+_LIMITS = claims.Limits(console=0, token=16, instance=64)
 
 # what is called, and what stands in the report
 TITLES = {
@@ -104,5 +105,5 @@ class Cell:
         opening = db_sessions.find_for_open(self._db, token_hash, session_id, self._proxy, _ADDRESS)
         if opening is None:
             raise LookupError('no such token')
-        db_sessions.claim(self._db, opening, _LIMITS, single_use=False, ends_with_token=False)
+        claims.claim(self._db, opening, _LIMITS, single_use=False, ends_with_token=False)
         db_sessions.close(self._db, session_id)
