@@ -41,7 +41,6 @@ def upgrade() -> None:
         'instances',
         sa.Column('uuid', sa.CHAR(36), primary_key=True),
         sa.Column('compute_host', sa.String(255), nullable=False),
-        sa.Column('project_id', sa.String(255)),
         sa.Column('defined', sa.Boolean(create_constraint=False), nullable=False, server_default=sa.false()),
         sa.Column('retired_at', MOMENT),
         sa.Column('created_at', MOMENT, nullable=False),

@@ -115,7 +115,7 @@ def define(
             cut += settle_console(conn, by_place.get(place), console)
         return cut
 
-    return db.transaction(work)
+    return db.transaction(work, racing=True)
 
 
 def settle_instance(

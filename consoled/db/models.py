@@ -35,7 +35,6 @@ instances = sa.Table(
     metadata,
     sa.Column('uuid', sa.CHAR(36), primary_key=True),
     sa.Column('compute_host', sa.String(255), nullable=False),
-    sa.Column('project_id', sa.String(255)),
     # an agent has defined its consoles, so it can be asked about them
     sa.Column('defined', sa.Boolean(create_constraint=False), nullable=False, server_default=sa.false()),
     # set by the sweep on an instance that nothing needs any more; see db/cleanup.py

@@ -32,6 +32,8 @@ TRANSIENT = (
     sa_exc.TimeoutError,
 )
 
+_RACE = (db_exc.DBDuplicateEntry, db_exc.DBReferenceError)
+
 # Of MySQL's operational errors these do not go away: access denied, unknown database, unknown column.
 _PERMANENT = frozenset({1044, 1045, 1049, 1054, 1142, 1143})
 
@@ -73,14 +75,16 @@ class Database:
 
         :raises DatabaseUnavailable: the database did not answer within the retry time
         """
-        return self._retried(self._autocommit.connect, work)
+        return self._retried(self._autocommit.connect, work, TRANSIENT)
 
-    def transaction(self, work: Callable[[sa.Connection], T]) -> T:
+    def transaction(self, work: Callable[[sa.Connection], T], *, racing: bool = False) -> T:
         """Run ``work`` in a transaction, all of it again after a rollback: it must have no other effect.
 
+        :param racing: others may make or delete the same rows: a key that is there by now, or a parent that
+            is gone, means that ``work`` must look again
         :raises DatabaseUnavailable: the database did not answer within the retry time
         """
-        return self._retried(self._transactional.begin, work)
+        return self._retried(self._transactional.begin, work, (*TRANSIENT, *_RACE) if racing else TRANSIENT)
 
     def ping(self) -> datetime.datetime:
         """Ask the database once, without a retry.
@@ -100,14 +104,19 @@ class Database:
         self._autocommit.dispose()
         self._transactional.dispose()
 
-    def _retried(self, connect: Callable[[], Any], work: Callable[[sa.Connection], T]) -> T:
+    def _retried(
+        self,
+        connect: Callable[[], Any],
+        work: Callable[[sa.Connection], T],
+        transient: tuple[type[Exception], ...],
+    ) -> T:
         deadline = time.monotonic() + self._retry_time
         pause = _FIRST_PAUSE
         while True:
             try:
                 with connect() as conn:
                     return work(conn)
-            except TRANSIENT as exc:
+            except transient as exc:
                 if _is_permanent(exc):
                     raise
                 # full jitter: those who collided must not meet again

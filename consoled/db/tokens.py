@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import random
 from typing import Any
 
 import sqlalchemy as sa
@@ -123,18 +124,18 @@ _NEXT_FREE = (
     )
     .order_by(sa.literal_column('connected'), sa.literal_column('promised'), _C.port, _C.host)
 )
-_EARLIER_PROMISE = sa.select(sa.func.count()).where(
-    _T.instance_uuid == sa.bindparam('instance_uuid'),
-    _T.host == sa.bindparam('host'),
-    _T.port == sa.bindparam('port'),
-    _T.expires > clock.utc_now(),
-    _T.id
-    < sa.select(_T.id).where(_T.token_hash == sa.bindparam('token_hash')).correlate(None).scalar_subquery(),
-    sa.or_(
-        _T.user_id.is_distinct_from(sa.bindparam('user_id', type_=sa.String)),
-        _T.project_id.is_distinct_from(sa.bindparam('project_id', type_=sa.String)),
-    ),
+_OTHER_PROMISES = (
+    sa.select(sa.func.count())
+    .select_from(models.console_connection)
+    .where(
+        _C.instance_uuid == sa.bindparam('instance_uuid'),
+        _C.host == sa.bindparam('host'),
+        _C.port == sa.bindparam('port'),
+        _PROMISED,
+    )
 )
+
+_MOVES = 8  # times that a grant moves on to another console that is not promised
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +211,9 @@ def _stored_before(db: Database, token_hash: str) -> datetime.datetime | None:
 
 def _store_unknown(db: Database, grant: objects.ConsoleAuthToken, values: dict[str, Any]) -> Grant:
     def work(conn: sa.Connection) -> Grant:
+        stored = conn.execute(_EXPIRES_OF, {'token_hash': values['token_hash']}).scalar()
+        if stored is not None:  # by a try whose answer was lost
+            return Grant(aware(stored), [])
         where = {'instance_uuid': grant.instance_uuid}
         instance = conn.execute(consoles.INSTANCE, where).first()
         cut = consoles.settle_instance(conn, instance, grant.instance_uuid, grant.compute_host, defined=False)
@@ -227,15 +231,7 @@ def _store_unknown(db: Database, grant: objects.ConsoleAuthToken, values: dict[s
             raise db_exc.DBDeadlock()
         return Grant(aware(expires), cut)
 
-    # Two callers may make the same parents at once: the loser of that race finds them made.
-    for _ in range(3):
-        try:
-            return db.transaction(work)
-        except (db_exc.DBDuplicateEntry, db_exc.DBReferenceError):
-            expires = _stored_before(db, values['token_hash'])
-            if expires is not None:
-                return Grant(aware(expires), [])
-    raise exception.DatabaseUnavailable()
+    return db.transaction(work, racing=True)
 
 
 def store_next_free(
@@ -249,8 +245,8 @@ def store_next_free(
 ) -> tuple[objects.ConsoleAuthToken, Grant]:
     """Store a grant for the next console of the type that is not connected.
 
-    One not promised to somebody else's live token is preferred. Of two users who ask at the same moment
-    and choose the same console, the later one moves on while there is another to move to.
+    One not promised to somebody else's live token is preferred. Users who ask at the same moment may choose
+    the same console: who sees that after storing the grant moves on, while there is another to move to.
 
     :param unlimited: consoles of this type may have any number of sessions, so a connected one will do
     :returns: the grant with its place filled in, and what was stored
@@ -263,18 +259,20 @@ def store_next_free(
         'user_id': grant.user_id,
         'project_id': grant.project_id,
     }
-    while True:
+    for move in range(_MOVES + 1):
         rows = db.single(lambda conn: conn.execute(_NEXT_FREE, wanted).all())
         rows = [row for row in rows if unlimited or not row.connected]
         if not rows:
             _raise_none_free(db, grant)
-        chosen = rows[0]
+        unpromised = [row for row in rows if not (row.connected or row.promised)]
+        # those who moved on together must not choose the same one again
+        chosen = random.choice(unpromised) if move and unpromised else rows[0]
         placed = _placed(grant, chosen)
         stored = store(db, token_hash, placed, ttl, request_id)
-        others = [row for row in rows[1:] if not (row.connected or row.promised)]
-        if chosen.promised or not others or not _promised_before(db, token_hash, placed):
-            return placed, stored
+        if move == _MOVES or len(unpromised) < 2 or not _is_promised_to_others(db, placed):
+            break
         forget(db, token_hash)
+    return placed, stored
 
 
 def _raise_none_free(db: Database, grant: objects.ConsoleAuthToken) -> None:
@@ -291,16 +289,10 @@ def _placed(grant: objects.ConsoleAuthToken, row: Any) -> objects.ConsoleAuthTok
     return placed
 
 
-def _promised_before(db: Database, token_hash: str, placed: objects.ConsoleAuthToken) -> bool:
-    values = {
-        'token_hash': token_hash,
-        'instance_uuid': placed.instance_uuid,
-        'host': placed.host,
-        'port': placed.port,
-        'user_id': placed.user_id,
-        'project_id': placed.project_id,
-    }
-    return bool(db.single(lambda conn: conn.execute(_EARLIER_PROMISE, values).scalar()))
+def _is_promised_to_others(db: Database, placed: objects.ConsoleAuthToken) -> bool:
+    names = ('instance_uuid', 'host', 'port', 'user_id', 'project_id')
+    values = {name: getattr(placed, name) for name in names}
+    return bool(db.single(lambda conn: conn.execute(_OTHER_PROMISES, values).scalar()))
 
 
 def forget(db: Database, token_hash: str) -> None:

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two things at the same moment, many times, on each database: whatever the order, the invariants hold."""
+
+import concurrent.futures
+import contextlib
+import threading
+
+import sqlalchemy as sa
+
+from consoled import exception
+from consoled.db import claims, cleanup, consoles, models, sessions, tokens
+from tests.functional import base
+from tests.functional.db import test_cleanup
+
+ROUNDS = 60
+_S = models.console_session.c
+
+
+class _Interleavings:
+    def setUp(self):
+        super().setUp()
+        self.pool = self.enter_pool()
+        self.proxy_id = self.proxy()
+
+    def enter_pool(self):
+        pool = concurrent.futures.ThreadPoolExecutor(16)
+        self.addCleanup(pool.shutdown)
+        return pool
+
+    def at_once(self, *works):
+        """Run all at the same moment; their results, or the errors they raised."""
+        barrier = threading.Barrier(len(works))
+
+        def run(work):
+            barrier.wait()
+            try:
+                return work()
+            except (exception.ConsoledException, claims.SlotsTaken) as exc:
+                return exc
+
+        return list(self.pool.map(run, works))
+
+    def uncut(self):
+        return self.count(models.console_session, _S.cut_reason.is_(None))
+
+    def try_open(self, token_hash, limit=0):
+        opening = sessions.find_for_open(self.db, token_hash, base.new_uuid(), self.proxy_id, None)
+        if opening is None:
+            return None
+        with contextlib.suppress(exception.InvalidToken):
+            return claims.claim(
+                self.db, opening, claims.Limits(console=limit), single_use=False, ends_with_token=False
+            )
+        return None
+
+    def test_invariant_5_a_session_opened_while_its_token_is_revoked(self):
+        """Either the open finds no token, or the revocation finds the session."""
+        outcomes = set()
+        for number in range(ROUNDS):
+            self.instance = base.new_uuid()
+            token_hash = self.store()
+            revoke = [
+                lambda: cleanup.revoke(self.db, {'instance_uuid': self.instance}, 'test'),
+                lambda: cleanup.forget_instance(self.db, self.instance, 'test'),
+                lambda: consoles.define(self.db, self.instance, base.COMPUTE_HOST, []),
+            ][number % 3]
+            opened, _ = self.at_once(lambda token_hash=token_hash: self.try_open(token_hash), revoke)
+            outcomes.add(opened is None)
+            self.assertEqual(0, self.uncut(), f'round {number}: a session survived')
+        self.assertTrue(outcomes)
+
+    def test_invariant_3_many_claims_of_few_slots(self):
+        for limit in (1, 3):
+            for _ in range(ROUNDS // 4):
+                self.instance = base.new_uuid()
+                token_hash = self.store()
+                work = lambda token_hash=token_hash, limit=limit: self.try_open(token_hash, limit)  # noqa: E731
+                results = self.at_once(*[work] * 12)
+                taken = [result for result in results if isinstance(result, claims.SlotsTaken)]
+                self.assertEqual(12 - limit, len(taken), results)
+                self.assertEqual(limit, self.count(models.console_session, _S.instance_uuid == self.instance))
+
+    def test_many_first_grants_of_one_instance(self):
+        """All make the same parents; none is lost."""
+        for _ in range(ROUNDS // 4):
+            self.instance = base.new_uuid()
+            works = [lambda port=port: self.store_one(port) for port in [1, 1, 1, 1, 2, 2, 2, 2]]
+            hashes = self.at_once(*works)
+            for token_hash in hashes:
+                self.assertIsNotNone(tokens.validate(self.db, token_hash, single_use=False), hashes)
+            self.assertEqual(1, self.count(models.instances, models.instances.c.uuid == self.instance))
+
+    def store_one(self, port):
+        token_hash = base.new_uuid().replace('-', '') * 2
+        tokens.store(self.db, token_hash, base.a_grant(self.instance, port), 600, None)
+        return token_hash
+
+    def test_users_who_ask_at_once_get_different_ports(self):
+        for _ in range(ROUNDS // 4):
+            self.instance = base.new_uuid()
+            ports = range(10000, 10004)
+            consoles.define(
+                self.db,
+                self.instance,
+                base.COMPUTE_HOST,
+                [base.a_console(self.instance, port) for port in ports],
+            )
+            placed = self.at_once(*[lambda user=user: self.next_free(f'user-{user}') for user in range(4)])
+            self.assertEqual(list(ports), sorted(grant.port for grant in placed))
+            self.assertEqual(4, self.count(models.console_auth_token, self.of_instance()))
+
+    def of_instance(self):
+        return models.console_auth_token.c.instance_uuid == self.instance
+
+    def next_free(self, user):
+        grant = base.a_grant(self.instance, None, user_id=user)
+        token_hash = base.new_uuid().replace('-', '') * 2
+        placed, _ = tokens.store_next_free(self.db, token_hash, grant, 600, None, unlimited=False)
+        return placed
+
+    def test_definitions_and_grants_of_one_instance(self):
+        """No error but those of the domain, and the last definition stands."""
+        for _ in range(ROUNDS // 4):
+            self.instance = base.new_uuid()
+            define = [
+                lambda ports=ports: consoles.define(
+                    self.db,
+                    self.instance,
+                    base.COMPUTE_HOST,
+                    [base.a_console(self.instance, p) for p in ports],
+                )
+                for ports in ((1,), (1, 2), (2,), (1,))
+            ]
+            results = self.at_once(*define, *[lambda: self.store_one(1)] * 4)
+            self.assertEqual([], [each for each in results if isinstance(each, Exception)])
+            define[1]()
+            rows = self.db.single(
+                lambda conn: (
+                    conn.execute(
+                        sa.select(models.console_connection.c.port).where(
+                            models.console_connection.c.instance_uuid == self.instance
+                        )
+                    )
+                    .scalars()
+                    .all()
+                )
+            )
+            self.assertEqual([1, 2], sorted(rows))
+
+    def test_a_retired_instance_authorized_again_while_it_is_deleted(self):
+        """Nothing that was authorized is lost."""
+        for _ in range(ROUNDS // 2):
+            self.instance = base.new_uuid()
+            self.store()
+            cleanup.revoke(self.db, {'instance_uuid': self.instance}, 'test')
+            cleanup.retire_instances(self.db, unused_for=0)
+            token_hash, _ = self.at_once(
+                lambda: self.store_one(10000), lambda: cleanup.retire_instances(self.db, unused_for=0)
+            )
+            self.assertIsNotNone(tokens.validate(self.db, token_hash, single_use=False))
+
+
+class MariaDBInterleavingsTest(_Interleavings, test_cleanup.DatabaseTestCase):
+    engine = 'mariadb'
+
+
+class PostgreSQLInterleavingsTest(_Interleavings, test_cleanup.DatabaseTestCase):
+    engine = 'postgresql'
+
+
+class SQLiteInterleavingsTest(_Interleavings, test_cleanup.DatabaseTestCase):
+    engine = 'sqlite'
