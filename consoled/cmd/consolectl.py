@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import functools
 import getpass
 import pathlib
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from consoled.cmd import _backend, _cli
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 
 _PAGE = 1000  # sessions in one call, the most a manager gives
 _TIMEOUT = 10  # seconds
-_GRACE = 5  # seconds, for the client to give up by itself and say why
 _LONGEST_TOKEN = 4096  # characters that are read; more is no token
 _FILTERS = ('instance_uuid', 'project_id', 'user_id', 'compute_host')
 
@@ -71,23 +68,15 @@ class Consolectl(_cli.App):
         return self._api
 
     def call(self, method: str, *args: Any, **values: Any) -> Any:
-        """Call a method of the managers, and give up in time.
+        """Call a method of the managers."""
+        from consoled import exception
 
-        oslo.messaging waits for the bus without end when it makes the first connection for answers, whatever
-        timeout the call has. So a thread waits for it, and is left behind.
-        """
-        work = functools.partial(getattr(self.api, method), self.context, *args, **values)
-        done: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        threading.Thread(target=_fulfil, args=(done, work), daemon=True).start()
         try:
-            return done.result(self.options.timeout + _GRACE)
-        except concurrent.futures.TimeoutError:
-            from consoled import exception
-
-            raise exception.ManagerUnreachable(reason='the message bus is away') from None
-        finally:
-            if not done.done():
-                self.resources.pop_all()  # to clean up, it would wait for that thread
+            return getattr(self.api, method)(self.context, *args, **values)
+        except exception.ManagerUnreachable:
+            # the transport would wait for the connection that it could not make; the process ends anyway
+            self.resources.pop_all()
+            raise
 
     def _connected(self) -> ConsoleAuthAPI:
         import oslo_messaging
@@ -113,13 +102,6 @@ class Consolectl(_cli.App):
         from consoled.context import RequestContext
 
         return RequestContext()
-
-
-def _fulfil(done: concurrent.futures.Future[Any], work: Callable[[], Any]) -> None:
-    try:
-        done.set_result(work())
-    except BaseException as exc:
-        done.set_exception(exc)
 
 
 class _ConsolectlCommand(_cli.Command):

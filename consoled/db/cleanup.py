@@ -62,6 +62,7 @@ def forget_instance(db: Database, instance_uuid: str, reason: str) -> list[str]:
 
     :returns: ids of the sessions to cut
     """
+    _delete_tokens(db, [_T.instance_uuid == instance_uuid])  # in batches; what comes meanwhile goes below
 
     def work(conn: sa.Connection) -> list[str]:
         conn.execute(sa.delete(models.instances).where(_I.uuid == instance_uuid))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import random
 import time
@@ -16,7 +15,6 @@ from oslo_db.sqlalchemy import exc_filters
 from sqlalchemy import exc as sa_exc
 
 from consoled import exception
-from consoled.db import clock
 
 LOG = logging.getLogger(__name__)
 
@@ -36,8 +34,6 @@ _RACE = (db_exc.DBDuplicateEntry, db_exc.DBReferenceError)
 
 # Of MySQL's operational errors these do not go away: access denied, unknown database, unknown column.
 _PERMANENT = frozenset({1044, 1045, 1049, 1054, 1142, 1143})
-
-_NOW = sa.select(clock.utc_now())
 
 _FIRST_PAUSE = 0.02  # seconds; doubles up to
 _LONGEST_PAUSE = 0.5
@@ -86,16 +82,14 @@ class Database:
         """
         return self._retried(self._transactional.begin, work, (*TRANSIENT, *_RACE) if racing else TRANSIENT)
 
-    def ping(self) -> datetime.datetime:
+    def ping(self) -> None:
         """Ask the database once, without a retry.
 
-        :returns: its time, UTC
         :raises DatabaseUnavailable: it does not answer
         """
         try:
             with self._autocommit.connect() as conn:
-                now: datetime.datetime = conn.execute(_NOW).scalar_one()
-                return now.replace(tzinfo=datetime.UTC)
+                conn.execute(sa.select(1)).scalar()
         except TRANSIENT as exc:
             raise exception.DatabaseUnavailable() from exc
 

@@ -44,8 +44,8 @@ def database(conf: cfg.ConfigOpts) -> Database:
     if not conf.database.connection:
         raise cfg.RequiredOptError('connection', cfg.OptGroup('database'))
     try:
-        sa.make_url(conf.database.connection)
-    except sa_exc.ArgumentError:
+        sa.make_url(conf.database.connection).get_dialect()
+    except sa_exc.ArgumentError:  # NoSuchModuleError is one
         raise ValueError('[database] connection is no URL of a database') from None
     return Database(
         conf.database.connection,

@@ -7,7 +7,6 @@ too. Any call may be repeated with the same ids (DESIGN invariant 6).
 
 from __future__ import annotations
 
-import datetime
 import functools
 import threading
 from collections.abc import Callable, Sequence
@@ -304,14 +303,14 @@ class ConsoleAuthAPI(_Client):
         """The older form of an object that a newer manager sent."""
         return self._call(context, 'object_backport_versions', primitive=primitive, object_versions=wanted)
 
-    def ping(self, context: RequestContext, server: str, timeout: float) -> datetime.datetime:
-        """Ask the manager ``server`` whether it answers; returns the database's time.
+    def ping(self, context: RequestContext, server: str, timeout: float) -> str:
+        """Ask the manager ``server`` whether it answers; returns its version of the contract.
 
         :raises ManagerUnreachable: it does not
-        :raises DatabaseUnavailable: it does, its database does not
         """
         target = self._client.prepare(server=server, timeout=timeout, retry=0)
-        return datetime.datetime.fromisoformat(self._call(context, 'ping', target))
+        result: str = self._call(context, 'ping', target)
+        return result
 
 
 class ComputeConsoleAPI(_Client):
