@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
+from typing import Any
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
@@ -71,6 +73,7 @@ _SPEND = (
     .where(_T.id == sa.bindparam('token'), _T.used_at.is_(None))
     .values(used_at=clock.utc_now())
 )
+_COUNTED = {'token': _S.token_id, 'instance': _S.instance_uuid, 'project': _S.project_id}
 _PROXY_ALIVE = sa.select(_P.id).where(_P.id == sa.bindparam('proxy_id'), _P.lease_expires > clock.utc_now())
 _HOLDERS = (
     sa.select(
@@ -189,28 +192,34 @@ def _check_limits(conn: sa.Connection, opening: Opening, limits: Limits) -> None
     Opens in flight do not see each other: a limit may be passed by as many as are opened in the same
     instant. These limits keep one user from filling a process; the console's own limit is exact.
     """
-    counted = (
-        ('token', limits.token, _S.token_id == opening.token_id),
-        ('instance', limits.instance, _S.instance_uuid == opening.console.instance_uuid),
-        ('project', limits.project if opening.project_id else 0, _S.project_id == opening.project_id),
-    )
-    checks = [(scope, limit, where) for scope, limit, where in counted if limit]
-    if not checks:
+    values = {
+        'token': opening.token_id,
+        'instance': opening.console.instance_uuid,
+        'project': opening.project_id,
+    }
+    scopes = tuple(scope for scope in _COUNTED if getattr(limits, scope) and values[scope] is not None)
+    if not scopes:
         return
-    counts = conn.execute(
-        sa.select(
-            *(
-                sa.select(sa.func.count())
-                .select_from(models.console_session.join(models.console_proxy, _P.id == _S.proxy_id))
-                .where(where, _P.lease_expires > clock.utc_now())
-                .scalar_subquery()
-                for _, _, where in checks
-            )
-        )
-    ).one()
-    for (scope, limit, _), count in zip(checks, counts, strict=True):
+    counts = conn.execute(_count(scopes), values).one()
+    for scope, count in zip(scopes, counts, strict=True):
+        limit = getattr(limits, scope)
         if count > limit:
             raise exception.TooManySessions(limit=limit, scope=scope)
+
+
+@functools.cache
+def _count(scopes: tuple[str, ...]) -> sa.Select[Any]:
+    """The statement that counts the live sessions of each scope; built once, as all of the hot path."""
+    live = models.console_session.join(models.console_proxy, _P.id == _S.proxy_id)
+    return sa.select(
+        *(
+            sa.select(sa.func.count())
+            .select_from(live)
+            .where(_COUNTED[scope] == sa.bindparam(scope), _P.lease_expires > clock.utc_now())
+            .scalar_subquery()
+            for scope in scopes
+        )
+    )
 
 
 def _free_slot(db: Database, opening: Opening, limit: int) -> int:

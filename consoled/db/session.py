@@ -53,8 +53,14 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 8, recycle: int = 3600, retry_time: float = 4.0) -> None:
         self._retry_time = retry_time
+        # Nothing is open on such a connection: without these two a ROLLBACK would follow each statement.
         self._autocommit = _engine(
-            url, pool_size, recycle, isolation_level='AUTOCOMMIT', pool_reset_on_return=None
+            url,
+            pool_size,
+            recycle,
+            isolation_level='AUTOCOMMIT',
+            skip_autocommit_rollback=True,
+            pool_reset_on_return=None,
         )
         isolation = {} if url.startswith('sqlite') else {'isolation_level': 'READ COMMITTED'}
         self._transactional = _engine(url, pool_size, recycle, **isolation)
@@ -134,11 +140,14 @@ def _engine(url: str, pool_size: int, recycle: int, **kwargs: Any) -> sa.Engine:
         max_overflow=0,
         pool_timeout=5,
         pool_recycle=recycle,
+        pool_use_lifo=True,  # the connection used last is the warm one, here and in the server
         hide_parameters=True,  # no values in errors and logs
         enable_from_linting=False,  # it takes an outer join on a parameter for a mistake
         **kwargs,
     )
-    exc_filters.register_engine(engine)
+    # Not register_engine: its other listeners serve savepoints, which are not used here, and with them
+    # SQLAlchemy looks for listeners at every step of every statement.
+    sa.event.listen(engine, 'handle_error', exc_filters.handler, retval=True)
     if engine.dialect.name == 'sqlite':
         sa.event.listen(engine, 'connect', _prepare_sqlite)
     return engine

@@ -65,6 +65,8 @@ _FOR_OPEN = (
     .where(_T.token_hash == sa.bindparam('token_hash'), _T.expires > clock.utc_now())
 )
 BY_ID = sa.select(*SESSION_COLUMNS).where(_S.id == sa.bindparam('session_id'))
+_CLOSE = sa.delete(models.console_session).where(_S.id == sa.bindparam('session_id'))
+_CLOSE_OWN = _CLOSE.where(_S.proxy_id == sa.bindparam('proxy_id'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,13 +128,12 @@ def mark_taken_over(db: Database, session_id: str, reason: str) -> None:
 def close(db: Database, session_id: str, proxy_id: str | None = None) -> bool:
     """Delete a session; its slot is free. One that is not there is closed already.
 
+    :param proxy_id: close it only if it is that proxy's
     :returns: whether there was one
     """
-    where = [_S.id == session_id]
-    if proxy_id is not None:
-        where.append(_S.proxy_id == proxy_id)
-    statement = sa.delete(models.console_session).where(*where)
-    return bool(db.single(lambda conn: conn.execute(statement)).rowcount)
+    statement = _CLOSE if proxy_id is None else _CLOSE_OWN
+    values = {'session_id': session_id, 'proxy_id': proxy_id}
+    return bool(db.single(lambda conn: conn.execute(statement, values).rowcount))
 
 
 def list_live(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from typing import Any, TypeVar
+from typing import Any
 
 from oslo_config import cfg
 
@@ -26,8 +26,6 @@ from consoled.rpc.client import ComputeConsoleAPI, ProxyAPI
 from consoled.rpc.server import Endpoint, exposed
 
 LOG = logging.getLogger(__name__)
-
-T = TypeVar('T', bound=objects.ConsoledObject)
 
 INSTANCE_GONE = 'instance_gone'
 
@@ -124,7 +122,7 @@ class ConsoleAuthManager(Endpoint):
             grant.user_id,
             stored.expires,
         )
-        return _settled(grant)
+        return grant
 
     def _checked_ttl(self, ttl: int | None) -> int:
         options = self._conf.consoleauth
@@ -148,7 +146,7 @@ class ConsoleAuthManager(Endpoint):
         )
         if grant is None:
             raise exception.InvalidToken()
-        return _settled(grant)
+        return grant
 
     # consoles
 
@@ -338,9 +336,3 @@ class ConsoleAuthManager(Endpoint):
     @exposed()
     def ping(self, context: RequestContext) -> str:
         return versions.RPC_VERSION
-
-
-def _settled(entity: T) -> T:
-    """Without the list of changed fields, which would go over the wire and mean nothing there."""
-    entity.obj_reset_changes(recursive=True)
-    return entity

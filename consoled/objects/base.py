@@ -7,7 +7,8 @@ To change an object: change its fields, raise its ``VERSION`` (minor for an addi
 
 from __future__ import annotations
 
-from typing import ClassVar
+import functools
+from typing import Any, ClassVar
 
 from oslo_versionedobjects import base
 
@@ -18,6 +19,34 @@ class ConsoledObject(base.VersionedObject):  # type: ignore[misc]
     OBJ_SERIAL_NAMESPACE = 'consoled_object'
     OBJ_PROJECT_NAMESPACE = 'consoled'
     VERSION: ClassVar[str] = '1.0'
+
+    def obj_to_primitive(
+        self, target_version: str | None = None, version_manifest: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        """The wire form. Objects here are values: which fields were changed is nothing to a peer.
+
+        Another version than the object's own takes the library's way, which costs three times as much.
+        """
+        if target_version is not None or version_manifest is not None:
+            primitive: dict[str, Any] = super().obj_to_primitive(target_version, version_manifest)
+            return primitive
+        held = vars(self)
+        return {
+            'consoled_object.name': self.obj_name(),
+            'consoled_object.namespace': self.OBJ_PROJECT_NAMESPACE,
+            'consoled_object.version': self.VERSION,
+            'consoled_object.data': {
+                name: field.to_primitive(self, name, held[place])
+                for name, place, field in _places(type(self))  # type: ignore[arg-type]
+                if place in held
+            },
+        }
+
+
+@functools.cache
+def _places(cls: type[ConsoledObject]) -> list[tuple[str, str, Any]]:
+    """Name, attribute and field of each field, as the library stores them."""
+    return [(name, base._get_attrname(name), field) for name, field in cls.fields.items()]
 
 
 class ConsoledObjectRegistry(base.VersionedObjectRegistry):  # type: ignore[misc]

@@ -88,8 +88,7 @@ class _Checked(fields.FieldType[Any]):  # type: ignore[misc]
         except ValueError as exc:
             raise ValueError(f'{attr} {exc}') from None
 
-    def from_primitive(self, obj: Any, attr: str, value: object) -> Any:
-        return self.coerce(obj, attr, value)
+    # from_primitive hands on what came from the wire: it is checked when it is assigned to the field
 
 
 class StrictUUID(_Checked):

@@ -106,13 +106,17 @@ def instance_of(cls: type[Any]) -> Argument:
     def check(value: object) -> Any:
         if not isinstance(value, cls):
             raise ValueError(f'must be a {cls.obj_name()}')
-        value.obj_set_defaults()
-        missing = [name for name in cls.fields if not value.obj_attr_is_set(name)]
-        if missing:
+        if _unset(value):
+            value.obj_set_defaults()
+        if missing := _unset(value):
             raise ValueError('lacks ' + ', '.join(sorted(missing)))
         return value
 
     return Argument(check)
+
+
+def _unset(value: Any) -> list[str]:
+    return [name for name in value.fields if not value.obj_attr_is_set(name)]
 
 
 def list_of(item: Argument, max_items: int) -> Argument:

@@ -71,6 +71,15 @@ class ContractTest(testtools.TestCase):
         self.assertEqual('consoled', primitive['consoled_object.namespace'])
         self.assertEqual('ConsoleAuthToken', primitive['consoled_object.name'])
 
+    def test_the_wire_form_is_the_librarys_but_for_the_changes(self):
+        console = objects.ConsoleConnection(
+            instance_uuid=UUID, console_type='serial', host='::1', port=1, compute_host='c'
+        )
+        for entity in (a_token(), console, objects.ConsoleConnectionList(objects=[console])):
+            expected = ovo_base.VersionedObject.obj_to_primitive(entity)
+            expected.pop('consoled_object.changes')
+            self.assertEqual(expected, entity.obj_to_primitive())
+
     def test_there_and_back(self):
         token = a_token()
         back = objects.ConsoleAuthToken.obj_from_primitive(token.obj_to_primitive())
