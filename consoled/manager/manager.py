@@ -23,7 +23,7 @@ from consoled.manager.sessions import SessionOpener
 from consoled.rpc import arguments as arg
 from consoled.rpc import versions
 from consoled.rpc.client import ComputeConsoleAPI, ProxyAPI
-from consoled.rpc.server import Endpoint, exposed
+from consoled.rpc.server import Endpoint, exposed, exposed_cast
 
 LOG = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class ConsoleAuthManager(Endpoint):
             objects=consoles.list_free(self._db, instance_uuid, console_type)
         )
 
-    @exposed(
+    @exposed_cast(
         instance_uuid=arg.uuid(),
         compute_host=arg.text(),
         consoles=arg.instance_of(objects.ConsoleConnectionList),
@@ -298,12 +298,12 @@ class ConsoleAuthManager(Endpoint):
         )
         return {'tokens': revoked.tokens, 'sessions': len(revoked.sessions)}
 
-    @exposed(instance_uuid=arg.uuid())
+    @exposed_cast(instance_uuid=arg.uuid())
     def clean_console_auths_for_instance(self, context: RequestContext, instance_uuid: str) -> None:
         cut = cleanup.forget_instance(self._db, instance_uuid, INSTANCE_GONE)
         self._cut(context, cut, INSTANCE_GONE)
 
-    @exposed(compute_host=arg.text())
+    @exposed_cast(compute_host=arg.text())
     def clean_expired_console_auths_for_host(self, context: RequestContext, compute_host: str) -> None:
         deleted = cleanup.delete_expired_of_host(self._db, compute_host)
         LOG.debug('%d expired tokens of compute host %s deleted', deleted, compute_host)

@@ -8,6 +8,7 @@ import functools
 import gc
 import logging
 import random
+import signal
 from collections.abc import Callable
 
 import oslo_messaging
@@ -77,8 +78,10 @@ class _Process(service.ServiceBase):  # type: ignore[misc]
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._conf = conf
         self._held = contextlib.ExitStack()
+        self._started = False
 
     def start(self) -> None:
+        self._started = True
         setproctitle.setproctitle(f'consoled: {self.title}')
         self._db = database(self._conf)
         self._held.callback(self._db.dispose)
@@ -91,6 +94,13 @@ class _Process(service.ServiceBase):  # type: ignore[misc]
         raise NotImplementedError
 
     def stop(self) -> None:
+        """Finish and let go, for ``graceful_shutdown_timeout`` at most.
+
+        With the bus away the library would wait for it. The threading launcher has such a limit for each
+        process; the eventlet one has it for the master only, whose workers would stay behind for ever.
+        """
+        if self._started:
+            signal.alarm(self._conf.graceful_shutdown_timeout)
         self._held.close()
 
     def wait(self) -> None:

@@ -33,28 +33,34 @@ def exposed(**spec: arguments.Argument) -> Callable[[Method], Method]:
 
     Domain errors travel to the caller. Anything else is logged here and travels as InternalError.
     """
+    return functools.partial(_expose, spec, logging.DEBUG)
 
-    def decorate(method: Method) -> Method:
-        @functools.wraps(method)
-        def run(self: Endpoint, context: Any, **values: Any) -> Any:
-            started = time.perf_counter()
-            code = 'ok'
-            try:
-                return method(self, context, **arguments.checked(spec, values))
-            except exception.ConsoledException as exc:
-                code = exc.code
-                raise dispatcher.ExpectedException from exc
-            except Exception:
-                LOG.exception('%s failed', method.__name__)
-                code = exception.InternalError.code
-                _raise_expected(exception.InternalError())
-            finally:
-                self.observe(method.__name__, code, time.perf_counter() - started)
 
-        oslo_messaging.expose(run)
-        return run  # type: ignore[return-value]
+def exposed_cast(**spec: arguments.Argument) -> Callable[[Method], Method]:
+    """The same for a method that is cast to: its caller hears of no error, so the log does."""
+    return functools.partial(_expose, spec, logging.WARNING)
 
-    return decorate
+
+def _expose(spec: dict[str, arguments.Argument], level: int, method: Method) -> Method:
+    @functools.wraps(method)
+    def run(self: Endpoint, context: Any, **values: Any) -> Any:
+        started = time.perf_counter()
+        code = 'ok'
+        try:
+            return method(self, context, **arguments.checked(spec, values))
+        except exception.ConsoledException as exc:
+            code = exc.code
+            LOG.log(level, '%s refused: %s', method.__name__, exc)
+            raise dispatcher.ExpectedException from exc
+        except Exception:
+            LOG.exception('%s failed', method.__name__)
+            code = exception.InternalError.code
+            _raise_expected(exception.InternalError())
+        finally:
+            self.observe(method.__name__, code, time.perf_counter() - started)
+
+    oslo_messaging.expose(run)
+    return run  # type: ignore[return-value]
 
 
 def _raise_expected(error: exception.ConsoledException) -> None:

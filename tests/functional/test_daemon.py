@@ -140,6 +140,22 @@ class _Daemon:
         self.api.clean_expired_console_auths_for_host(self.context, 'node-9')
         wait_until(lambda: 'expired tokens of compute host node-9' in self.manager.log(), what='a debug line')
 
+    def test_sigterm_with_the_bus_away_leaves_nothing_behind(self):
+        broker = self.useFixture(services.RabbitMQ())
+        manager = self.useFixture(
+            fixtures.ManagerProcess(
+                broker.url,
+                base.database_url(self, 'mariadb'),
+                {'DEFAULT': {'graceful_shutdown_timeout': 3}, 'manager': {'workers': 1}},
+                env={'CONSOLED_CONCURRENCY': self.concurrency},
+            )
+        )
+        family = [manager.pid, *manager.child_pids()]
+        self.assertEqual(3, len(family))
+        broker.kill()
+        manager.stop()
+        wait_until(lambda: not [pid for pid in family if os.path.exists(f'/proc/{pid}')], what='their end')
+
     def test_a_killed_worker_comes_back(self):
         before = wait_until(lambda: len(self.manager.worker_pids()) == 2 and self.manager.worker_pids())
         for pid in before:

@@ -2,8 +2,10 @@
 """Client and server agree on the contract."""
 
 import inspect
+import logging
 import threading
 
+import fixtures as testfixtures
 import oslo_messaging
 import testtools
 from hypothesis import given
@@ -74,6 +76,10 @@ class Greeter(server.Endpoint):
             raise exception.ConsoleGone()
         return [name] * times
 
+    @server.exposed_cast(name=arg.text(8))
+    def shout(self, context, name):
+        raise exception.ConsoleGone()
+
     def hidden(self, context):
         """Not exposed."""
 
@@ -120,6 +126,14 @@ class ExposedTest(testtools.TestCase):
         self.assertIs(exception.InternalError, type(error))
         self.assertNotIn('canary', str(error))
         self.assertIsNone(error.__cause__)
+
+    def test_an_error_of_a_cast_is_logged_since_nobody_else_hears_of_it(self):
+        logged = self.useFixture(testfixtures.FakeLogger(level=logging.WARNING))
+        self.call(name='gone')
+        self.assertEqual('', logged.output)
+        self.assertRaises(dispatcher.ExpectedException, self.greeter.shout, RequestContext(), name='a')
+        self.assertRaises(dispatcher.ExpectedException, self.greeter.shout, RequestContext(), name=7)
+        self.assertEqual(2, logged.output.count('shout refused'))
 
     def test_what_is_not_marked_is_not_callable(self):
         policy = oslo_messaging.ExplicitRPCAccessPolicy()
