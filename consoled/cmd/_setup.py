@@ -11,11 +11,14 @@ from oslo_log import log
 
 from consoled import conf as consoled_conf
 from consoled import version
+from consoled.conf import opts
 
 PROJECT = 'consoled'
 
 
-def read_options(argv: Sequence[str], *, prog: str, conf: cfg.ConfigOpts) -> None:
+def read_options(
+    argv: Sequence[str], *, prog: str, conf: cfg.ConfigOpts, description: str | None = None
+) -> None:
     """Register all options on ``conf``, parse the arguments and the files.
 
     :param argv: arguments without the program's name
@@ -24,22 +27,43 @@ def read_options(argv: Sequence[str], *, prog: str, conf: cfg.ConfigOpts) -> Non
     """
     log.register_options(conf)
     consoled_conf.register_opts(conf)
-    conf(list(argv), project=PROJECT, prog=prog, version=version.VERSION, default_config_dirs=[])
+    conf(
+        list(argv),
+        project=PROJECT,
+        prog=prog,
+        version=version.VERSION,
+        description=description,
+        default_config_dirs=[],
+    )
 
 
 def configure(
-    argv: Sequence[str] | None = None, *, prog: str, conf: cfg.ConfigOpts | None = None
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str,
+    description: str | None = None,
+    conf: cfg.ConfigOpts | None = None,
 ) -> cfg.ConfigOpts:
     """Register all options, parse the command line and the files, set logging up.
 
     :param argv: arguments without the program's name; None for the process's
+    :param description: what ``--help`` says first
     :param conf: where to register; None for the global one, which libraries look at too
     :raises SystemExit: an option is wrong; the message says which
     """
     conf = cfg.CONF if conf is None else conf
     try:
-        read_options(sys.argv[1:] if argv is None else argv, prog=prog, conf=conf)
+        read_options(sys.argv[1:] if argv is None else argv, prog=prog, description=description, conf=conf)
+        _read_all(conf)
     except (cfg.Error, ValueError) as exc:
         raise SystemExit(f'{prog}: {exc}') from None
     log.setup(conf, PROJECT, version=version.VERSION)
     return conf
+
+
+def _read_all(conf: cfg.ConfigOpts) -> None:
+    """Read each option once: oslo.config checks a value of a file when it is read, which may be late."""
+    for group, options in opts.list_opts():
+        values = conf if group is None else conf[group]
+        for option in options:
+            values[option.dest]

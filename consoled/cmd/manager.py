@@ -12,6 +12,12 @@ from collections.abc import Callable
 
 from consoled.cmd import _backend
 
+_DESCRIPTION = (
+    'The manager of a cell: decides who may open which guest console. Reads consoled.conf where oslo.config '
+    'looks for it (~/.consoled, ~, /etc/consoled, /etc); etc/consoled/consoled.conf.sample explains every '
+    'option. SIGTERM ends it once the calls in flight are answered, SIGHUP reads the files again. '
+    'CONSOLED_CONCURRENCY=eventlet in the environment replaces threads by eventlet.'
+)
 _METRICS_DIR = 'PROMETHEUS_MULTIPROC_DIR'
 
 
@@ -25,7 +31,7 @@ def main() -> int:
     from consoled.cmd import _setup
     from consoled.manager import service as manager_service
 
-    conf = _setup.configure(prog='consoled')
+    conf = _setup.configure(prog='consoled', description=_DESCRIPTION)
     try:
         manager_service.database(conf)
         manager_service.versions.pinned(conf.upgrade_levels.consoled)
