@@ -46,9 +46,12 @@ def database(conf: cfg.ConfigOpts) -> Database:
     if not conf.database.connection:
         raise cfg.RequiredOptError('connection', cfg.OptGroup('database'))
     try:
-        sa.make_url(conf.database.connection).get_dialect()
+        url = sa.make_url(conf.database.connection)
+        url.get_dialect()
     except sa_exc.ArgumentError:  # NoSuchModuleError is one
         raise ValueError('[database] connection is no URL of a database') from None
+    if url.get_backend_name() == 'sqlite' and url.database in (None, '', ':memory:'):
+        raise ValueError('[database] connection: SQLite needs a file, which several processes can share')
     return Database(
         conf.database.connection,
         pool_size=conf.executor_thread_pool_size,

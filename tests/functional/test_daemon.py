@@ -189,6 +189,7 @@ class MisconfiguredTest(testtools.TestCase):
         for options, said in (
             ({'database': {'connection': ''}}, 'connection'),
             ({'database': {'connection': 'nonsense'}}, '[database] connection is no URL'),
+            ({'database': {'connection': 'sqlite://'}}, 'SQLite needs a file'),
             ({'upgrade_levels': {'consoled': '7.7'}}, '7.7'),
             ({'manager': {'workers': 0}}, 'workers'),
         ):

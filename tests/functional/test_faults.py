@@ -137,6 +137,7 @@ class FaultsTest(testtools.TestCase):
             wait_until(lambda caller=caller: self.opened(other, caller.tokens[-1]), what='a free port')
 
     def opened(self, proxy, token):
+        self.api.renew_lease(self.context, proxy.id)
         try:
             return proxy.open(token)
         except exception.ConsoleInUse:
