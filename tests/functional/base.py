@@ -7,7 +7,7 @@ import uuid
 import sqlalchemy as sa
 import testtools
 
-from consoled import objects
+from consoled import exception, objects
 from consoled.context import RequestContext
 from consoled.db import models
 from consoled.testing import fixtures, services
@@ -114,6 +114,12 @@ class CellTestCase(testtools.TestCase):
 
     def _restore(self, group, option, value):
         self.cell.conf.set_override(option, value, group=group)
+
+    def assert_refused(self, code, call, *args, **kwargs):
+        """The call is refused with that code; returns the error."""
+        error = self.assertRaises(exception.ConsoledException, call, *args, **kwargs)
+        self.assertEqual(code, error.code)
+        return error
 
     def authorize(self, port=10000, ttl=None, **changes):
         return self.api.authorize(self.context, a_grant(self.instance, port, **changes), ttl)

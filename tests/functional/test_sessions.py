@@ -14,11 +14,6 @@ from tests.functional import base
 class _Sessions:
     options = {'manager__check_port': False}
 
-    def refused(self, code, call, *args, **kwargs):
-        error = self.assertRaises(exception.ConsoledException, call, *args, **kwargs)
-        self.assertEqual(code, error.code)
-        return error
-
     def end_lease(self, proxy):
         """Let the lease of a proxy be over, as if it had not renewed for long."""
         self.rows_of_change(
@@ -67,8 +62,8 @@ class _Sessions:
         self.assertEqual(ids, [session.id for session in [*first, *rest]])
         self.assertEqual([], self.api.list_sessions(self.context, user_id='user-2').objects)
         self.assertEqual(5, len(self.api.list_sessions(self.context, proxy_id=proxy.id).objects))
-        self.refused('invalid_argument', self.api.list_sessions, self.context, limit=1001)
-        self.refused('invalid_argument', self.api.list_sessions, self.context, colour='red')
+        self.assert_refused('invalid_argument', self.api.list_sessions, self.context, limit=1001)
+        self.assert_refused('invalid_argument', self.api.list_sessions, self.context, colour='red')
 
     def test_a_session_that_ends_with_its_token(self):
         self.set(consoleauth__enforce_session_timeout=True)
@@ -96,8 +91,8 @@ class _Sessions:
         granted = self.authorize(console_type='novnc')
         other = self.authorize(10001, console_type='novnc')
         session = self.proxy().open(granted.token)
-        self.refused('invalid_argument', self.proxy().open, granted.token, session.id)
-        self.refused('invalid_argument', self.proxy().open, other.token, session.id)
+        self.assert_refused('invalid_argument', self.proxy().open, granted.token, session.id)
+        self.assert_refused('invalid_argument', self.proxy().open, other.token, session.id)
 
     def test_bad_arguments_change_nothing(self):
         granted = self.authorize()
@@ -117,12 +112,14 @@ class _Sessions:
             ('colour', 'red'),
         ):
             values = {**good, name: value}
-            error = self.refused('invalid_argument', self.api._call, self.context, 'open_session', **values)
+            error = self.assert_refused(
+                'invalid_argument', self.api._call, self.context, 'open_session', **values
+            )
             self.assertEqual(name, error.kwargs['argument'])
         closing = {'session_id': base.new_uuid(), 'reason': 'x', 'bytes_in': -1}
-        self.refused('invalid_argument', self.api.close_session, self.context, **closing)
-        self.refused('invalid_argument', self.api.renew_lease, self.context, proxy.id, [closing])
-        self.refused('invalid_argument', self.api.renew_lease, self.context, proxy.id, None, [])
+        self.assert_refused('invalid_argument', self.api.close_session, self.context, **closing)
+        self.assert_refused('invalid_argument', self.api.renew_lease, self.context, proxy.id, [closing])
+        self.assert_refused('invalid_argument', self.api.renew_lease, self.context, proxy.id, None, [])
         self.assertEqual(set(), self.sessions())
 
     # limits
@@ -132,7 +129,7 @@ class _Sessions:
         second = self.authorize(user_id='user-2')
         proxy = self.proxy()
         session = proxy.open(first.token)
-        error = self.refused('console_in_use', self.proxy().open, second.token)
+        error = self.assert_refused('console_in_use', self.proxy().open, second.token)
         self.assertIn(session.connected_at.strftime('%Y-%m-%d %H:%M'), str(error))
         self.assertNotIn('user-1', str(error))
         self.api.close_session(self.context, session.id, 'left')
@@ -143,10 +140,10 @@ class _Sessions:
         granted = self.authorize()
         proxy = self.proxy()
         opened = [proxy.open(granted.token) for _ in range(3)]
-        self.refused('console_in_use', proxy.open, granted.token)
+        self.assert_refused('console_in_use', proxy.open, granted.token)
         self.api.close_session(self.context, opened[1].id, 'left')
         proxy.open(granted.token)
-        self.refused('console_in_use', proxy.open, granted.token)
+        self.assert_refused('console_in_use', proxy.open, granted.token)
         slots = [row[0] for row in self.rows('SELECT slot FROM console_session ORDER BY slot')]
         self.assertEqual([0, 1, 2], slots)
 
@@ -169,7 +166,7 @@ class _Sessions:
             for _ in range(2):
                 proxy.open(granted.token)
             self.set(**{name: 2})
-            error = self.refused('too_many_sessions', proxy.open, granted.token)
+            error = self.assert_refused('too_many_sessions', proxy.open, granted.token)
             self.assertEqual(scope, error.kwargs['scope'])
             self.assertEqual(2, len(self.sessions()))
             self.set(**{name: 0})
@@ -180,8 +177,8 @@ class _Sessions:
         proxy = self.proxy()
         self.assertEqual(10000, self.api.validate(self.context, granted.token).port)
         session = proxy.open(granted.token)
-        self.refused('invalid_token', proxy.open, granted.token)
-        self.refused('invalid_token', self.api.validate, self.context, granted.token)
+        self.assert_refused('invalid_token', proxy.open, granted.token)
+        self.assert_refused('invalid_token', self.api.validate, self.context, granted.token)
         self.assertEqual(session.id, proxy.open(granted.token, session.id).id)  # a repetition, not a use
 
     def test_a_refused_open_does_not_spend_the_token(self):
@@ -189,14 +186,14 @@ class _Sessions:
         first, second = self.authorize(), self.authorize()
         proxy = self.proxy()
         session = proxy.open(first.token)
-        self.refused('console_in_use', proxy.open, second.token)
+        self.assert_refused('console_in_use', proxy.open, second.token)
         self.api.close_session(self.context, session.id, 'left')
         self.assertEqual(10000, proxy.open(second.token).console.port)
 
     def test_a_type_without_a_proxy(self):
         granted = self.authorize(console_type='rdp-html5')
         self.assertEqual('rdp-html5', self.api.validate(self.context, granted.token).console_type)
-        self.refused('console_gone', self.proxy().open, granted.token)
+        self.assert_refused('console_gone', self.proxy().open, granted.token)
 
     # take-over
 
@@ -221,7 +218,7 @@ class _Sessions:
         granted = self.authorize()
         proxy = self.proxy()
         old = proxy.open(granted.token)
-        self.refused('console_in_use', proxy.open, granted.token)
+        self.assert_refused('console_in_use', proxy.open, granted.token)
         self.assertEqual({old.id}, self.sessions())
         self.assertEqual({old.id: 'taken_over'}, self.api.renew_lease(self.context, proxy.id)['cut'])
 
@@ -254,7 +251,7 @@ class _Sessions:
         self.assertEqual([], self.api.list_sessions(self.context).objects)
         free = self.api.list_free_ports(self.context, self.instance).objects
         self.assertEqual([10000], [console.port for console in free])
-        self.refused('proxy_unknown', dead.open, granted.token)
+        self.assert_refused('proxy_unknown', dead.open, granted.token)
         self.assertEqual(10000, self.proxy().open(granted.token).console.port)
 
     def test_invariant_4_a_new_life_ends_the_old_ones(self):
@@ -263,8 +260,8 @@ class _Sessions:
         old.open(granted.token)
         new = self.proxy('proxy-a')
         self.assertEqual(set(), self.sessions())
-        self.refused('proxy_unknown', self.api.renew_lease, self.context, old.id)
-        self.refused('proxy_unknown', old.open, granted.token)
+        self.assert_refused('proxy_unknown', self.api.renew_lease, self.context, old.id)
+        self.assert_refused('proxy_unknown', old.open, granted.token)
         new.open(granted.token)
 
     def test_a_late_renewal_keeps_unlimited_sessions_and_ends_limited_ones(self):
@@ -280,8 +277,8 @@ class _Sessions:
     def test_an_unregistered_proxy(self):
         granted = self.authorize()
         unknown = base.new_uuid()
-        self.refused('proxy_unknown', self.api.renew_lease, self.context, unknown)
-        self.refused(
+        self.assert_refused('proxy_unknown', self.api.renew_lease, self.context, unknown)
+        self.assert_refused(
             'proxy_unknown', self.api.open_session, self.context, granted.token, base.new_uuid(), unknown
         )
         self.assertEqual(set(), self.sessions())
@@ -342,7 +339,7 @@ class _Sessions:
         session, kept = proxy.open(granted.token), proxy.open(other.token)
         revoked = self.api.revoke(self.context, 'cut', session_id=session.id)
         self.assertEqual({'tokens': 1, 'sessions': 1}, revoked)
-        self.refused('invalid_token', proxy.open, granted.token)
+        self.assert_refused('invalid_token', proxy.open, granted.token)
         self.assertEqual({session.id: 'cut'}, self.api.renew_lease(self.context, proxy.id)['cut'])
         self.assertEqual(kept.id, proxy.open(other.token, kept.id).id)
 

@@ -12,12 +12,6 @@ from tests.functional import base
 class _Tokens:
     options = {'manager__check_port': False}
 
-    def refused(self, code, call, *args, **kwargs):
-        """The call is refused with that code."""
-        error = self.assertRaises(exception.ConsoledException, call, *args, **kwargs)
-        self.assertEqual(code, error.code)
-        return error
-
     # authorize and validate
 
     def test_authorize_then_validate(self):
@@ -55,7 +49,7 @@ class _Tokens:
 
     def test_an_unknown_token_is_refused(self):
         for bad in ('x' * 43, 'short', 'a' * 5000, 'ä' * 40, "' OR 1=1 --" * 3):
-            self.refused('invalid_token', self.api.validate, self.context, bad)
+            self.assert_refused('invalid_token', self.api.validate, self.context, bad)
 
     def test_invariant_2_a_token_expires(self):
         granted = self.authorize(ttl=1)
@@ -70,10 +64,10 @@ class _Tokens:
 
         wait_until(expired, what='expiry')
         proxy = self.proxy()
-        self.refused('invalid_token', proxy.open, granted.token)
+        self.assert_refused('invalid_token', proxy.open, granted.token)
 
     def test_a_lifetime_over_the_limit_is_refused(self):
-        self.refused('ttl_too_long', self.authorize, ttl=86401)
+        self.assert_refused('ttl_too_long', self.authorize, ttl=86401)
         self.assertEqual(0, self.count('console_auth_token'))
 
     def test_bad_grants_change_nothing(self):
@@ -84,9 +78,11 @@ class _Tokens:
             {'access_url': 'https://example.org/'},
             {'host': None},
         ):
-            self.refused('invalid_console', self.authorize, **changes)
-        self.refused('invalid_argument', self.api._call, self.context, 'authorize', console_auth_token='x')
-        self.refused('invalid_argument', self.api._call, self.context, 'authorize')
+            self.assert_refused('invalid_console', self.authorize, **changes)
+        self.assert_refused(
+            'invalid_argument', self.api._call, self.context, 'authorize', console_auth_token='x'
+        )
+        self.assert_refused('invalid_argument', self.api._call, self.context, 'authorize')
         self.assertEqual(0, self.count('instances'))
         self.assertEqual(0, self.count('console_auth_token'))
 
@@ -94,7 +90,7 @@ class _Tokens:
         """A guest rebuilt with another console on the same port: the old grant must not open the new."""
         old = self.authorize(console_type='novnc')
         new = self.authorize(console_type='spice-html5', options={'tls_port': '5901'})
-        self.refused('invalid_token', self.api.validate, self.context, old.token)
+        self.assert_refused('invalid_token', self.api.validate, self.context, old.token)
         valid = self.api.validate(self.context, new.token)
         self.assertEqual(('spice-html5', {'tls_port': '5901'}), (valid.console_type, valid.options))
 
@@ -108,8 +104,14 @@ class _Tokens:
     def test_an_instance_on_another_compute_host_has_lost_its_old_consoles(self):
         old = self.authorize(10000)
         self.authorize(10001, compute_host='node-2')
-        self.refused('invalid_token', self.api.validate, self.context, old.token)
+        self.assert_refused('invalid_token', self.api.validate, self.context, old.token)
         self.assertEqual([10001], self.ports())
+
+    def test_only_the_contract_can_be_called(self):
+        granted = self.authorize()
+        for method in ('_cut', 'observe', '__init__', '_db', 'target', 'no_such_method'):
+            self.assert_refused('internal_error', self.api._call, self.context, method, session_ids=[])
+        self.assertEqual(10000, self.api.validate(self.context, granted.token).port)
 
     # the next free port
 
@@ -138,15 +140,15 @@ class _Tokens:
     def test_all_ports_connected(self):
         self.define(10000)
         self.proxy().open(self.authorize(None).token)
-        error = self.refused('console_ports_exhausted', self.authorize, None)
+        error = self.assert_refused('console_ports_exhausted', self.authorize, None)
         self.assertIn(self.instance, str(error))
         self.assertEqual([], self.api.list_free_ports(self.context, self.instance).objects)
 
     def test_the_next_port_of_nothing(self):
-        self.refused('instance_not_found', self.authorize, None)
-        self.refused('instance_not_found', self.api.list_free_ports, self.context, self.instance)
+        self.assert_refused('instance_not_found', self.authorize, None)
+        self.assert_refused('instance_not_found', self.api.list_free_ports, self.context, self.instance)
         self.define(10000)
-        self.refused('console_ports_exhausted', self.authorize, None, console_type='novnc')
+        self.assert_refused('console_ports_exhausted', self.authorize, None, console_type='novnc')
 
     # definitions
 
@@ -155,7 +157,7 @@ class _Tokens:
         old = self.authorize(10000)
         kept = self.authorize(10001)
         self.define(10001, 10002)
-        self.refused('invalid_token', self.api.validate, self.context, old.token)
+        self.assert_refused('invalid_token', self.api.validate, self.context, old.token)
         self.assertEqual(10001, self.api.validate(self.context, kept.token).port)
 
     def test_invariant_6_defining_again_changes_nothing(self):
@@ -178,7 +180,7 @@ class _Tokens:
 
     def test_a_definition_for_another_instance_is_refused(self):
         foreign = objects.ConsoleConnectionList(objects=[base.a_console(base.new_uuid(), 1)])
-        self.refused(
+        self.assert_refused(
             'invalid_argument',
             self.api._call,
             self.context,
@@ -195,7 +197,7 @@ class _Tokens:
         mine = self.authorize(user_id='user-1', project_id='a')
         other = self.authorize(user_id='user-2', project_id='A')
         self.assertEqual({'tokens': 1, 'sessions': 0}, self.api.revoke(self.context, 'test', project_id='a'))
-        self.refused('invalid_token', self.api.validate, self.context, mine.token)
+        self.assert_refused('invalid_token', self.api.validate, self.context, mine.token)
         self.assertEqual('user-2', self.api.validate(self.context, other.token).user_id)
         both = {'user_id': 'user-2', 'compute_host': 'node-9'}
         self.assertEqual({'tokens': 0, 'sessions': 0}, self.api.revoke(self.context, 'test', **both))
@@ -205,11 +207,11 @@ class _Tokens:
 
     def test_revoke_needs_a_filter(self):
         self.authorize()
-        self.refused('invalid_argument', self.api.revoke, self.context, 'test')
-        self.refused(
+        self.assert_refused('invalid_argument', self.api.revoke, self.context, 'test')
+        self.assert_refused(
             'invalid_argument', self.api.revoke, self.context, 'test', session_id=self.instance, user_id='u'
         )
-        self.refused('invalid_argument', self.api.revoke, self.context, 'test', colour='red')
+        self.assert_refused('invalid_argument', self.api.revoke, self.context, 'test', colour='red')
         self.assertEqual(1, self.count('console_auth_token'))
 
     def test_invariant_11_deleting_is_complete(self):
@@ -222,7 +224,7 @@ class _Tokens:
             self.api.clean_console_auths_for_instance(self.context, self.instance)
         self.assertEqual((session.id, 'instance_gone'), proxy.cuts.get(timeout=30))
         wait_until(lambda: not self.ports(), what='the cleaning')
-        self.refused('invalid_token', self.api.validate, self.context, granted.token)
+        self.assert_refused('invalid_token', self.api.validate, self.context, granted.token)
         self.api.close_session(self.context, session.id, 'instance_gone')
         for table, kept in (('instances', 1), ('console_connection', 1), ('console_auth_token', 1)):
             self.assertEqual(kept, self.count(table), table)

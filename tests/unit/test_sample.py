@@ -107,7 +107,7 @@ class OptionsTest(testtools.TestCase):
     def test_defaults_are_valid(self):
         for _, option in self.options():
             if option.default is not None:
-                option.type(option.default)
+                self.assertIsNotNone(option.type(option.default), option.name)
 
     def test_each_is_registered(self):
         conf = cfg.ConfigOpts()

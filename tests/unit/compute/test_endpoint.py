@@ -37,7 +37,7 @@ class EndpointCase(testtools.TestCase):
         self.driver = demo.DemoDriver(HOST)
         self.agent = endpoint.ComputeConsoles(self.driver, self.manager)
 
-    def refused(self, error, method, **values):
+    def assert_refused(self, error, method, **values):
         """The call ends in that error, as oslo.messaging sends it to the caller."""
         raised = self.assertRaises(dispatcher.ExpectedException, method, self.context, **values)
         self.assertIsInstance(raised.exc_info[1], error)
@@ -75,7 +75,7 @@ class GetConsoleTest(EndpointCase):
 
     def test_a_guest_that_is_not_here(self):
         elsewhere = str(uuid.uuid4())
-        self.refused(
+        self.assert_refused(
             exception.InstanceNotFound,
             self.agent.get_console,
             instance_uuid=elsewhere,
@@ -84,7 +84,7 @@ class GetConsoleTest(EndpointCase):
         self.assertEqual([], self.manager.asked)
 
     def test_a_type_that_the_guest_has_not(self):
-        error = self.refused(
+        error = self.assert_refused(
             exception.InvalidConsole,
             self.agent.get_console,
             instance_uuid=SCREEN.uuid,
@@ -99,7 +99,7 @@ class GetConsoleTest(EndpointCase):
         )
         self.assertIs(
             self.manager.refusal,
-            self.refused(
+            self.assert_refused(
                 exception.ConsolePortsExhausted,
                 self.agent.get_console,
                 instance_uuid=PORTS.uuid,
@@ -114,7 +114,7 @@ class GetConsoleTest(EndpointCase):
             {'instance_uuid': SCREEN.uuid},
             {'instance_uuid': SCREEN.uuid, 'console_type': 'novnc', 'ttl': 1},
         ):
-            self.refused(exception.InvalidArgument, self.agent.get_console, **wrong)
+            self.assert_refused(exception.InvalidArgument, self.agent.get_console, **wrong)
 
 
 class ListConsolesTest(EndpointCase):
@@ -125,7 +125,8 @@ class ListConsolesTest(EndpointCase):
         self.assertEqual({HOST}, {console.compute_host for console in found.objects})
 
     def test_a_guest_that_is_not_here(self):
-        self.refused(exception.InstanceNotFound, self.agent.list_consoles, instance_uuid=str(uuid.uuid4()))
+        unknown = str(uuid.uuid4())
+        self.assert_refused(exception.InstanceNotFound, self.agent.list_consoles, instance_uuid=unknown)
 
 
 class CheckConsoleTest(EndpointCase):
