@@ -66,8 +66,8 @@ _CLAIM = (
             _T.expires > clock.utc_now(),
         ),
     )
-    .execution_options(preserve_rowcount=True)
-)  # of an INSERT it is not kept by default
+    .execution_options(preserve_rowcount=True)  # of an INSERT it is not kept by default
+)
 _SPEND = (
     sa.update(models.console_auth_token)
     .where(_T.id == sa.bindparam('token'), _T.used_at.is_(None))
@@ -121,6 +121,10 @@ class SlotsTaken(Exception):
         self.holders = holders
 
 
+class _NotClaimed(Exception):
+    """At the moment of the claim, the proxy had no live lease or the token was not alive."""
+
+
 def claim(
     db: Database, opening: Opening, limits: Limits, *, single_use: bool, ends_with_token: bool
 ) -> objects.ConsoleSession:
@@ -129,6 +133,7 @@ def claim(
     Slots of proxies whose lease has ended are taken over on the way.
 
     :raises SlotsTaken: all slots of the console are taken
+    :raises InvalidArgument: the session id belongs to another session
     :raises InvalidToken: the token was spent, revoked or expired in between
     :raises ProxyUnknown: the proxy has no live lease
     :raises TooManySessions: a limit per token, instance or project is reached
@@ -137,12 +142,15 @@ def claim(
     while True:
         try:
             return _claim_slot(db, opening, slot, limits, single_use, ends_with_token)
-        except db_exc.DBReferenceError:
-            raise _refusal(db, opening) from None  # token or proxy deleted under our hands
-        except db_exc.DBDuplicateEntry:
+        except (_NotClaimed, db_exc.DBReferenceError):
+            raise _refusal(db, opening) from None  # token or proxy ended, or deleted under our hands
+        except (db_exc.DBDuplicateEntry, exception.InvalidToken) as exc:
+            # the same request may be carried out twice at once: then the other one was first
             repeated = load(db, opening)
             if repeated is not None:
                 return repeated
+            if isinstance(exc, exception.InvalidToken):
+                raise
             slot = _free_slot(db, opening, limits.console)
 
 
@@ -164,19 +172,16 @@ def _claim_slot(
         'ends': ends_with_token,
     }
 
-    def work(conn: sa.Connection) -> objects.ConsoleSession | None:
+    def work(conn: sa.Connection) -> objects.ConsoleSession:
         if single_use and not conn.execute(_SPEND, {'token': opening.token_id}).rowcount:
             raise exception.InvalidToken()
         if not conn.execute(_CLAIM, values).rowcount:
-            return None
+            raise _NotClaimed  # and the token is not spent
         _check_limits(conn, opening, limits)
         row = conn.execute(BY_ID, {'session_id': opening.session_id}).one()
         return to_session(row, opening.console)
 
-    session = db.transaction(work)
-    if session is None:
-        raise _refusal(db, opening)
-    return session
+    return db.transaction(work)
 
 
 def _refusal(db: Database, opening: Opening) -> exception.ConsoledException:

@@ -51,8 +51,6 @@ _FOR_OPEN = (
         _C.options,
         _I.defined,
         _S.id.label('session_id'),
-        _S.proxy_id.label('session_proxy_id'),
-        _S.token_id.label('session_token_id'),
     )
     .select_from(
         models.console_auth_token.join(
@@ -64,7 +62,7 @@ _FOR_OPEN = (
     )
     .where(_T.token_hash == sa.bindparam('token_hash'), _T.expires > clock.utc_now())
 )
-BY_ID = sa.select(*SESSION_COLUMNS).where(_S.id == sa.bindparam('session_id'))
+BY_ID = sa.select(*SESSION_COLUMNS, _S.token_id).where(_S.id == sa.bindparam('session_id'))
 _CLOSE = sa.delete(models.console_session).where(_S.id == sa.bindparam('session_id'))
 _CLOSE_OWN = _CLOSE.where(_S.proxy_id == sa.bindparam('proxy_id'))
 
@@ -91,15 +89,11 @@ def find_for_open(
     """Look a live token up for a session to open.
 
     :returns: None if there is no such live token
-    :raises InvalidArgument: the session id belongs to another session
     """
     values = {'token_hash': token_hash, 'session_id': session_id}
     row = db.single(lambda conn: conn.execute(_FOR_OPEN, values).first())
     if row is None:
         return None
-    repeated = row.session_id is not None
-    if repeated and (row.session_proxy_id, row.session_token_id) != (proxy_id, row.token_id):
-        raise exception.InvalidArgument(argument='session_id', reason='is in use for another session')
     return Opening(
         session_id=session_id,
         proxy_id=proxy_id,
@@ -110,14 +104,22 @@ def find_for_open(
         project_id=row.project_id,
         spent=row.used_at is not None,
         defined=bool(row.defined),
-        already_open=repeated,
+        already_open=row.session_id is not None,
     )
 
 
 def load(db: Database, opening: Opening) -> objects.ConsoleSession | None:
-    """The session of a request that was carried out, or None if it is gone."""
+    """The session of a request that was carried out, or None if there is none of that id.
+
+    :raises InvalidArgument: the session id belongs to another session
+    """
     row = db.single(lambda conn: conn.execute(BY_ID, {'session_id': opening.session_id}).first())
-    return None if row is None else to_session(row, opening.console)
+    if row is None:
+        return None
+    # the token's id goes when the token is revoked: then the session is marked to be cut
+    if row.proxy_id != opening.proxy_id or row.token_id not in (opening.token_id, None):
+        raise exception.InvalidArgument(argument='session_id', reason='is in use for another session')
+    return to_session(row, opening.console)
 
 
 def mark_taken_over(db: Database, session_id: str, reason: str) -> None:

@@ -87,8 +87,8 @@ _STORE = (
             _I.retired_at.is_(None),
         ),
     )
-    .execution_options(preserve_rowcount=True)
-)  # of an INSERT it is not kept by default
+    .execution_options(preserve_rowcount=True)  # of an INSERT it is not kept by default
+)
 _STORE_RETURNING = _STORE.returning(_T.expires)
 
 _PROMISED = (

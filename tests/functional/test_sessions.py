@@ -190,6 +190,14 @@ class _Sessions:
         self.api.close_session(self.context, session.id, 'left')
         self.assertEqual(10000, proxy.open(second.token).console.port)
 
+    def test_an_open_of_a_dead_proxy_does_not_spend_the_token(self):
+        self.set(consoleauth__single_use=True)
+        granted = self.authorize()
+        dead = self.proxy()
+        self.end_lease(dead)
+        self.assert_refused('proxy_unknown', dead.open, granted.token)
+        self.assertEqual(10000, self.proxy().open(granted.token).console.port)
+
     def test_a_type_without_a_proxy(self):
         granted = self.authorize(console_type='rdp-html5')
         self.assertEqual('rdp-html5', self.api.validate(self.context, granted.token).console_type)

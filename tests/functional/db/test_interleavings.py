@@ -80,6 +80,41 @@ class _Interleavings:
                 self.assertEqual(12 - limit, len(taken), results)
                 self.assertEqual(limit, self.count(models.console_session, _S.instance_uuid == self.instance))
 
+    def test_invariant_6_one_request_carried_out_many_times_at_once(self):
+        """A caller that did not wait for the answer sends it again; a single-use token is spent once."""
+        for limit, single_use in ((0, False), (1, False), (0, True), (1, True)):
+            for _ in range(ROUNDS // 10):
+                self.instance = base.new_uuid()
+                token_hash, session_id = self.store(), base.new_uuid()
+
+                def request(token_hash=token_hash, session_id=session_id, limit=limit, single_use=single_use):
+                    opening = sessions.find_for_open(self.db, token_hash, session_id, self.proxy_id, None)
+                    limits = claims.Limits(console=limit, token=1)
+                    return claims.claim(
+                        self.db, opening, limits, single_use=single_use, ends_with_token=False
+                    )
+
+                results = self.at_once(*[request] * 6)
+                self.assertEqual({session_id}, {getattr(result, 'id', result) for result in results})
+
+    def test_one_session_id_for_two_tokens(self):
+        """A proxy that lies, or chooses badly: one session at most, and never the other token's."""
+        for _ in range(ROUNDS // 4):
+            self.instance = base.new_uuid()
+            session_id = base.new_uuid()
+
+            def request(port, session_id=session_id):
+                opening = sessions.find_for_open(
+                    self.db, self.store_one(port), session_id, self.proxy_id, None
+                )
+                limits = claims.Limits(console=1)
+                return claims.claim(self.db, opening, limits, single_use=False, ends_with_token=False)
+
+            results = self.at_once(lambda: request(1), lambda: request(2))
+            opened = [result for result in results if not isinstance(result, Exception)]
+            refused = [result for result in results if isinstance(result, exception.InvalidArgument)]
+            self.assertEqual((1, 1), (len(opened), len(refused)), results)
+
     def test_many_first_grants_of_one_instance(self):
         """All make the same parents; none is lost."""
         for _ in range(ROUNDS // 4):
