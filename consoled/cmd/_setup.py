@@ -15,6 +15,10 @@ from consoled.conf import opts
 
 PROJECT = 'consoled'
 
+# amqp warns of each frame that arrives while a channel closes, at every stop; what matters of a lost
+# connection oslo.messaging logs itself. alembic tells twice per look at the schema which dialect it saw.
+_QUIETER = {'amqp': 'ERROR', 'alembic': 'WARN'}
+
 
 def read_options(
     argv: Sequence[str], *, prog: str, conf: cfg.ConfigOpts, description: str | None = None
@@ -26,6 +30,7 @@ def read_options(
     :raises ValueError: an option is wrong
     """
     log.register_options(conf)
+    conf.set_default('default_log_levels', _log_levels())
     consoled_conf.register_opts(conf)
     conf(
         list(argv),
@@ -67,3 +72,8 @@ def _read_all(conf: cfg.ConfigOpts) -> None:
         values = conf if group is None else conf[group]
         for option in options:
             values[option.dest]
+
+
+def _log_levels() -> list[str]:
+    levels = dict(level.split('=') for level in log.get_default_log_levels())
+    return [f'{name}={level}' for name, level in (levels | _QUIETER).items()]

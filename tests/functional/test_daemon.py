@@ -58,6 +58,7 @@ class _Daemon:
         self.assertEqual(10000, self.api.validate(self.context, granted.token).port)
         loud = [line for line in self.manager.log().splitlines() if 'WARNING' in line or 'ERROR' in line]
         self.assertEqual([], loud)
+        self.assertNotIn('alembic', self.manager.log())
         if self.concurrency == 'threading':
             self.assertNotIn('Warning', self.manager.log())
 
@@ -70,6 +71,12 @@ class _Daemon:
         metrics = self.get('/metrics')[1]
         self.assertIn('consoled_rpc_seconds_count{cell="cell1",code="ok",method="authorize"} 1.0', metrics)
         self.assertIn('code="invalid_token",method="validate"} 1.0', metrics)
+
+    def test_stops_quietly(self):
+        self.authorize()
+        self.assertEqual(0, self.manager.stop())
+        loud = [line for line in self.manager.log().splitlines() if 'WARNING' in line or 'ERROR' in line]
+        self.assertEqual([], loud)
 
     def test_sigterm_finishes_what_is_in_flight(self):
         agent = self.useFixture(fixtures.ComputeAgent(self.transport, base.COMPUTE_HOST))
