@@ -15,9 +15,6 @@ from consoled.cmd import _backend, _cli
 if TYPE_CHECKING:
     from consoled.db.session import Database
 
-# A proxy that is still alive has this many leases to come back after an outage: the manager's sweep waits
-# as long.
-_LEASES_TO_COME_BACK = 10
 _HOST_GONE = 'compute_host_gone'
 _UPGRADE = 'Run consoled-manage db upgrade.'
 
@@ -167,6 +164,8 @@ class Purge(_ManageCommand, _cli.ShowOne):
     example = 'consoled-manage purge --older-than 86400'
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        from consoled.db import cleanup
+
         parser = super().get_parser(prog_name)
         parser.add_argument(
             '--older-than',
@@ -174,7 +173,8 @@ class Purge(_ManageCommand, _cli.ShowOne):
             default=0,
             metavar='SECONDS',
             help='Leave tokens that expired, and proxies whose lease ended, within the last so many seconds. '
-            f'Default: 0. Proxies always have {_LEASES_TO_COME_BACK} leases ([manager] lease) to come back.',
+            f'Default: 0. Proxies always have {cleanup.LEASES_TO_COME_BACK} leases ([manager] lease) '
+            'to come back.',
         )
         parser.add_argument(
             '--compute-host',
@@ -190,12 +190,12 @@ class Purge(_ManageCommand, _cli.ShowOne):
 
         db, older_than, host = self.app.db, parsed_args.older_than, parsed_args.compute_host
         _present_revision(db)
-        instances = 0 if host is None else _count_instances(db, host)
+        instances = 0 if host is None else cleanup.count_instances(db, host)
         if instances and not parsed_args.yes:
             self.app.confirm(f'Forget the instances of compute host {host}, {instances} in all?', must=True)
         with self._progress(cleanup.count_expired(db, older_than=older_than), 'tokens') as advance:
             tokens = cleanup.delete_expired(db, older_than=older_than, progress=advance)
-        ended_for = max(older_than, self.app.conf.manager.lease * _LEASES_TO_COME_BACK)
+        ended_for = max(older_than, self.app.conf.manager.lease * cleanup.LEASES_TO_COME_BACK)
         proxies = cleanup.delete_dead_proxies(db, ended_for=ended_for)
         if instances:
             with self._progress(instances, 'instances') as advance:
@@ -212,15 +212,6 @@ class Purge(_ManageCommand, _cli.ShowOne):
             total=total, desc=what, unit='', file=stderr, leave=False, disable=not stderr.isatty()
         ) as bar:
             yield bar.update
-
-
-def _count_instances(db: Database, compute_host: str) -> int:
-    import sqlalchemy as sa
-
-    from consoled.db import models
-
-    statement = sa.select(sa.func.count()).where(models.instances.c.compute_host == compute_host)
-    return int(db.single(lambda conn: conn.execute(statement).scalar_one()))
 
 
 Manage.COMMANDS = {

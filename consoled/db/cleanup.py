@@ -17,6 +17,9 @@ _T = models.console_auth_token.c
 _P = models.console_proxy.c
 _S = models.console_session.c
 
+# A proxy that is still alive has this many leases to come back after an outage of the bus or database.
+LEASES_TO_COME_BACK = 10
+
 BATCH = 1000  # rows a transaction: short locks, and small write sets on Galera
 
 # columns a revocation can select by, where both tables have them
@@ -143,6 +146,12 @@ def retire_instances(db: Database, *, unused_for: int) -> int:
     deleted = int(db.single(lambda conn: conn.execute(delete)).rowcount)
     db.single(lambda conn: conn.execute(mark))
     return deleted
+
+
+def count_instances(db: Database, compute_host: str) -> int:
+    """How many instances ``forget_compute_host`` would forget."""
+    statement = sa.select(sa.func.count()).where(_I.compute_host == compute_host)
+    return int(db.single(lambda conn: conn.execute(statement).scalar_one()))
 
 
 def forget_compute_host(

@@ -13,7 +13,8 @@ from consoled import exception, objects
 from consoled import token as tokens
 from consoled.conf import consoles as console_conf
 from consoled.context import RequestContext
-from consoled.db import cleanup, consoles, proxies
+from consoled.db import cleanup, proxies
+from consoled.db import consoles as db_consoles
 from consoled.db import sessions as db_sessions
 from consoled.db import tokens as db_tokens
 from consoled.db.session import Database
@@ -110,7 +111,7 @@ class ConsoleAuthManager(Endpoint):
             )
         else:
             stored = db_tokens.store(self._db, tokens.hashed(token), grant, ttl, context.request_id)
-        self._cut(context, stored.cut, consoles.GONE)
+        self._cut(context, stored.cut, db_consoles.GONE)
         grant.token = token
         grant.expires = stored.expires
         if grant.access_url_base is not None:
@@ -155,7 +156,7 @@ class ConsoleAuthManager(Endpoint):
         self, context: RequestContext, instance_uuid: str, console_type: str
     ) -> objects.ConsoleConnectionList:
         return objects.ConsoleConnectionList(
-            objects=consoles.list_free(self._db, instance_uuid, console_type)
+            objects=db_consoles.list_free(self._db, instance_uuid, console_type)
         )
 
     @exposed_cast(
@@ -178,17 +179,8 @@ class ConsoleAuthManager(Endpoint):
                     argument='consoles', reason='has a console of another instance or compute host'
                 )
             access_url.check_base(console.access_url_base)
-        self._define(context, instance_uuid, compute_host, wanted['consoles'])
-
-    def _define(
-        self,
-        context: RequestContext,
-        instance_uuid: str,
-        compute_host: str,
-        wanted: list[objects.ConsoleConnection],
-    ) -> None:
-        cut = consoles.define(self._db, instance_uuid, compute_host, wanted)
-        self._cut(context, cut, consoles.GONE)
+        cut = db_consoles.define(self._db, instance_uuid, compute_host, wanted['consoles'])
+        self._cut(context, cut, db_consoles.GONE)
 
     # sessions
 

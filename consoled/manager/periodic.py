@@ -15,8 +15,6 @@ LOG = logging.getLogger(__name__)
 
 # Compute hosts clean after themselves; the sweep leaves them this time (s), and deletes the rest.
 _HOSTS_OWN_TIME = 3600
-# A proxy that is still alive has this many leases to come back after an outage of the bus or database.
-_LEASES_TO_COME_BACK = 10
 _UNUSED_INSTANCE = 3600  # seconds
 
 
@@ -31,7 +29,7 @@ class Sweep:
         """One sweep. A database that is away is logged: the next sweep does the work."""
         try:
             proxies = cleanup.delete_dead_proxies(
-                self._db, ended_for=self._conf.manager.lease * _LEASES_TO_COME_BACK
+                self._db, ended_for=self._conf.manager.lease * cleanup.LEASES_TO_COME_BACK
             )
             tokens = cleanup.delete_expired(self._db, older_than=_HOSTS_OWN_TIME)
             instances = cleanup.retire_instances(self._db, unused_for=_UNUSED_INSTANCE)
