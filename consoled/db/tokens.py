@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import random
+import time
 from typing import Any
 
 import sqlalchemy as sa
@@ -136,6 +137,7 @@ _OTHER_PROMISES = (
 )
 
 _MOVES = 8  # times that a grant moves on to another console that is not promised
+_MOVE_PAUSE = 0.02  # seconds at most, longer than a move takes: two after the last one must not meet again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,10 +166,8 @@ def store(
     values = _values(token_hash, grant, ttl, request_id)
     try:
         expires = db.single(lambda conn: _insert(conn, values))
-    except db_exc.DBReferenceError:
-        expires = None  # the console was deleted under our hands
-    except db_exc.DBDuplicateEntry:
-        expires = _stored_before(db, token_hash)
+    except (db_exc.DBReferenceError, db_exc.DBDuplicateEntry):
+        expires = None  # the console was deleted under our hands, or an earlier try was carried out
     if expires is not None:
         return Grant(aware(expires), [])
     return _store_unknown(db, grant, values)
@@ -201,18 +201,17 @@ def _insert(conn: sa.Connection, values: dict[str, Any]) -> datetime.datetime | 
     # MySQL has no RETURNING
     if not conn.execute(_STORE, values).rowcount:
         return None
-    return conn.execute(_EXPIRES_OF, {'token_hash': values['token_hash']}).scalar()
+    return _expires_of(conn, values['token_hash'])
 
 
-def _stored_before(db: Database, token_hash: str) -> datetime.datetime | None:
-    """The first try was carried out and its answer lost: the row is ours, hashes are not guessed."""
-    return db.single(lambda conn: conn.execute(_EXPIRES_OF, {'token_hash': token_hash}).scalar())
+def _expires_of(conn: sa.Connection, token_hash: str) -> datetime.datetime | None:
+    return conn.execute(_EXPIRES_OF, {'token_hash': token_hash}).scalar()
 
 
 def _store_unknown(db: Database, grant: objects.ConsoleAuthToken, values: dict[str, Any]) -> Grant:
     def work(conn: sa.Connection) -> Grant:
-        stored = conn.execute(_EXPIRES_OF, {'token_hash': values['token_hash']}).scalar()
-        if stored is not None:  # by a try whose answer was lost
+        stored = _expires_of(conn, values['token_hash'])
+        if stored is not None:  # by a try whose answer was lost: it is ours, hashes are not guessed
             return Grant(aware(stored), [])
         where = {'instance_uuid': grant.instance_uuid}
         instance = conn.execute(consoles.INSTANCE, where).first()
@@ -246,7 +245,7 @@ def store_next_free(
     """Store a grant for the next console of the type that is not connected.
 
     One not promised to somebody else's live token is preferred. Users who ask at the same moment may choose
-    the same console: who sees that after storing the grant moves on, while there is another to move to.
+    the same console: who sees that after storing the grant moves on, while there is one to move to.
 
     :param unlimited: consoles of this type may have any number of sessions, so a connected one will do
     :returns: the grant with its place filled in, and what was stored
@@ -269,9 +268,10 @@ def store_next_free(
         chosen = random.choice(unpromised) if move and unpromised else rows[0]
         placed = _placed(grant, chosen)
         stored = store(db, token_hash, placed, ttl, request_id)
-        if move == _MOVES or len(unpromised) < 2 or not _is_promised_to_others(db, placed):
+        if move == _MOVES or not unpromised or not _is_promised_to_others(db, placed):
             break
         forget(db, token_hash)
+        time.sleep(random.uniform(0, _MOVE_PAUSE))
     return placed, stored
 
 
