@@ -270,9 +270,11 @@ class ManagerProcess(fixtures.Fixture):
 
     def child_pids(self) -> list[int]:
         """The processes under the master: workers and housekeeper."""
-        path = pathlib.Path(f'/proc/{self.pid}/task/{self.pid}/children')
-        tasks = path.parent.parent.glob('*/children')
-        return sorted({int(pid) for task in tasks for pid in task.read_text().split()})
+        found: set[int] = set()
+        for listing in pathlib.Path(f'/proc/{self.pid}/task').glob('*/children'):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended since
+                found.update(map(int, listing.read_text().split()))
+        return sorted(found)
 
     def worker_pids(self) -> list[int]:
         """The processes that answer calls: by their title."""
