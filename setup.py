@@ -18,5 +18,5 @@ setuptools.setup(
         'consoled.db.alembic': 'alembic',
         'consoled.db.alembic.versions': 'alembic/versions',
     },
-    package_data={'consoled.db.alembic': ['*.mako']},
+    package_data={'consoled.db.alembic': ['*.mako'], 'consoled.proxy': ['web/*']},
 )

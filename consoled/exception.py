@@ -150,3 +150,95 @@ class IncompatibleObject(ConsoledException):
     code = 'incompatible_object'
     msg_fmt = 'Object %(name)s is not supported in version %(version)s; supported: %(supported)s.'
     http_status = 400
+
+
+# What a proxy refuses by itself.
+
+
+class BadRequest(ConsoledException):
+    """Not HTTP/1.1 (RFC 9112), or no websocket handshake (RFC 6455, section 4.2.1)."""
+
+    code = 'bad_request'
+    msg_fmt = 'The request is not understood: %(reason)s.'
+    http_status = 400
+
+
+class UpgradeRequired(ConsoledException):
+    code = 'upgrade_required'
+    msg_fmt = 'This address speaks websocket; open it with a console page or a websocket client.'
+    http_status = 426
+
+
+class NotFound(ConsoledException):
+    code = 'not_found'
+    msg_fmt = 'There is no such page.'
+    http_status = 404
+
+
+class MethodNotAllowed(ConsoledException):
+    code = 'method_not_allowed'
+    msg_fmt = 'Only GET and HEAD are answered.'
+    http_status = 405
+
+
+class RequestTimeout(ConsoledException):
+    code = 'request_timeout'
+    msg_fmt = 'The request did not arrive in time.'
+    http_status = 408
+
+
+class RequestTooLarge(ConsoledException):
+    code = 'request_too_large'
+    msg_fmt = 'The head of the request is too large.'
+    http_status = 431
+
+
+class OriginRefused(ConsoledException):
+    """RFC 6455, section 10.2: a page of another site opened the websocket."""
+
+    code = 'origin_refused'
+    msg_fmt = 'Consoles can not be opened from this web site.'
+    http_status = 403
+
+
+class RateLimited(ConsoledException):
+    code = 'rate_limited'
+    msg_fmt = 'Too many attempts from your address.'
+    http_status = 429
+    retryable = True
+
+
+class ProxyBusy(ConsoledException):
+    code = 'proxy_busy'
+    msg_fmt = 'The console proxy is busy.'
+    http_status = 503
+    retryable = True
+
+
+class ProxyStopping(ConsoledException):
+    code = 'proxy_stopping'
+    msg_fmt = 'The console proxy is being restarted.'
+    http_status = 503
+    retryable = True
+
+
+class TargetForbidden(ConsoledException):
+    """The console lies outside of the allowed networks and ports. Where it lies is for the log only."""
+
+    code = 'target_forbidden'
+    msg_fmt = 'The console is in a place that this proxy may not connect to.'
+    http_status = 502
+
+
+class TargetFailed(ConsoledException):
+    code = 'target_failed'
+    msg_fmt = "The guest's console can not be reached."
+    http_status = 502
+    retryable = True
+
+
+class TargetTimeout(ConsoledException):
+    code = 'target_timeout'
+    msg_fmt = "The guest's console does not answer."
+    http_status = 504
+    retryable = True

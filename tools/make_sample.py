@@ -27,8 +27,8 @@ GENERATOR_CONF = ROOT / 'etc/consoled/config-generator.conf'
 SAMPLE = ROOT / 'etc/consoled/consoled.conf.sample'
 
 LIBRARIES = ('oslo.config', 'oslo.db', 'oslo.log', 'oslo.messaging', 'oslo.service')
-# consoled sends no notifications and knows no Kafka
-UNUSED_GROUPS = ('oslo_messaging_notifications', 'oslo_messaging_kafka')
+# consoled knows no Kafka
+UNUSED_GROUPS = ('oslo_messaging_kafka',)
 OF_THE_MACHINE = {('oslo_messaging_rabbit', 'hostname'): "<this machine's host name>"}
 
 _GROUP = re.compile(r'^\[(\w+)\]$', re.MULTILINE)

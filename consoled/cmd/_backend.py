@@ -12,13 +12,14 @@ import warnings
 VARIABLE = 'CONSOLED_CONCURRENCY'
 
 
-def select() -> str:
+def select(only: str | None = None) -> str:
     """Set up what ``CONSOLED_CONCURRENCY`` says: ``threading`` (default) or ``eventlet``.
 
+    :param only: what this program needs, whatever the variable says
     :returns: its name
     :raises SystemExit: it is neither, or eventlet is not installed
     """
-    name = os.environ.get(VARIABLE, 'threading')
+    name = only or os.environ.get(VARIABLE, 'threading')
     if name == 'eventlet':
         _patch()
     elif name != 'threading':

@@ -15,6 +15,7 @@ from consoled.conf import (
     manager,
     messaging,
     monitoring,
+    proxy,
     upgrade_levels,
 )
 
@@ -27,6 +28,7 @@ MODULES = (
     manager,
     messaging,
     monitoring,
+    proxy,
     upgrade_levels,
 )
 

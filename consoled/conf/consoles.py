@@ -4,7 +4,7 @@
 The groups have the names that operators of such clouds know; ``GROUP_OF_TYPE`` says which type each is for.
 """
 
-from oslo_config import cfg
+from oslo_config import cfg, types
 
 GROUP_OF_TYPE = {
     'novnc': 'vnc',
@@ -42,7 +42,36 @@ def _opts(max_sessions: int) -> list[cfg.Opt]:
     ]
 
 
+_VENCRYPT = [
+    cfg.ListOpt(
+        'auth_schemes',
+        default=['none'],
+        item_type=types.String(choices=['none', 'vencrypt']),
+        help='How a proxy may identify itself to a VNC server, the preferred one first: none, vencrypt '
+        '(TLS with certificates on both sides). With vencrypt alone, a server that offers only none is '
+        'refused.',
+    ),
+    cfg.StrOpt(
+        'vencrypt_ca_certs',
+        help='File with the certificates (PEM) of the authorities that sign those of the VNC servers. '
+        'Needed for vencrypt.',
+    ),
+    cfg.StrOpt('vencrypt_client_cert', help="File with the proxy's own certificate chain (PEM)."),
+    cfg.StrOpt('vencrypt_client_key', help='File with its private key (PEM).'),
+]
+
+_TARGET_TLS = [
+    cfg.StrOpt(
+        'target_ca_certs',
+        help='File with the certificates (PEM) of the authorities that sign those of the hypervisors, for '
+        "consoles with the option use_tls; not set: the system's.",
+    ),
+]
+
 OPTS = {group: _opts(limit) for group, limit in _DEFAULT_MAX_SESSIONS.items()}
+OPTS['vnc'] += _VENCRYPT
+for _group in ('spice', 'serial_console', 'mks'):
+    OPTS[_group] += _TARGET_TLS
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:

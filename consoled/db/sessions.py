@@ -33,6 +33,7 @@ SESSION_COLUMNS = (
     _S.connected_at,
     _S.ends_at,
     _S.cut_reason,
+    _S.slot,
 )
 
 # everything that opening a session decides on, in one statement
@@ -178,6 +179,7 @@ def to_session(row: Any, console: objects.ConsoleConnection | None) -> objects.C
         user_id=row.user_id,
         project_id=row.project_id,
         client_address=row.client_address,
+        limited=row.slot is not None,
         connected_at=aware(row.connected_at),
         ends_at=None if row.ends_at is None else aware(row.ends_at),
         cut_reason=row.cut_reason,

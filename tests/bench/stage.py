@@ -15,7 +15,7 @@ import fixtures
 import psutil
 import sqlalchemy as sa
 
-from consoled.testing.fixtures import ManagerProcess
+from consoled.testing.daemons import ManagerProcess
 from consoled.testing.services import MariaDB, RabbitMQ
 from tests.bench import data
 

@@ -18,7 +18,7 @@ from consoled.db import models
 from consoled.db.session import Database
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
-from consoled.testing import fixtures, services
+from consoled.testing import daemons, fixtures, services
 from tests.functional import base
 
 TRACE = 5  # oslo.log's, below DEBUG
@@ -36,7 +36,7 @@ class CanaryTest(testtools.TestCase):
         self.database = self.useFixture(services.MariaDB())  # our own: the test kills it
         everything = 'amqp=DEBUG,sqlalchemy=DEBUG,oslo.messaging=TRACE,oslo_messaging=TRACE,consoled=TRACE'
         self.manager = self.useFixture(
-            fixtures.ManagerProcess(
+            daemons.ManagerProcess(
                 base.transport_url(self),
                 self.database.new_database(),
                 {

@@ -10,7 +10,7 @@ from consoled import exception
 from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
-from consoled.testing import fixtures
+from consoled.testing import daemons, fixtures
 from consoled.testing.fixtures import wait_until
 from tests.functional import base
 
@@ -32,7 +32,7 @@ class ClocksTest(testtools.TestCase):
         self.context = RequestContext(user_id='u', project_id='p')
         self.managers = {}
         for offset in ('-5m', '+5m'):
-            process = fixtures.ManagerProcess(
+            process = daemons.ManagerProcess(
                 bus,
                 database,
                 {'manager': {'workers': 1, 'lease': 600, 'sweep_interval': 1}},

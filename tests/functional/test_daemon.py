@@ -15,7 +15,7 @@ from consoled import exception
 from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
-from consoled.testing import fixtures, services
+from consoled.testing import daemons, fixtures, services
 from consoled.testing.fixtures import wait_until
 from tests.functional import base
 
@@ -28,7 +28,7 @@ class _Daemon:
         self.context = RequestContext(user_id='u', project_id='p')
         self.monitoring = services.free_port()
         self.manager = self.useFixture(
-            fixtures.ManagerProcess(
+            daemons.ManagerProcess(
                 base.transport_url(self),
                 base.database_url(self, 'mariadb'),
                 {'manager': {'workers': 2, 'check_port_timeout': 5}, 'monitoring': {'port': self.monitoring}},
@@ -150,7 +150,7 @@ class _Daemon:
     def test_sigterm_with_the_bus_away_leaves_nothing_behind(self):
         broker = self.useFixture(services.RabbitMQ())
         manager = self.useFixture(
-            fixtures.ManagerProcess(
+            daemons.ManagerProcess(
                 broker.url,
                 base.database_url(self, 'mariadb'),
                 {'DEFAULT': {'graceful_shutdown_timeout': 3}, 'manager': {'workers': 1}},
@@ -200,7 +200,7 @@ class MisconfiguredTest(testtools.TestCase):
             ({'upgrade_levels': {'consoled': '7.7'}}, '7.7'),
             ({'manager': {'workers': 0}}, 'workers'),
         ):
-            manager = fixtures.ManagerProcess('kombu+memory://', base.database_url(self, 'sqlite'))
+            manager = daemons.ManagerProcess('kombu+memory://', base.database_url(self, 'sqlite'))
             manager.directory = fixtures.pathlib.Path(self.useFixture(fixtures.fixtures.TempDir()).path)
             manager.config_file = manager.directory / 'consoled.conf'
             manager.log_file = manager.directory / 'log'

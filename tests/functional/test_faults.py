@@ -13,7 +13,7 @@ from consoled import exception
 from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
-from consoled.testing import fixtures, services
+from consoled.testing import daemons, fixtures, services
 from consoled.testing.fixtures import wait_until
 from tests.functional import base
 
@@ -75,7 +75,7 @@ class FaultsTest(testtools.TestCase):
         self.broker = self.useFixture(services.RabbitMQ())
         self.database = self.useFixture(services.MariaDB())
         self.manager = self.useFixture(
-            fixtures.ManagerProcess(
+            daemons.ManagerProcess(
                 self.broker.url,
                 self.database.new_database(),
                 {'manager': {'workers': 2, 'lease': LEASE}},

@@ -12,7 +12,7 @@ import testtools
 from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
-from consoled.testing import fixtures
+from consoled.testing import daemons, fixtures
 from tests.functional import base
 
 RACERS = 16
@@ -32,7 +32,7 @@ class RacesTest(testtools.TestCase):
         manager = {'workers': 2, 'lease': 3600, 'max_sessions_per_token': 0}
         options = {'manager': manager, 'consoleauth': consoleauth}
         self.manager = self.useFixture(
-            fixtures.ManagerProcess(base.transport_url(self), base.database_url(self, 'mariadb'), options)
+            daemons.ManagerProcess(base.transport_url(self), base.database_url(self, 'mariadb'), options)
         )
         conf = self.useFixture(
             fixtures.Conf(transport_url=self.manager.options['DEFAULT']['transport_url'])

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     'monitoring': set(),
     'manager': {'db', 'objects', 'rpc', 'token', 'context', 'conf', 'exception', 'monitoring'},
     'compute': {'objects', 'rpc', 'context', 'conf', 'exception'},
+    'proxy': {'rpc', 'token', 'context', 'exception', 'monitoring'},
     'cmd': None,
     'testing': None,
 }

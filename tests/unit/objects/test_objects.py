@@ -22,7 +22,7 @@ FINGERPRINTS = {
     'ConsoleAuthToken': '1.0-2c7a8224e1f9804e4431ab885f2469f8',
     'ConsoleConnection': '1.0-653725acd2771a17d185336213f2c622',
     'ConsoleConnectionList': '1.0-15ecf022a68ddbb8c2a6739cfc9f8f5e',
-    'ConsoleSession': '1.0-2f5d0b01e00da2af0c76968fa8d1cdda',
+    'ConsoleSession': '1.0-6cc2e5d624d18e4ed30b2a0f9f792a82',
     'ConsoleSessionList': '1.0-15ecf022a68ddbb8c2a6739cfc9f8f5e',
 }
 

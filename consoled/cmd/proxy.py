@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``consoled-proxy``: users' browsers on one side, guests' consoles on the other."""
+
+from __future__ import annotations
+
+import sys
+
+from consoled.cmd import _backend, _daemon
+
+PROG = 'consoled-proxy'
+
+_DESCRIPTION = (
+    'The proxy of a cell: takes websockets and serves pages to browsers, asks the managers, connects to the '
+    "guest's VNC, SPICE or serial console, and relays. Reads consoled.conf and consoled-proxy.conf where "
+    'oslo.config looks for them (~/.consoled, ~, /etc/consoled, /etc); '
+    'etc/consoled/consoled.conf.sample explains every option. SIGTERM tells the users and ends it, SIGHUP '
+    'reads options, certificate and pages again without ending a session.'
+)
+
+
+def main() -> int:
+    """Run the proxy until SIGTERM."""
+    _backend.select('threading')
+    _daemon.prepare_metrics()
+    # only now: the libraries look at the variable when they are imported
+    from consoled.cmd import _setup
+    from consoled.proxy import service
+
+    conf = _setup.configure(prog=PROG, description=_DESCRIPTION)
+    try:
+        shared = service.prepare(conf)
+    except (OSError, ValueError) as exc:
+        print(f'{PROG}: {exc}', file=sys.stderr)
+        return 1
+    service.run(shared, _daemon.take_over_notification())
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

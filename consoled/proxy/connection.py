@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A user's connection while it speaks HTTP (RFC 9112, by h11), until a websocket takes it over."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import h11
+from oslo_config import cfg
+
+from consoled import exception
+from consoled.proxy import answers, handshake
+from consoled.proxy.opening import Opened, Opener
+from consoled.proxy.pages import Pages
+from consoled.proxy.relay import AllIsInput, Channel, Input, Scratch
+from consoled.proxy.security.messages import ClientMessages
+from consoled.proxy.security.rfb import UserSide
+from consoled.proxy.sessions import Sessions
+
+LOG = logging.getLogger(__name__)
+
+_READ_ONLY = 'view'
+
+
+@dataclasses.dataclass
+class Service:
+    """What all connections of a process share; ``pages`` and ``policy`` may be replaced by a reload."""
+
+    conf: cfg.ConfigOpts
+    policy: handshake.Policy
+    pages: Pages
+    opener: Opener
+    sessions: Sessions
+    scratch: Scratch
+
+
+class UserConnection(asyncio.Protocol):
+    """Answers requests; opens the websocket that one asks for.
+
+    :param peer: the user's IP address, or None on a unix socket
+    :param closed: called once when the connection is gone, as a websocket too
+    """
+
+    def __init__(
+        self, service: Service, peer: str | None, *, secure: bool, closed: Callable[[], None]
+    ) -> None:
+        self._service = service
+        self._peer = peer
+        self._secure = secure
+        self._closed = closed
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=service.conf.proxy.max_header_size)
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._blocked = False  # answers wait for the user to read them
+        self._upgraded = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._transport.set_write_buffer_limits(high=0)
+        self._wait_for_request()
+
+    def _wait_for_request(self) -> None:
+        self._stop_waiting()
+        self._timer = self._loop.call_later(self._service.conf.proxy.request_timeout, self._too_late)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_late(self) -> None:
+        # nothing is owed to one who has sent nothing
+        if not self._blocked and self._http.their_state is h11.IDLE and self._http.trailing_data[0]:
+            self._refuse(exception.RequestTimeout())
+        self._transport.abort() if self._blocked else self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._http.receive_data(data)
+        self._advance()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self._blocked = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        if self._task is None:
+            self._transport.resume_reading()
+            self._advance()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        if self._task is not None:
+            self._task.cancel()
+        self._closed()
+
+    def _advance(self) -> None:
+        """Answer the requests that are here, one after the other."""
+        while self._task is None and not self._blocked and not self._transport.is_closing():
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError as exc:
+                too_large = exc.error_status_hint == 431
+                self._refuse(
+                    exception.RequestTooLarge() if too_large else exception.BadRequest(reason='malformed')
+                )
+                self._transport.close()
+                return
+            if event in (h11.NEED_DATA, h11.PAUSED):
+                return
+            if isinstance(event, h11.Request):
+                self._stop_waiting()
+                self._request(event)
+
+    def _request(self, request: h11.Request) -> None:
+        headers: dict[str, list[str]] = {}
+        for name, value in request.headers:
+            headers.setdefault(name.decode('ascii'), []).append(value.decode('latin-1'))
+        decision = handshake.decide(
+            handshake.Request(
+                method=request.method.decode('ascii'),
+                target=request.target.decode('latin-1'),
+                headers=headers,
+                peer=self._peer,
+                secure=self._secure,
+            ),
+            self._service.policy,
+        )
+        if isinstance(decision, handshake.Upgrade):
+            self._run(self._open(decision))
+        elif isinstance(decision, handshake.Fetch):
+            self._fetch(decision)
+        else:
+            if 'upgrade' in headers:
+                self._service.opener.refused(decision)
+            wants_json = 'application/json' in ','.join(headers.get('accept', []))
+            self._send(*answers.refusal(decision.error, as_json=wants_json))
+            self._finish()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        self._transport.pause_reading()
+        self._task = self._loop.create_task(self._guarded(work))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Whatever happens, the user gets an answer."""
+        try:
+            await work
+        except exception.ConsoledException as exc:
+            self._refuse(exc)
+        except Exception:
+            LOG.exception('a request could not be answered')
+            self._refuse(exception.InternalError())
+        self._task = None
+        if not self._upgraded:
+            self._finish()
+
+    # pages
+
+    def _fetch(self, fetch: handshake.Fetch) -> None:
+        found = self._service.pages.get(fetch.path, fetch.if_none_match)
+        if found is not None:
+            self._send(*answers.page(found), head=fetch.head)
+            self._finish()
+        elif fetch.token is not None:
+            self._run(self._explain(fetch, fetch.token))
+        else:
+            self._refuse(exception.NotFound(), fetch)
+            self._finish()
+
+    async def _explain(self, fetch: handshake.Fetch, token: str) -> None:
+        self._refuse(await self._service.opener.explain(token, fetch.client.address), fetch)
+
+    def _refuse(self, error: exception.ConsoledException, fetch: handshake.Fetch | None = None) -> None:
+        answer = answers.refusal(error, as_json=fetch is not None and fetch.wants_json)
+        self._send(*answer, head=fetch is not None and fetch.head)
+
+    def _send(self, response: h11.Response, body: bytes, *, head: bool = False) -> None:
+        if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or self._transport.is_closing():
+            return
+        data = self._http.send(response)
+        if not head:
+            data += self._http.send(h11.Data(data=body))
+        self._transport.write(data + self._http.send(h11.EndOfMessage()))
+
+    def _finish(self) -> None:
+        """Go on to the next request, if there may be one."""
+        if self._transport.is_closing():
+            return
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.SEND_BODY:
+            self._http.next_event()  # the end of a request without a body
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+            self._http.start_next_cycle()
+            self._wait_for_request()
+            if not self._blocked:
+                self._transport.resume_reading()
+                self._loop.call_soon(self._advance)
+        else:
+            self._transport.close()
+
+    # websockets
+
+    async def _open(self, upgrade: handshake.Upgrade) -> None:
+        opened = await self._service.opener.open(upgrade)
+        headers = [
+            ('Upgrade', 'websocket'),
+            ('Connection', 'Upgrade'),
+            ('Sec-WebSocket-Accept', upgrade.accept),
+        ]
+        if upgrade.subprotocol is not None:
+            headers.append(('Sec-WebSocket-Protocol', upgrade.subprotocol))
+        self._http.next_event()
+        switching = self._http.send(h11.InformationalResponse(status_code=101, headers=headers))
+        self._transport.write(switching)
+        self._upgraded = True
+        channel = self._channel(opened)
+        self._service.sessions.connected(opened.session, channel)
+        channel.start(self._http.trailing_data[0])
+
+    def _channel(self, opened: Opened) -> Channel:
+        options, session = self._service.conf.proxy, opened.session
+        vnc = session.console.console_type == 'novnc'
+        looks: Input = AllIsInput()
+        if vnc:
+            looks = ClientMessages(view_only=session.console.options.get('mode') == _READ_ONLY)
+        return Channel(
+            self._transport,
+            opened.target.transport,
+            self._service.scratch,
+            max_message_size=options.max_message_size,
+            close_timeout=options.close_timeout,
+            looks=looks,
+            greeting=UserSide() if vnc else None,
+            rest=opened.target.rest,
+            released=lambda channel: self._service.sessions.released(session, channel),
+            closed=self._closed,
+        )

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a proxy counts, for Prometheus."""
+
+from __future__ import annotations
+
+import prometheus_client
+
+from consoled.proxy import closing
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # seconds
+
+
+class Metrics:
+    """Metrics of one process.
+
+    :param cell: value of the ``cell`` label
+    :param registry: where they are registered
+    """
+
+    def __init__(self, cell: str, registry: prometheus_client.CollectorRegistry) -> None:
+        self._cell = cell
+        self.registry = registry
+        self._sessions = prometheus_client.Gauge(
+            'consoled_proxy_sessions',
+            'Sessions that are open, by console type',
+            ['cell', 'type'],
+            registry=registry,
+            multiprocess_mode='livesum',
+        )
+        self._connections = prometheus_client.Gauge(
+            'consoled_proxy_connections',
+            'Connections of users, sessions included',
+            ['cell'],
+            registry=registry,
+            multiprocess_mode='livesum',
+        )
+        self._leases = prometheus_client.Gauge(
+            'consoled_proxy_leases',
+            'Processes whose lease holds, so that they can open sessions',
+            ['cell'],
+            registry=registry,
+            multiprocess_mode='livesum',
+        )
+        self._opened = self._counter('opened', 'Sessions opened, by console type', 'type')
+        self._refused = self._counter('refused', 'Requests refused, by the code of the error', 'code')
+        self._closed = self._counter('closed', 'Sessions ended, by reason', 'reason')
+        self._bytes = self._counter('bytes', 'Bytes of ended sessions, by direction', 'direction')
+        self._turned_away = self._counter('turned_away', 'Connections closed at once, by limit', 'limit')
+        self._stages = prometheus_client.Histogram(
+            'consoled_proxy_stage_seconds',
+            'Time of the stages of opening: authorize, target (connection and handshakes), open (all of it)',
+            ['cell', 'stage'],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+
+    def _counter(self, name: str, text: str, label: str) -> prometheus_client.Counter:
+        return prometheus_client.Counter(
+            f'consoled_proxy_{name}', text, ['cell', label], registry=self.registry
+        )
+
+    def opened(self, console_type: str) -> None:
+        self._opened.labels(self._cell, console_type).inc()
+        self._sessions.labels(self._cell, console_type).inc()
+
+    def closed(self, console_type: str, reason: str, bytes_in: int, bytes_out: int) -> None:
+        self._closed.labels(self._cell, closing.label_of(reason)).inc()
+        self._sessions.labels(self._cell, console_type).dec()
+        self._bytes.labels(self._cell, 'in').inc(bytes_in)
+        self._bytes.labels(self._cell, 'out').inc(bytes_out)
+
+    def refused(self, code: str) -> None:
+        self._refused.labels(self._cell, code).inc()
+
+    def turned_away(self, limit: str) -> None:
+        self._turned_away.labels(self._cell, limit).inc()
+
+    def connections(self, number: int) -> None:
+        self._connections.labels(self._cell).set(number)
+
+    def lease(self, holds: bool) -> None:
+        self._leases.labels(self._cell).set(int(holds))
+
+    def stage(self, stage: str, seconds: float) -> None:
+        self._stages.labels(self._cell, stage).observe(seconds)

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a websocket's request to a connected console: everything that happens before the ``101``.
+
+In this order: limits, Origin, the managers' yes, the connection to the console. Not one byte goes to a
+hypervisor before the managers have said yes (DESIGN invariant 7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+import uuid
+from collections.abc import Iterator
+
+from oslo_config import cfg
+
+from consoled import exception
+from consoled.proxy import closing, handshake
+from consoled.proxy.answers import Refusals
+from consoled.proxy.audit import Audit
+from consoled.proxy.authorizer import Authorizer
+from consoled.proxy.limits import Counter, FailureRate
+from consoled.proxy.metrics import Metrics
+from consoled.proxy.sessions import Session, Sessions
+from consoled.proxy.targets import Connector, Target
+
+
+@dataclasses.dataclass
+class Opened:
+    """A session with a connected console, one step before the ``101``."""
+
+    session: Session
+    target: Target
+
+
+class Opener:
+    """Opens what users ask for.
+
+    :ivar stopping: nothing more is opened
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        authorizer: Authorizer,
+        connector: Connector,
+        sessions: Sessions,
+        metrics: Metrics,
+        audit: Audit,
+    ) -> None:
+        self._authorizer = authorizer
+        self._connector = connector
+        self._sessions = sessions
+        self._metrics = metrics
+        self._audit = audit
+        self._max_channels: int = conf.proxy.max_channels
+        self._places = Counter(conf.proxy.max_sessions, conf.proxy.max_sessions_per_address)
+        self._per_address: int = conf.proxy.max_sessions_per_address
+        self._failures = FailureRate(conf.proxy.max_failed_tokens)
+        self._refusals = Refusals()
+        self.stopping = False
+
+    async def open(self, upgrade: handshake.Upgrade) -> Opened:
+        """Do all that comes before the ``101``.
+
+        :raises ConsoledException: refused; it has been counted, logged and remembered
+        """
+        started = time.monotonic()
+        try:
+            opened = await self._open(upgrade)
+        except exception.ConsoledException as exc:
+            self._refused(upgrade, exc)
+            raise
+        self._metrics.stage('open', time.monotonic() - started)
+        return opened
+
+    async def explain(self, token: str, client_address: str | None) -> exception.ConsoledException:
+        """Why a websocket with this token is or was refused."""
+        now = time.monotonic()
+        if wait := self._failures.wait(client_address, now):
+            return exception.RateLimited(seconds=wait)
+        if (error := self._refusals.recent(token, now)) is not None:
+            return error
+        try:
+            await self._authorizer.validate(token)
+        except exception.ConsoledException as exc:
+            if isinstance(exc, exception.InvalidToken):
+                self._failures.failed(client_address, now)
+            return exc
+        return exception.UpgradeRequired()
+
+    def refused(self, refusal: handshake.Refusal) -> None:
+        """Count and log a websocket that was refused for its form alone."""
+        self._metrics.refused(refusal.error.code)
+        self._audit.refused(refusal.error, refusal.client.address)
+
+    def _refused(self, upgrade: handshake.Upgrade, error: exception.ConsoledException) -> None:
+        now, address = time.monotonic(), upgrade.client.address
+        self._metrics.refused(error.code)
+        if isinstance(error, exception.RateLimited):
+            return  # somebody who tries many must not fill the log
+        if isinstance(error, exception.InvalidToken):
+            self._failures.failed(address, now)
+        self._refusals.note(upgrade.token, error, now)
+        self._audit.refused(error, address)
+
+    async def _open(self, upgrade: handshake.Upgrade) -> Opened:
+        address = upgrade.client.address
+        if self.stopping:
+            raise exception.ProxyStopping()
+        if wait := self._failures.wait(address, time.monotonic()):
+            raise exception.RateLimited(seconds=wait)
+        session = self._sessions.to_join(upgrade.token, address)
+        if session is None:
+            session = await self._new_session(upgrade)
+        else:
+            self._join(session)
+        return await self._connected(session)
+
+    async def _new_session(self, upgrade: handshake.Upgrade) -> Session:
+        address = upgrade.client.address
+        if not self._places.take(address):
+            if self._places.full:
+                raise exception.ProxyBusy()
+            raise exception.TooManySessions(limit=self._per_address, scope='address')
+        try:
+            with self._timed('authorize'):
+                if upgrade.origin is not None:
+                    grant = await self._authorizer.validate(upgrade.token)
+                    handshake.check_origin(upgrade.origin, grant.access_url_base)
+                granted = await self._authorizer.open(upgrade.token, str(uuid.uuid4()), address)
+        except BaseException:
+            self._places.give_back(address)
+            raise
+        return self._sessions.add(granted, upgrade.token, address)
+
+    def _join(self, session: Session) -> None:
+        if len(session.channels) + session.connecting >= self._max_channels:
+            raise exception.TooManySessions(limit=self._max_channels, scope='SPICE client')
+        session.connecting += 1
+
+    async def _connected(self, session: Session) -> Opened:
+        try:
+            self._check(session)
+            with self._timed('target'):
+                target = await self._connector.connect(session.console)
+            try:
+                self._check(session)
+            except BaseException:
+                target.transport.abort()
+                raise
+        except BaseException as exc:
+            cancelled = isinstance(exc, asyncio.CancelledError)
+            self._sessions.failed(session, closing.USER_LEFT if cancelled else closing.OPEN_FAILED)
+            raise
+        if not session.announced:
+            session.announced = True
+            self._metrics.opened(session.console.console_type)
+            self._audit.opened(session)
+        return Opened(session, target)
+
+    def _check(self, session: Session) -> None:
+        """It may have been cut before it had a channel that could be told."""
+        if session.reason is None:
+            return
+        error = {4404: exception.ConsoleGone, 1013: exception.ProxyBusy, 1012: exception.ProxyStopping}
+        raise error.get(closing.closing_of(session.reason).code, exception.InvalidToken)()
+
+    @contextlib.contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self._metrics.stage(stage, time.monotonic() - started)
+
+    def over(self, session: Session, seconds: float) -> None:
+        """A session's last connection to its console is closed: its port may be used again."""
+        self._places.give_back(session.client_address)
+        reason = session.reason or closing.USER_LEFT
+        self._authorizer.close(session.id, reason, session.bytes_in, session.bytes_out)
+        if session.announced:
+            self._metrics.closed(session.console.console_type, reason, session.bytes_in, session.bytes_out)
+            self._audit.closed(session, reason, seconds)

@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One websocket and one connection to a guest's console, and the bytes between them.
+
+The websocket's protocol (frames, control frames, closing) is the ``websockets`` library's, without its I/O.
+Only the bulk of the data, from the guest to the user, has a shorter way: it is received behind room for a
+frame's header, the header is put in front of it, and both are sent from where they are.
+
+What a peer does not take is held for it once: no more is read for it until it has been taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections.abc import Callable
+from typing import Protocol as Interface
+from typing import cast
+
+from websockets.exceptions import PayloadTooBig
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN, SEND_EOF, Protocol, Side
+
+from consoled.proxy import closing
+from consoled.proxy.security.base import Exchange, SecurityFailed
+
+_HEADROOM = 10  # bytes of the longest header of a frame from a server (RFC 6455, section 5.2)
+_CHUNK = 256 * 1024  # bytes read from a guest at a time
+# Bytes read from a user at a time: frames may be as small as 6 bytes, and all users wait for one read's.
+_USER_CHUNK = 16 * 1024
+_TARGET_BUFFER = 64 * 1024  # bytes held for a guest before its user is not read any more
+_USER_BUFFER = 64 * 1024  # the same for answers to a user's pings
+
+_FIN_BINARY = 0x80 | Opcode.BINARY
+_DATA = (Opcode.BINARY, Opcode.TEXT, Opcode.CONT)
+
+# The library logs what it parses: keys that users press.
+_SILENT = logging.Logger('consoled.proxy.websocket', level=logging.CRITICAL + 1)
+
+
+class Scratch:
+    """The memory that a process reads into, shared by all its connections.
+
+    It is used up before control goes back to the event loop. Where something of it could not be sent, it is
+    left to the one who still needs it, and another one is made.
+    """
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self.memory = bytearray(_HEADROOM + _CHUNK)
+        self.view = memoryview(self.memory)
+        self.payload = self.view[_HEADROOM:]
+        self.user = self.view[:_USER_CHUNK]
+
+    def framed(self, length: int) -> memoryview:
+        """The payload's first ``length`` bytes as one binary message."""
+        if length < 126:
+            start = _HEADROOM - 2
+            struct.pack_into('!BB', self.memory, start, _FIN_BINARY, length)
+        elif length < 65536:
+            start = _HEADROOM - 4
+            struct.pack_into('!BBH', self.memory, start, _FIN_BINARY, 126, length)
+        else:
+            start = _HEADROOM - 10
+            struct.pack_into('!BBQ', self.memory, start, _FIN_BINARY, 127, length)
+        return self.view[start : _HEADROOM + length]
+
+
+class Input(Interface):
+    """Looks at what a user sends: returns what to forward of it, and whether the user did something."""
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]: ...
+
+
+class AllIsInput:
+    """Of a stream that is not looked into, every byte is the user's doing."""
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        return data, True
+
+
+class Channel:
+    """A websocket and its guest's console.
+
+    :param user: the user's transport, after the 101
+    :param target: the transport to the console, after all handshakes with the hypervisor, not being read
+    :param rest: what the console has sent beyond them
+    :param greeting: a handshake with the user that comes first, or None
+    :param looks: at what the user sends
+    :param released: called with the channel once the connection to the console is closed
+    :param closed: called once both connections are
+    """
+
+    def __init__(
+        self,
+        user: asyncio.Transport,
+        target: asyncio.Transport,
+        scratch: Scratch,
+        *,
+        max_message_size: int,
+        close_timeout: float,
+        looks: Input,
+        greeting: Exchange | None = None,
+        rest: bytes = b'',
+        released: Callable[[Channel], None],
+        closed: Callable[[], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._user = user
+        self._target = target
+        self._scratch = scratch
+        self._socket = Protocol(Side.SERVER, state=OPEN, max_size=max_message_size, logger=_SILENT)
+        self._looks = looks
+        self._greeting = greeting
+        self._rest = rest
+        self._close_timeout = close_timeout
+        self._released = released
+        self._closed = closed
+        self._open = {'user', 'target'}  # connections that are not closed yet
+        self._abort: asyncio.TimerHandle | None = None
+        self._unsent = 0
+        self.reason: str | None = None
+        self.bytes_in = 0  # from the user
+        self.bytes_out = 0  # to the user
+        now = self._loop.time()
+        self.began = now
+        self.last_heard = now  # anything from the user
+        self.last_input = now  # something that the user did
+        self.pinged: float | None = None
+        self.stalled: float | None = None  # since when the guest takes no more input
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the handshake with the user is over."""
+        return self._greeting is None
+
+    def start(self, early: bytes) -> None:
+        """Begin.
+
+        :param early: what the user has sent already
+        """
+        # Told of every byte that could not be sent at once, see Scratch.
+        self._user.set_write_buffer_limits(high=0)
+        self._target.set_write_buffer_limits(high=_TARGET_BUFFER)
+        self._user.set_protocol(_UserSide(self, self._scratch))
+        self._target.set_protocol(_TargetSide(self, self._scratch))
+        self._user.resume_reading()
+        if self._greeting is not None:
+            self._send(self._greeting.start())
+        else:
+            self._begin()
+        if early:
+            self.user_data(early)
+
+    def _begin(self) -> None:
+        self._greeting = None
+        if self._rest:
+            self._send(self._rest)
+            self._rest = b''
+        if 'target' in self._open and not self._user.get_write_buffer_size():
+            self._target.resume_reading()
+
+    # from the guest to the user
+
+    def target_data(self, length: int) -> None:
+        """``length`` bytes are in the scratch's payload."""
+        if self._socket.state is not OPEN:
+            return
+        self.bytes_out += length
+        self._user.write(self._scratch.framed(length))
+        if self._user.get_write_buffer_size():
+            self._scratch.renew()
+
+    def _send(self, data: bytes) -> None:
+        if data and self._socket.state is OPEN:
+            self.bytes_out += len(data)
+            self._socket.send_binary(data)
+            self._flush()
+
+    def _flush(self) -> None:
+        for data in self._socket.data_to_send():
+            if data == SEND_EOF:
+                self._close_user()
+            else:
+                self._user.write(data)
+
+    def user_full(self) -> None:
+        self._target.pause_reading()
+        if self._user.get_write_buffer_size() > _USER_BUFFER:
+            self._user.pause_reading()
+
+    def user_drained(self) -> None:
+        self.last_heard = self._loop.time()
+        if self.greeted:
+            self._target.resume_reading()
+        if self.stalled is None:
+            self._user.resume_reading()
+
+    # from the user to the guest
+
+    def user_data(self, data: bytes | memoryview) -> None:
+        self.last_heard = self._loop.time()
+        self.pinged = None
+        self._socket.receive_data(cast(bytes, data))
+        self._flush()
+        payload = [
+            frame.data
+            for frame in self._socket.events_received()
+            if isinstance(frame, Frame) and frame.opcode in _DATA
+        ]
+        if payload:
+            self._forward(bytes(payload[0]) if len(payload) == 1 else b''.join(payload))
+        if self._socket.parser_exc is not None:
+            too_big = isinstance(self._socket.parser_exc, PayloadTooBig)
+            self.end(closing.TOO_BIG if too_big else closing.PROTOCOL_ERROR)
+        elif self._socket.close_rcvd is not None:
+            self.end(closing.USER_LEFT)
+
+    def _forward(self, data: bytes) -> None:
+        self.bytes_in += len(data)
+        try:
+            if self._greeting is not None:
+                answer = self._greeting.receive(data)
+                self._send(answer)
+                if not self._greeting.done:
+                    return
+                data = self._greeting.rest()
+                self._begin()
+            data, by_the_user = self._looks.feed(data)
+        except SecurityFailed as exc:
+            self._send(exc.farewell)
+            self.end(closing.PROTOCOL_ERROR)
+            return
+        if by_the_user:
+            self.last_input = self.last_heard
+        if data and not self._target.is_closing():
+            self._target.write(data)
+
+    def target_full(self) -> None:
+        self.stalled = self._loop.time()
+        self._user.pause_reading()
+
+    def target_drained(self) -> None:
+        self.stalled = None
+        self._user.resume_reading()
+
+    # the end
+
+    def ping(self) -> None:
+        """Ask the user for a sign of life."""
+        if self._socket.state is OPEN and not self._user.get_write_buffer_size():
+            self.pinged = self._loop.time()
+            self._socket.send_ping(b'')
+            self._flush()
+
+    def user_lost(self) -> None:
+        self.end(closing.USER_LEFT)
+        self._lost('user')
+
+    def target_lost(self) -> None:
+        self.end(closing.GUEST_CLOSED)
+        self._lost('target')
+        self._released(self)
+
+    def end(self, reason: str) -> None:
+        """Tell the user why, and close both connections once they have taken what was sent to them."""
+        if self.reason is not None:
+            return
+        self.reason = reason
+        how = closing.closing_of(reason)
+        if self._socket.state is OPEN:
+            self._socket.send_close(how.code, how.text)
+            self._flush()
+        if self._socket.state is not OPEN and self._socket.close_rcvd is not None:
+            self._close_user()
+        self._user.resume_reading()  # the user's answer to the closing
+        self._target.close()
+        self._unsent = self._waiting()
+        self._abort = self._loop.call_later(self._close_timeout, self._give_up)
+
+    def _close_user(self) -> None:
+        self._user.close()
+
+    def _waiting(self) -> int:
+        return self._user.get_write_buffer_size() + self._target.get_write_buffer_size()
+
+    def _give_up(self) -> None:
+        """End for good, unless one of them is still taking what it was sent."""
+        waiting = self._waiting()
+        if 0 < waiting < self._unsent:
+            self._unsent = waiting
+            self._abort = self._loop.call_later(self._close_timeout, self._give_up)
+            return
+        self._user.abort()
+        self._target.abort()
+
+    def _lost(self, which: str) -> None:
+        self._open.discard(which)
+        if not self._open:
+            if self._abort is not None:
+                self._abort.cancel()
+            self._closed()
+
+
+class _UserSide(asyncio.BufferedProtocol):
+    def __init__(self, channel: Channel, scratch: Scratch) -> None:
+        self._channel = channel
+        self._scratch = scratch
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._scratch.user
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._channel.user_data(self._scratch.user[:nbytes])
+
+    def pause_writing(self) -> None:
+        self._channel.user_full()
+
+    def resume_writing(self) -> None:
+        self._channel.user_drained()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._channel.user_lost()
+
+
+class _TargetSide(asyncio.BufferedProtocol):
+    def __init__(self, channel: Channel, scratch: Scratch) -> None:
+        self._channel = channel
+        self._scratch = scratch
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._scratch.payload
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._channel.target_data(nbytes)
+
+    def pause_writing(self) -> None:
+        self._channel.target_full()
+
+    def resume_writing(self) -> None:
+        self._channel.target_drained()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._channel.target_lost()

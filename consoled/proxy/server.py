@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wiring of a proxy process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+
+import oslo_messaging
+import prometheus_client
+from oslo_config import cfg
+
+from consoled.context import RequestContext
+from consoled.proxy import closing, handshake
+from consoled.proxy.audit import Audit
+from consoled.proxy.authorizer import Authorizer
+from consoled.proxy.connection import Service
+from consoled.proxy.forwarded import networks
+from consoled.proxy.listener import Listener, tls_context
+from consoled.proxy.metrics import Metrics
+from consoled.proxy.opening import Opener
+from consoled.proxy.pages import Pages
+from consoled.proxy.relay import Scratch
+from consoled.proxy.sessions import Rules, Sessions
+from consoled.proxy.targets import Connector
+from consoled.rpc import arguments as arg
+from consoled.rpc import server as rpc_server
+from consoled.rpc import versions
+from consoled.rpc.client import ConsoleAuthAPI
+
+LOG = logging.getLogger(__name__)
+
+_WATCH = 0.5  # seconds between two looks at the lease, for the metric
+_MOST_CUT = 1000  # ids in a cast
+
+
+class CutEndpoint(rpc_server.Endpoint):
+    """Hears of sessions to cut, in a thread of the RPC server."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sessions: Sessions) -> None:
+        self._loop = loop
+        self._sessions = sessions
+
+    @rpc_server.exposed_cast(session_ids=arg.list_of(arg.uuid(), _MOST_CUT), reason=arg.text(64))
+    def cut_sessions(self, context: RequestContext, session_ids: list[str], reason: str) -> None:
+        self._loop.call_soon_threadsafe(self._sessions.cut, dict.fromkeys(session_ids, reason))
+
+
+def policy_of(conf: cfg.ConfigOpts) -> handshake.Policy:
+    """Whom to believe, as configured.
+
+    :raises ValueError: an option is wrong
+    """
+    return handshake.policy_of(networks(conf.proxy.trusted_proxies), conf.proxy.allowed_origins)
+
+
+def pages_of(conf: cfg.ConfigOpts) -> Pages:
+    """The pages, as configured."""
+    options = conf.proxy
+    return Pages.load(
+        options.novnc_path, options.spice_path, options.terminal_path, frame_ancestors=options.frame_ancestors
+    )
+
+
+class Proxy:
+    """One process of the proxy. All its methods are called in the thread of its event loop.
+
+    :param sockets: bound, for users to connect to
+    :param transport: the cell's bus
+    :param name: of this process among the proxies of the cell
+    :param registry: for its metrics
+    :raises ValueError, OSError: an option is wrong
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        sockets: list[socket.socket],
+        transport: oslo_messaging.RPCTransport,
+        name: str,
+        pages: Pages,
+        registry: prometheus_client.CollectorRegistry,
+    ) -> None:
+        self._conf = conf
+        self._transport = transport
+        self._name = name
+        self._metrics = Metrics(conf.cell.name, registry)
+        self._audit = Audit(conf, f'consoled-proxy.{conf.host}')
+        self._sessions = Sessions(self._rules, lambda session, seconds: self._opener.over(session, seconds))
+        self._authorizer = Authorizer(
+            ConsoleAuthAPI(
+                transport, level=conf.upgrade_levels.consoled, timeout=conf.proxy.authorize_timeout
+            ),
+            name,
+            timeout=conf.proxy.authorize_timeout,
+            threads=conf.proxy.authorize_threads,
+            max_pending=conf.proxy.max_pending_opens,
+            live=self._sessions.ids,
+            cut=self._sessions.cut,
+            cut_limited=self._sessions.cut_limited,
+            cut_all=lambda: self._sessions.cut_all(closing.LEASE_LOST),
+        )
+        self._opener = Opener(
+            conf, self._authorizer, Connector(conf), self._sessions, self._metrics, self._audit
+        )
+        service = Service(conf, policy_of(conf), pages, self._opener, self._sessions, Scratch())
+        self._service = service
+        self._listener = Listener(conf, sockets, service, self._metrics, tls_context(conf))
+        self._tasks: list[asyncio.Task[None]] = []
+        self._server: oslo_messaging.RPCServer | None = None
+
+    def _rules(self) -> Rules:
+        options = self._conf.proxy
+        return Rules(
+            idle=options.idle_timeout,
+            ping_interval=options.ping_interval,
+            ping_timeout=options.ping_timeout,
+            greeting=options.request_timeout,
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether sessions can be opened."""
+        return self._authorizer.ready
+
+    @property
+    def sessions(self) -> Sessions:
+        """The live ones."""
+        return self._sessions
+
+    @property
+    def connections(self) -> int:
+        """Users' connections, sessions included."""
+        return self._listener.connections
+
+    def start(self) -> None:
+        """Listen at once. The bus may come later: until then users get 503."""
+        loop = asyncio.get_running_loop()
+        self._audit.start()
+        self._authorizer.start()
+        self._sessions.start()
+        self._listener.start()
+        self._tasks = [
+            loop.create_task(asyncio.to_thread(self._listen_for_cuts, loop), name='cuts'),
+            loop.create_task(self._watch_lease(), name='watch'),
+        ]
+
+    def _listen_for_cuts(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In a thread: it waits for the bus."""
+        server = rpc_server.get_server(
+            self._transport, versions.PROXY_TOPIC, self._name, [CutEndpoint(loop, self._sessions)]
+        )
+        server.start()
+        self._server = server
+
+    async def _watch_lease(self) -> None:
+        while True:
+            self._metrics.lease(self.ready)
+            await asyncio.sleep(_WATCH)
+
+    def reload(self) -> None:
+        """Read certificate, pages and whom to believe again. What is wrong is logged, and left as it was."""
+        try:
+            tls, policy, pages = tls_context(self._conf), policy_of(self._conf), pages_of(self._conf)
+        except (OSError, ValueError) as exc:
+            LOG.error('not reloaded: %s', exc)
+            return
+        self._listener.tls, self._service.policy, self._service.pages = tls, policy, pages
+        LOG.info('certificate, pages and policy were read again')
+
+    async def stop(self, timeout: float) -> None:
+        """Listen no more, tell the users, report the closings; ``timeout`` seconds at most."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        self._opener.stopping = True
+        await self._listener.stop()
+        self._sessions.cut_all(closing.DRAINED)
+        while (len(self._sessions) or self._listener.connections) and loop.time() < deadline:
+            await asyncio.sleep(0.02)
+            self._sessions.cut_all(closing.DRAINED)  # those that were being opened
+        await self._sessions.stop()
+        await self._authorizer.stop(max(0.1, deadline - loop.time()))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._server is not None:
+            with contextlib.suppress(TimeoutError):
+                left = max(0.1, deadline - loop.time())
+                await asyncio.wait_for(asyncio.to_thread(rpc_server.drain, self._server), left)
+        self._audit.stop()

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The processes of the daemon: workers that serve users, and one that serves metrics and health.
+
+cotyledon, which oslo.service's launcher is made of, looks after them. The launcher itself ends and forks
+the workers anew at SIGHUP, and with them every session; here a worker only reads its files again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import multiprocessing
+import os
+import pathlib
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import cotyledon
+import prometheus_client
+import setproctitle
+from oslo_config import cfg
+from prometheus_client import multiprocess
+
+from consoled.monitoring import MonitoringServer, Readiness, application
+from consoled.proxy import listener, server, targets
+from consoled.proxy.pages import Pages
+from consoled.rpc.transport import get_transport
+
+_TITLE = 'consoled-proxy'
+_KILL_AFTER = 5  # seconds beyond graceful_shutdown_timeout before a process that hangs is ended
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """What is made once and used by all workers."""
+
+    conf: cfg.ConfigOpts
+    sockets: list[socket.socket]
+    pages: Pages
+
+
+def prepare(conf: cfg.ConfigOpts) -> Shared:
+    """Check what can be wrong, read the pages, bind the sockets.
+
+    :raises OSError: a file can't be read, an address can't be had
+    :raises ValueError: an option is wrong
+    """
+    server.policy_of(conf)
+    targets.Connector(conf)
+    listener.tls_context(conf)
+    return Shared(conf, listener.listen(conf), server.pages_of(conf))
+
+
+def run(shared: Shared, ready: Callable[[], None]) -> None:
+    """Run the processes until SIGTERM.
+
+    :param ready: called by a worker that serves users
+    """
+    conf = shared.conf
+    master = cotyledon.ServiceManager(
+        graceful_shutdown_timeout=conf.graceful_shutdown_timeout + 2 * _KILL_AFTER,
+        mp_context=multiprocessing.get_context('fork'),  # sockets and options are handed on as they are
+    )
+    master.add(Worker, workers=conf.proxy.workers, args=(shared, ready))
+    if conf.monitoring.port:
+        master.add(Monitor, workers=1, args=(conf,))
+    master.register_hooks(on_terminate=functools.partial(_close, shared.sockets))
+    master.run()
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    """The workers will listen no more; nobody must wait in our queue for them."""
+    for sock in sockets:
+        sock.close()
+
+
+class Worker(cotyledon.Service):
+    """A process that serves users; its event loop is in the thread that ``run`` is called in."""
+
+    name = 'worker'
+
+    def __init__(self, worker_id: Any, shared: Shared, ready: Callable[[], None]) -> None:
+        super().__init__(worker_id)
+        setproctitle.setproctitle(f'{_TITLE}: worker {worker_id}')
+        self._shared = shared
+        self._conf = shared.conf
+        self._ready = ready
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._proxy: server.Proxy | None = None
+        self._started = threading.Event()
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        finally:
+            self._loop = None
+            self._started.set()
+            self._ended.set()
+
+    async def _serve(self) -> None:
+        conf = self._conf
+        self._stopping = asyncio.Event()
+        name = f'{conf.host}:{_place(self._shared.sockets[0])}:{self.worker_id}'
+        self._proxy = server.Proxy(
+            conf,
+            self._shared.sockets,
+            get_transport(conf),
+            name,
+            self._shared.pages,
+            prometheus_client.REGISTRY,
+        )
+        self._proxy.start()
+        self._loop = asyncio.get_running_loop()
+        self._started.set()
+        self._ready()
+        await self._stopping.wait()
+        await self._proxy.stop(conf.graceful_shutdown_timeout)
+
+    def reload(self) -> None:
+        self._started.wait()
+        self._conf.mutate_config_files()
+        if self._loop is not None and self._proxy is not None:
+            self._loop.call_soon_threadsafe(self._proxy.reload)
+
+    def terminate(self) -> None:
+        self._started.wait()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        self._ended.wait(self._conf.graceful_shutdown_timeout + _KILL_AFTER)
+        os._exit(0)  # a thread that still waits for the bus would keep the process
+
+
+def _place(sock: socket.socket) -> str:
+    address = sock.getsockname()
+    return str(address[1]) if isinstance(address, tuple) else str(address)
+
+
+class Monitor(cotyledon.Service):
+    """The process that serves metrics and health of all workers."""
+
+    name = 'monitor'
+
+    def __init__(self, worker_id: Any, conf: cfg.ConfigOpts) -> None:
+        super().__init__(worker_id)
+        setproctitle.setproctitle(f'{_TITLE}: monitor')
+        registry = prometheus_client.CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        self._workers: int = conf.proxy.workers
+        readiness = Readiness({'lease': functools.partial(self._check_leases, registry)})
+        self._server = MonitoringServer(
+            conf.monitoring.host, conf.monitoring.port, application(registry, readiness)
+        )
+
+    def _check_leases(self, registry: prometheus_client.CollectorRegistry) -> None:
+        """:raises LookupError: not every worker has a lease"""
+        _forget_the_dead()
+        leases = sum(
+            sample.value
+            for family in registry.collect()
+            if family.name == 'consoled_proxy_leases'
+            for sample in family.samples
+        )
+        if leases < self._workers:
+            raise LookupError(f'{leases:.0f} of {self._workers} workers have a lease')
+
+    def run(self) -> None:
+        self._server.start()
+
+    def reload(self) -> None:
+        """Nothing of it can be changed."""
+
+    def terminate(self) -> None:
+        self._server.stop()
+
+
+def _forget_the_dead() -> None:
+    """A worker that was killed has left its gauges behind."""
+    for path in pathlib.Path(os.environ['PROMETHEUS_MULTIPROC_DIR']).glob('gauge_live*_*.db'):
+        pid = int(path.stem.rpartition('_')[2])
+        if not pathlib.Path(f'/proc/{pid}').exists():
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
