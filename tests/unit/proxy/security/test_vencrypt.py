@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VeNCrypt up to TLS, on its own."""
+
+import struct
+
+import testtools
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consoled.proxy.security.base import SecurityFailed
+from consoled.proxy.security.vencrypt import VeNCryptClient
+from tests.unit.proxy.security import peers
+
+SENT = b'\0\2' + struct.pack('>I', 260)
+
+
+def offer(*subtypes):
+    return b'\0\2\0' + struct.pack(f'>B{len(subtypes)}I', len(subtypes), *subtypes)
+
+
+def play(data):
+    result = peers.play(VeNCryptClient(), [data])
+    return result.code, result.detail
+
+
+class VeNCryptClientTest(testtools.TestCase):
+    def test_it_ends_with_tls(self):
+        exchange = VeNCryptClient()
+        self.assertEqual(SENT, exchange.receive(offer(260) + b'\1'))
+        self.assertTrue(exchange.wants_tls)
+        self.assertFalse(exchange.done)
+        self.assertEqual(b'', exchange.tls_started())
+        self.assertTrue(exchange.done)
+        self.assertFalse(exchange.wants_tls)
+
+    def test_higher_versions_are_answered_with_0_2(self):
+        for version in (b'\0\2', b'\0\3', b'\1\0', b'\xff\xff'):
+            self.assertEqual(b'\0\2', VeNCryptClient().receive(version))
+
+    def test_lower_versions_are_refused(self):
+        for version in (b'\0\0', b'\0\1'):
+            self.assertEqual('vencrypt_version', play(version)[0])
+
+    @given(st.integers(1, 255))
+    def test_a_server_may_refuse_the_version(self, ack):
+        self.assertEqual('vencrypt_version', play(bytes([0, 2, ack]))[0])
+
+    @given(st.lists(st.integers(0, 2**32 - 1), max_size=255))
+    def test_x509_none_or_nothing(self, subtypes):
+        exchange = VeNCryptClient()
+        result = peers.play(exchange, [offer(*subtypes)])
+        if 260 in subtypes:
+            self.assertEqual((None, SENT), (result.code, result.sent))
+        else:
+            self.assertEqual(('no_common_scheme', b''), (result.code, result.sent))
+            self.assertTrue(result.detail.startswith('VeNCrypt subtypes ['))
+
+    def test_no_subtypes_at_all(self):
+        self.assertEqual(('no_common_scheme', 'VeNCrypt subtypes []'), play(offer()))
+
+    @given(st.integers(0, 255).filter(lambda ack: ack != 1))
+    def test_a_server_may_refuse_the_subtype(self, ack):
+        self.assertEqual('refused_by_hypervisor', play(offer(260) + bytes([ack]))[0])
+
+    @given(st.binary(max_size=30).filter(bool), peers.cuts)
+    def test_nothing_may_come_in_clear_any_more(self, injected, at):
+        split = peers.pieces(offer(1, 260) + b'\1' + injected, at)
+        self.assertEqual('plaintext_after_tls', peers.play(VeNCryptClient(), split).code)
+
+    @given(st.one_of(st.binary(max_size=60), st.builds(offer().__add__, st.binary())), peers.cuts)
+    def test_any_split_of_any_bytes_comes_to_the_same(self, data, at):
+        exchange = VeNCryptClient()
+        whole, parts = peers.play(VeNCryptClient(), [data]), peers.play(exchange, peers.pieces(data, at))
+        self.assertEqual(whole[:2], parts[:2])
+        if whole.code is None:
+            self.assertEqual(whole, parts)
+        self.assertTrue(len(exchange._buffer) < 4 * 255)
+
+    def test_an_end_anywhere_is_noticed(self):
+        exchange = VeNCryptClient()
+        for piece in peers.bytewise(offer(260) + b'\1'):
+            self.assertEqual('eof', self.assertRaises(SecurityFailed, exchange.eof).code)
+            exchange.receive(piece)
+        self.assertEqual('eof', self.assertRaises(SecurityFailed, exchange.eof).code)
+        exchange.tls_started()
+        exchange.eof()
