@@ -15,6 +15,7 @@ help:  ## what there is to make
 
 demo:  ## set up and run consoled-demo (its arguments: ARGS="...")
 	@tools/setup-venv.sh run
+	@tools/setup-pages.sh || echo 'Going on without the pages of the consoles.' >&2
 	@$(VENV)/bin/consoled-demo $(ARGS)
 
 test: venv services  ## style, types, unit and functional tests against real services

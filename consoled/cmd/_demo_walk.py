@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
 
+from websockets import exceptions as ws_exceptions
+
 from consoled import exception, objects
+from consoled.cmd import _demo_user
 from consoled.cmd._demo_cell import COMPUTE_HOST, PROXY, Cell
 from consoled.compute.drivers import demo as demo_driver
 from consoled.context import RequestContext
@@ -17,9 +21,13 @@ from consoled.objects import ConsoleType
 
 ALICE, BOB = 'alice', 'bob'
 
-_PATIENCE = 10.0  # seconds that anything may take before a step has failed
+_PATIENCE = _demo_user.PATIENCE
 _POLL = 0.02  # seconds
 _SHORT_TTLS = (1, 4)  # seconds; on a machine that is too busy the first may be over before it is looked at
+
+_RFB_VERSION = b'RFB 003.008\n'
+_PROMPT = b'router>'
+_ENOUGH = 65536  # bytes that a guest may say before its prompt
 
 _DESKTOP = demo_driver.DESKTOP
 _ROUTER = demo_driver.ROUTER
@@ -69,6 +77,8 @@ def take(cell: Cell, step: Step) -> Result:
         raise
     except exception.ConsoledException as exc:
         return Result(None, f'refused with {exc.code}: {exc}')
+    except (ws_exceptions.WebSocketException, OSError) as exc:
+        return Result(None, f'{type(exc).__name__}: {exc}')
     if outcome.got != step.expected:
         return Result(outcome, f'expected {step.expected}, got {outcome.got}')
     return Result(outcome, None)
@@ -125,17 +135,25 @@ def _time(moment: datetime.datetime) -> str:
     return f'{moment:%H:%M:%S} UTC'
 
 
+def _same_console(
+    described: objects.ConsoleConnection | objects.ConsoleAuthToken,
+) -> objects.ConsoleAuthToken:
+    """What to authorize for one more token of a console."""
+    return objects.ConsoleAuthToken(
+        **{name: getattr(described, name) for name in objects.ConsoleConnection.fields}
+    )
+
+
+def _sessions(cell: Cell) -> int:
+    return len(cell.manager.list_sessions(RequestContext()).objects)
+
+
 # the steps
 
 
 def define(cell: Cell) -> Outcome:
-    wanted = {}
-    for guest in (_DESKTOP, _ROUTER):
-        consoles = cell.driver.list_consoles(guest.uuid)
-        cell.manager.define_consoles(
-            RequestContext(), guest.uuid, COMPUTE_HOST, objects.ConsoleConnectionList(objects=consoles)
-        )
-        wanted[guest.name] = len(consoles)
+    cell.define()
+    wanted = {_DESKTOP.name: 1, _ROUTER.name: 4}
 
     def free() -> dict[str, int | None]:
         return {
@@ -160,7 +178,6 @@ def authorize(cell: Cell) -> Outcome:
         got={
             'user': grant.user_id,
             'host': grant.host,
-            'port': grant.port,
             'token in the URL': grant.token in grant.access_url,
         },
     )
@@ -180,68 +197,70 @@ def validate(cell: Cell) -> Outcome:
     )
 
 
+def look(cell: Cell) -> Outcome:
+    with _demo_user.websocket(cell, cell.grants['screen'].token) as browser:
+        # RFC 6143, section 7: version, security type None, shared, then the server introduces itself
+        reader = _demo_user.Reader(browser)
+        for length, answer in ((len(_RFB_VERSION), _RFB_VERSION), (2, b'\x01'), (4, b'\x01')):
+            reader.read(length)
+            browser.send(answer)
+        width, height, _, length = struct.unpack('!HH16sI', reader.read(24))
+        name = reader.read(length).decode('latin-1')
+    sessions = _until(cell, lambda: _sessions(cell), 0)
+    return Outcome(
+        asked=f'{ALICE}, in the browser: opens the URL, looks, and leaves',
+        answered=f'the screen of {name}, {width} x {height} pixels; sessions afterwards: {sessions}',
+        got={'name': name, 'sessions': sessions},
+    )
+
+
 def connect(cell: Cell) -> Outcome:
     before = _free(cell, _ROUTER, ConsoleType.SERIAL)
     grant = cell.compute.get_console(_user(ALICE), COMPUTE_HOST, _ROUTER.uuid, ConsoleType.SERIAL)
     cell.grants['port'] = grant
-    session = cell.proxy.open(grant.token)
-    cell.sessions[ALICE] = session
+    terminal = cell.connections[ALICE] = _demo_user.websocket(cell, grant.token)
+    terminal.send(b'\r')
+    said = b''
+    while _PROMPT not in said and len(said) < _ENOUGH:
+        said += _demo_user.receive(terminal)
     after = _free(cell, _ROUTER, ConsoleType.SERIAL)
     return Outcome(
-        asked=f'{ALICE}: a serial port of {_ROUTER.name}; and {PROXY} opens a session with her token',
-        answered=f'connected to port {session.console.port}; free ports: {before} -> {after}',
-        got={'before': before, 'after': after},
+        asked=f'{ALICE}: a serial port of {_ROUTER.name}; and opens it with a terminal',
+        answered=f'the guest says "{_PROMPT.decode()}"; free ports: {before} -> {after}',
+        got={'prompt': _PROMPT in said, 'before': before, 'after': after},
     )
 
 
 def refuse_second(cell: Cell) -> Outcome:
-    taken = cell.sessions[ALICE].console
-    wanted = objects.ConsoleAuthToken(
-        instance_uuid=taken.instance_uuid,
-        console_type=taken.console_type,
-        host=taken.host,
-        port=taken.port,
-        compute_host=taken.compute_host,
-        access_url_base=taken.access_url_base,
-        options=taken.options,
-    )
-    grant = cell.manager.authorize(_user(BOB), wanted)
+    taken = cell.grants['port']
+    grant = cell.manager.authorize(_user(BOB), _same_console(taken))
     cell.grants[BOB] = grant
-    refused = _error_of(cell.proxy.open, grant.token)
+    status, reason = _demo_user.refusal(cell, grant.token)
     free = _free(cell, _ROUTER, ConsoleType.SERIAL)
     return Outcome(
         asked=f'{BOB}, with a token of his own for port {taken.port}: let me in too',
-        answered=f'HTTP {refused.http_status}: {refused}' if refused else 'connected',
-        got={'refused with': refused.code if refused else None, 'free': free},
+        answered=f'HTTP {status}: {reason.get("reason")}',
+        got={'refused with': reason.get('code'), 'status': status, 'free': free},
     )
 
 
 def revoke(cell: Cell) -> Outcome:
-    session_id = cell.sessions[ALICE].id
     started = time.monotonic()
     counts = cell.manager.revoke(RequestContext(), 'left_the_project', user_id=ALICE)
-    reason = _until(cell, lambda: cell.proxy.cuts.get(session_id), 'left_the_project')
+    code, text = _demo_user.end_of(cell.connections[ALICE])
     took = time.monotonic() - started
-    if reason is not None:
-        cell.proxy.close(session_id)
+    free = _until(cell, lambda: _free(cell, _ROUTER, ConsoleType.SERIAL), 4)
     return Outcome(
         asked=f'the operator: {ALICE} has left the project, take everything back',
-        answered=f'{counts["tokens"]} tokens and {counts["sessions"]} session; {PROXY} was told to cut after '
-        f'{took * 1000:.0f} ms',
-        got={
-            **counts,
-            'reason': reason,
-            'her token': _validity(cell, cell.grants['port']),
-            'free': _free(cell, _ROUTER, ConsoleType.SERIAL),
-        },
+        answered=f'{counts["tokens"]} tokens and {counts["sessions"]} session; after {took * 1000:.0f} ms '
+        f'her terminal is closed with {code}: {text}',
+        got={**counts, 'closed with': code, 'her token': _validity(cell, cell.grants['port']), 'free': free},
     )
 
 
 def expire(cell: Cell) -> Outcome:
     (screen,) = cell.driver.list_consoles(_DESKTOP.uuid)
-    wanted = objects.ConsoleAuthToken(
-        **{name: getattr(screen, name) for name in objects.ConsoleConnection.fields}
-    )
+    wanted = _same_console(screen)
     for ttl in _SHORT_TTLS:
         started = time.monotonic()
         grant = cell.manager.authorize(_user(BOB), wanted, ttl=ttl)
@@ -250,10 +269,11 @@ def expire(cell: Cell) -> Outcome:
             break
     later = _until(cell, lambda: _validity(cell, grant), exception.InvalidToken.code)
     took = time.monotonic() - started
+    status, reason = _demo_user.refusal(cell, grant.token)
     return Outcome(
         asked=f'{BOB}: the screen of {_DESKTOP.name}, with a token for {ttl} s',
-        answered=f'valid at first, {later} after {took:.1f} s',
-        got={'at first': at_first, 'later': later},
+        answered=f'valid at first; after {took:.1f} s HTTP {status}: {reason.get("reason")}',
+        got={'at first': at_first, 'later': later, 'status': status},
     )
 
 
@@ -280,7 +300,7 @@ STEPS = (
         'A user asks for a screen and gets a URL',
         'The token in it is shown once, here. The database has its hash only.',
         authorize,
-        {'user': ALICE, 'host': _DESKTOP.host, 'port': 5900, 'token in the URL': True},
+        {'user': ALICE, 'host': '127.0.0.1', 'token in the URL': True},
     ),
     Step(
         'The proxy asks whether a token is valid',
@@ -289,34 +309,34 @@ STEPS = (
         {'user': ALICE, 'token in the answer': False, 'made up': 'invalid_token'},
     ),
     Step(
+        'The browser opens the screen',
+        'The proxy asks the manager and connects to the guest before it says yes to the browser.',
+        look,
+        {'name': _DESKTOP.name, 'sessions': 0},
+    ),
+    Step(
         'The user opens one of four serial ports',
         "The manager chooses a free port, and asks the agent once more whether it is still that guest's.",
         connect,
-        {'before': 4, 'after': 3},
+        {'prompt': True, 'before': 4, 'after': 3},
     ),
     Step(
         'A second user is refused',
         'Two readers of a serial port would each get half of the output. A unique key decides, not luck.',
         refuse_second,
-        {'refused with': 'console_in_use', 'free': 3},
+        {'refused with': 'console_in_use', 'status': 409, 'free': 3},
     ),
     Step(
         'Access is taken back while the console is open',
         'Tokens are deleted, and the proxy is told to end what is open; it closes, and the port is free.',
         revoke,
-        {
-            'tokens': 2,
-            'sessions': 1,
-            'reason': 'left_the_project',
-            'her token': 'invalid_token',
-            'free': 4,
-        },
+        {'tokens': 2, 'sessions': 1, 'closed with': 4403, 'her token': 'invalid_token', 'free': 4},
     ),
     Step(
         'A token expires by itself',
         "Nobody had to delete it. The database's clock decides, so clocks of other machines may be wrong.",
         expire,
-        {'at first': 'ok', 'later': 'invalid_token'},
+        {'at first': 'ok', 'later': 'invalid_token', 'status': 401},
     ),
     Step(
         'The guest is deleted',

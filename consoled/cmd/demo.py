@@ -9,6 +9,7 @@ import logging
 import os
 import pathlib
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -18,11 +19,13 @@ from typing import TYPE_CHECKING, TextIO
 from consoled.cmd import _backend
 
 if TYPE_CHECKING:
-    from consoled.cmd import _demo_walk
+    from consoled.cmd import _demo_links, _demo_walk
 
 PROG = 'consoled-demo'
 
 _DATABASE = 'consoled-demo.sqlite'
+_HOST = '127.0.0.1'
+_PORT = 6080
 _STOP_WITHIN = 0.1  # seconds between two looks for a signal
 
 _BOLD, _DIM, _RED, _GREEN, _PLAIN = '\033[1m', '\033[2m', '\033[31m', '\033[32m', '\033[0m'
@@ -38,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _stop_signals() as stopped:
         _backend.select()
         logging.basicConfig(level=logging.WARNING, format='%(levelname)s %(name)s: %(message)s')
+        logging.getLogger('consoled.proxy.pages').setLevel(logging.ERROR)  # the end says what is missing
         try:
             with _state_directory(args.state_dir) as directory:
                 return _run(directory, args, stopped)
@@ -53,11 +57,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROG,
-        description='Runs a manager, a compute agent with two guests and the proxy side in one process, '
-        'walks through the life of their consoles and says what happens; then runs until SIGINT or '
-        'SIGTERM. Nothing listens on the network.',
+        description='Runs a manager, a compute agent with two guests and a proxy in one process, walks '
+        'through the life of their consoles and says what happens; then prints links that open the '
+        "guests' consoles in a browser of this machine, and runs until SIGINT or SIGTERM. It listens on "
+        '127.0.0.1 only.',
     )
     parser.add_argument('--check', action='store_true', help='end after the walk: 0 if all went well, else 1')
+    parser.add_argument(
+        '--port',
+        type=int,
+        default=None,
+        help=f'port of the proxy on 127.0.0.1; default: {_PORT}, or any if that is taken',
+    )
     parser.add_argument(
         '--state-dir',
         metavar='DIR',
@@ -97,11 +108,11 @@ def _state_directory(wanted: pathlib.Path | None) -> Iterator[pathlib.Path]:
 
 def _run(directory: pathlib.Path, args: argparse.Namespace, stopped: Callable[[], bool]) -> int:
     # only now: the libraries look at the backend when they are imported
-    from consoled.cmd import _demo_cell, _demo_walk
+    from consoled.cmd import _demo_cell, _demo_links, _demo_walk
 
     printer = Printer(sys.stdout, brief=args.check)
     try:
-        with _demo_cell.running_cell(directory / _DATABASE, stopped) as cell:
+        with _demo_cell.running_cell(directory / _DATABASE, _port(args), stopped) as cell:
             printer.welcome(directory / _DATABASE)
             for number, step in enumerate(_demo_walk.STEPS, start=1):
                 result = _demo_walk.take(cell, step)
@@ -109,9 +120,12 @@ def _run(directory: pathlib.Path, args: argparse.Namespace, stopped: Callable[[]
                 if result.problem is not None:
                     print(f'{PROG}: step {number} failed: {step.title}', file=sys.stderr)
                     return 1
-            printer.farewell(len(_demo_walk.STEPS), keeps=args.state_dir is not None)
-            while not (args.check or stopped()):
-                time.sleep(_STOP_WITHIN)
+            printer.farewell(len(_demo_walk.STEPS))
+            if not args.check:
+                with _demo_links.dashboard(cell, _HOST) as links:
+                    printer.invitation(links, keeps=args.state_dir is not None)
+                    while not stopped():
+                        time.sleep(_STOP_WITHIN)
     except _demo_cell.NotStarted as exc:
         print(f'{PROG}: {exc}', file=sys.stderr)
         return 1
@@ -120,6 +134,21 @@ def _run(directory: pathlib.Path, args: argparse.Namespace, stopped: Callable[[]
             print(f'{PROG}: stopped before the end', file=sys.stderr)
             return 1
     return 0
+
+
+def _port(args: argparse.Namespace) -> int:
+    """The port for users: the usual one only for somebody who will look, and if it is free."""
+    if args.port is not None:
+        return int(args.port)
+    if args.check:
+        return 0
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the proxy will
+        try:
+            probe.bind((_HOST, _PORT))
+        except OSError:
+            return 0
+    return _PORT
 
 
 class Printer:
@@ -142,11 +171,9 @@ class Printer:
     def welcome(self, database: pathlib.Path) -> None:
         if self._brief:
             return
-        self._print('A cell in one process: manager, compute agent and proxy side.', _BOLD)
-        self._print(
-            'The bus is memory, nothing listens on the network. The guests are made up: a desktop with'
-        )
-        self._print('a VNC screen and a router with four serial ports.')
+        self._print('A cell in one process: manager, compute agent and proxy.', _BOLD)
+        self._print('The bus is memory, and all addresses are of this machine only. The guests are made up:')
+        self._print('a desktop with a VNC screen and a router with four serial ports.')
         self._print(f'Database: {database}')
 
     def step(self, number: int, step: _demo_walk.Step, result: _demo_walk.Result) -> None:
@@ -163,12 +190,20 @@ class Printer:
         if failed:
             self._print(f'   FAILED: {result.problem}', _RED)
 
-    def farewell(self, steps: int, *, keeps: bool) -> None:
+    def farewell(self, steps: int) -> None:
         self._print()
         self._print(f'All {steps} steps went as they should.', _BOLD)
-        if not self._brief:
-            fate = 'keeps the database' if keeps else 'removes the database'
-            self._print(f'The cell goes on running. Ctrl-C or SIGTERM ends it and {fate}.')
+
+    def invitation(self, links: _demo_links.Links, *, keeps: bool) -> None:
+        self._print('Now you. In a browser of this machine:')
+        self._print()
+        for text, url in links.urls.items():
+            self._print(f'   {text:30} {url}')
+        self._print()
+        for text in links.missing:
+            self._print(f'   {text}', _RED)
+        fate = 'keeps the database' if keeps else 'removes the database'
+        self._print(f'The cell goes on running. Ctrl-C or SIGTERM ends it and {fate}.')
 
 
 if __name__ == '__main__':

@@ -217,8 +217,9 @@ _PAGES = [
     ),
     cfg.StrOpt(
         'terminal_path',
-        default='/usr/share/consoled/xterm',
-        help='Directory of xterm.js (@xterm/xterm from npm). Not there: no page.',
+        default='/usr/local/share/consoled/xterm',
+        help='Directory of xterm.js (@xterm/xterm from npm; tools/setup-pages.sh puts it here). Not there: '
+        'no page.',
     ),
 ]
 

@@ -58,6 +58,8 @@ class UserConnection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._blocked = False  # answers wait for the user to read them
         self._upgraded = False
+        self._head = False  # the request that is being answered wants no body
+        self._wants_json = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
@@ -124,16 +126,17 @@ class UserConnection(asyncio.Protocol):
         headers: dict[str, list[str]] = {}
         for name, value in request.headers:
             headers.setdefault(name.decode('ascii'), []).append(value.decode('latin-1'))
-        decision = handshake.decide(
-            handshake.Request(
-                method=request.method.decode('ascii'),
-                target=request.target.decode('latin-1'),
-                headers=headers,
-                peer=self._peer,
-                secure=self._secure,
-            ),
-            self._service.policy,
+        asked = handshake.Request(
+            method=request.method.decode('ascii'),
+            target=request.target.decode('latin-1'),
+            headers=headers,
+            peer=self._peer,
+            secure=self._secure,
+            http_version=request.http_version.decode('ascii'),
         )
+        self._head = asked.method == 'HEAD'
+        self._wants_json = handshake.wants_json(asked)
+        decision = handshake.decide(asked, self._service.policy)
         if isinstance(decision, handshake.Upgrade):
             self._run(self._open(decision))
         elif isinstance(decision, handshake.Fetch):
@@ -141,8 +144,7 @@ class UserConnection(asyncio.Protocol):
         else:
             if 'upgrade' in headers:
                 self._service.opener.refused(decision)
-            wants_json = 'application/json' in ','.join(headers.get('accept', []))
-            self._send(*answers.refusal(decision.error, as_json=wants_json))
+            self._refuse(decision.error)
             self._finish()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -161,32 +163,32 @@ class UserConnection(asyncio.Protocol):
         self._task = None
         if not self._upgraded:
             self._finish()
+            self._advance()
 
     # pages
 
     def _fetch(self, fetch: handshake.Fetch) -> None:
         found = self._service.pages.get(fetch.path, fetch.if_none_match)
         if found is not None:
-            self._send(*answers.page(found), head=fetch.head)
+            self._send(*answers.page(found))
             self._finish()
         elif fetch.token is not None:
             self._run(self._explain(fetch, fetch.token))
         else:
-            self._refuse(exception.NotFound(), fetch)
+            self._refuse(exception.NotFound())
             self._finish()
 
     async def _explain(self, fetch: handshake.Fetch, token: str) -> None:
-        self._refuse(await self._service.opener.explain(token, fetch.client.address), fetch)
+        self._refuse(await self._service.opener.explain(token, fetch.client.address))
 
-    def _refuse(self, error: exception.ConsoledException, fetch: handshake.Fetch | None = None) -> None:
-        answer = answers.refusal(error, as_json=fetch is not None and fetch.wants_json)
-        self._send(*answer, head=fetch is not None and fetch.head)
+    def _refuse(self, error: exception.ConsoledException) -> None:
+        self._send(*answers.refusal(error, as_json=self._wants_json))
 
-    def _send(self, response: h11.Response, body: bytes, *, head: bool = False) -> None:
+    def _send(self, response: h11.Response, body: bytes) -> None:
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or self._transport.is_closing():
             return
         data = self._http.send(response)
-        if not head:
+        if not self._head:
             data += self._http.send(h11.Data(data=body))
         self._transport.write(data + self._http.send(h11.EndOfMessage()))
 
@@ -201,7 +203,6 @@ class UserConnection(asyncio.Protocol):
             self._wait_for_request()
             if not self._blocked:
                 self._transport.resume_reading()
-                self._loop.call_soon(self._advance)
         else:
             self._transport.close()
 

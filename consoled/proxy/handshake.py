@@ -46,6 +46,7 @@ class Request:
     headers: dict[str, list[str]]
     peer: str | None
     secure: bool
+    http_version: str = '1.1'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,6 @@ class Fetch:
     token: str | None
     client: Client
     head: bool
-    wants_json: bool
     if_none_match: str | None
 
 
@@ -131,7 +131,6 @@ def _decide(request: Request, policy: Policy, client: Client) -> Decision:
             token=_token(request, query),
             client=client,
             head=request.method == 'HEAD',
-            wants_json='application/json' in ','.join(_values(request, 'accept')).lower(),
             if_none_match=_single(request, 'if-none-match'),
         )
     accept = _accept(request)
@@ -140,6 +139,11 @@ def _decide(request: Request, policy: Policy, client: Client) -> Decision:
     if token is None:
         raise exception.InvalidToken()
     return Upgrade(token, client, accept, _subprotocol(request), pending)
+
+
+def wants_json(request: Request) -> bool:
+    """Whether a refusal is for a program, not for a user to read."""
+    return 'application/json' in ','.join(_values(request, 'accept')).lower()
 
 
 def check_origin(origin: origins.Origin, access_url_base: str | None) -> None:
@@ -168,7 +172,8 @@ def _check_origin(request: Request, policy: Policy, client: Client) -> origins.O
 
 def _accept(request: Request) -> str:
     """Check the opening handshake, return the Sec-WebSocket-Accept (RFC 6455, sections 4.2.1 and 4.2.2)."""
-    if request.method != 'GET' or 'upgrade' not in _listed(request, 'connection'):
+    connection = _listed(request, 'connection')
+    if request.method != 'GET' or request.http_version != '1.1' or 'upgrade' not in connection:
         raise exception.BadRequest(reason='no websocket handshake')
     if _values(request, 'sec-websocket-version') != ['13']:
         raise exception.UpgradeRequired('Only version 13 of the websocket protocol is spoken.')

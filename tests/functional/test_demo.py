@@ -18,6 +18,7 @@ import psutil
 import testtools
 
 from consoled.cmd import _demo_walk, demo
+from consoled.context import RequestContext
 from consoled.testing.fixtures import wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -153,7 +154,13 @@ class RunTest(DemoCase):
         self.assertNotIn('\033', said)
         (shown,) = [line for line in said.splitlines() if 'token%3D' in line]
         self.assertRegex(shown, r'token%3D[A-Za-z0-9_-]{4}\*\*\* ')
-        for expected in ('free ports: 4 -> 3', 'HTTP 409', '2 tokens and 1 session', 'ok -> invalid_token'):
+        for expected in (
+            'free ports: 4 -> 3',
+            'HTTP 409',
+            '2 tokens and 1 session',
+            'closed with 4403',
+            'ok -> invalid_token',
+        ):
             self.assertIn(expected, said)
 
     def test_sigint_ends_it_too(self):
@@ -191,14 +198,16 @@ class FailureTest(DemoCase):
 
     def test_another_outcome_than_expected(self):
         first, second, *others = _demo_walk.STEPS
-        broken = dataclasses.replace(second, title='Broken', expected={**second.expected, 'port': 5901})
+        broken = dataclasses.replace(
+            second, title='Broken', expected={**second.expected, 'host': '192.0.2.1'}
+        )
         for args in (['--check'], []):
             out = self.assert_fails((first, broken, *others), *args)
-            self.assertIn("'port': 5901", out)
+            self.assertIn("'host': '192.0.2.1'", out)
 
     def test_a_step_that_is_refused(self):
         def ask_for_more(cell):
-            return cell.proxy.open('no-such-token-anywhere')
+            return cell.manager.validate(RequestContext(), 'no-such-token-anywhere')
 
         first, second, *others = _demo_walk.STEPS
         broken = dataclasses.replace(second, title='Broken', run=ask_for_more)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests that exist as data only: for the demo and for tests. Nothing listens at their ports."""
+"""Guests that exist as data only: for the demo, which runs servers at their ports, and for tests."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from consoled import exception, objects
 from consoled.compute.drivers import base
@@ -28,6 +28,14 @@ class Guest:
     name: str
     host: str
     consoles: tuple[Console, ...]
+
+    def at(self, host: str, ports: Sequence[int], access_url_base: str) -> Guest:
+        """The same guest with its consoles at other places, and another page that shows them."""
+        consoles = [
+            Console(console.console_type, port, access_url_base)
+            for console, port in zip(self.consoles, ports, strict=True)
+        ]
+        return dataclasses.replace(self, host=host, consoles=tuple(consoles))
 
 
 # The address is one for documentation (RFC 5737): it can't be anybody's hypervisor.

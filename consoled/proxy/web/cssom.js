@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Lets libraries that write styles as text work under a policy that forbids inline styles.
 //
-// The policy stops style elements and style attributes, which are also what injected HTML would bring, but not
-// scripts that use the CSS object model. So the first are turned into the second, here, for this page's scripts.
+// The policy stops style elements and style attributes, which are also what injected HTML would bring, but
+// not scripts that use the CSS object model. For this page's scripts, the first are turned into the second.
 
 const createElement = document.createElement.bind(document);
 const setAttribute = Element.prototype.setAttribute;

@@ -51,43 +51,43 @@ async function paste() {
   }
 }
 
+/** noVNC on a websocket of ours, which tells how it was closed; noVNC would keep that to itself. */
 async function open() {
   const url = consoleUrl();
   const { default: RFB } = await import('../novnc/core/rfb.js');
-  // ours, not noVNC's: it keeps the close code to itself
   const socket = openSocket(url);
   const end = ending(socket);
-  rfb = new RFB(screen, socket, { shared: true });
-  rfb.scaleViewport = true;
-  rfb.background = 'transparent';
-  const mine = rfb;
+  const mine = new RFB(screen, socket, { shared: true });
+  rfb = mine;
+  mine.scaleViewport = true;
+  mine.background = 'transparent';
   let failure = null;
-  rfb.addEventListener('connect', () => {
+  mine.addEventListener('connect', () => {
     connected();
     mine.focus();
   });
-  rfb.addEventListener('clipboard', (event) => { guestClipboard = event.detail.text; });
-  rfb.addEventListener('securityfailure', (event) => { failure = event.detail.reason || 'its security handshake failed'; });
-  rfb.addEventListener('credentialsrequired', () => {
+  mine.addEventListener('clipboard', (event) => { guestClipboard = event.detail.text; });
+  mine.addEventListener('securityfailure', (event) => { failure = event.detail.reason || 'it refused'; });
+  mine.addEventListener('credentialsrequired', () => {
     failure = 'it asks for a password';
     mine.disconnect();
   });
-  const gone = new Promise((resolve) => {
-    rfb.addEventListener('disconnect', (event) => resolve(event.detail.clean));
+  const clean = await new Promise((resolve) => {
+    mine.addEventListener('disconnect', (event) => resolve(event.detail.clean));
   });
-  const clean = await gone;
   rfb = null;
   guestClipboard = '';
   if (failure !== null) {
-    return { reason: 'console_failed', text: 'The guest\u2019s display can not be shown: ' + failure + '.', retryable: true };
+    const text = `The guest\u2019s display can not be shown: ${failure}.`;
+    return { reason: 'console_failed', text, retryable: true };
   }
-  // 1005 is what closing from this side looks like: noVNC does that when it can not go on
-  if (!clean && socket.readyState === WebSocket.CLOSING) {
+  if (socket.readyState !== WebSocket.CLOSED) {  // noVNC waits 3 s for an answer to its close
     return { reason: 'connection_lost', text: 'The connection was lost.', retryable: true };
   }
   const how = await end;
-  if (!clean && how.reason === 'closed') {
-    return { reason: 'display_error', text: 'The guest\u2019s display sent something that this page does not understand.', retryable: true };
+  if (!clean && how.reason === 'closed') {  // by this side: noVNC could not go on
+    const text = 'The guest\u2019s display sent something that this page does not understand.';
+    return { reason: 'display_error', text, retryable: true };
   }
   return how;
 }

@@ -11,7 +11,7 @@ export const screen = element('screen');
 const CLOSED = {
   1000: ['closed', 'The console was closed.', true],
   1001: ['connection_lost', 'The connection was given up.', true],
-  1002: ['protocol_error', 'The connection broke: this page and the proxy did not understand each other.', true],
+  1002: ['protocol_error', 'The connection broke: this page and the proxy disagreed.', true],
   1005: ['closed', 'The console was closed.', true],
   1006: ['connection_lost', 'The connection was lost.', true],
   1009: ['message_too_big', 'The connection broke: a message was too big.', true],
@@ -38,6 +38,7 @@ function show(state, text, reason = '') {
 
 function connecting() {
   element('notice').hidden = true;
+  element('why').textContent = '';
   show('connecting', 'Connecting…');
 }
 
@@ -94,7 +95,7 @@ export function consoleUrl() {
   const path = query.get('path');
   const token = query.get('token');
   if (path === null && token === null) {
-    throw new AddressError('The address of this page has no token. Open the console again from where you started it.');
+    throw new AddressError('The address of this page has no token. Open the console anew where you found it.');
   }
   const base = path === null ? new URL('./', location.href) : new URL('/', location.href);
   const url = new URL(path ?? '?token=' + encodeURIComponent(token), base);
@@ -133,17 +134,21 @@ async function refused(socketUrl) {
   let response;
   try {
     response = await fetch(url, {
-      headers: { Accept: 'application/json' }, cache: 'no-store', redirect: 'error', signal: AbortSignal.timeout(15000),
+      cache: 'no-store',
+      headers: { Accept: 'application/json' },
+      redirect: 'error',
+      signal: AbortSignal.timeout(15000),
     });
   } catch {
     return { reason: 'proxy_unreachable', text: 'The console proxy does not answer.', retryable: true };
   }
   const answer = await response.json().catch(() => null);
-  if (typeof answer?.code !== 'string' || typeof answer.reason !== 'string' || answer.code === 'upgrade_required') {
-    const text = 'The console could not be reached. Something on the way may be blocking websockets.';
-    return { reason: 'connection_failed', text, retryable: true };
+  const told = typeof answer?.code === 'string' && typeof answer.reason === 'string';
+  if (told && answer.code !== 'upgrade_required') {
+    return { reason: answer.code, text: answer.reason, retryable: answer.retryable === true };
   }
-  return { reason: answer.code, text: answer.reason, retryable: answer.retryable === true };
+  const text = 'The console could not be reached. Something on the way may be blocking websockets.';
+  return { reason: 'connection_failed', text, retryable: true };
 }
 
 // --- the bar ---
@@ -153,8 +158,8 @@ export function onButton(id, action) {
 }
 
 /**
- * Ask for text, beginning with `initial`. Resolves to { action, text }, or null if the user thought better of it.
- * The actions are the values of the dialog's buttons.
+ * Ask for text, beginning with `initial`. Resolves to { action, text }, or null if the user thought better
+ * of it. The actions are the values of the dialog's buttons.
  */
 export function askText(initial = '') {
   const dialog = element('text-dialog');

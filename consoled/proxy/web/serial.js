@@ -18,7 +18,7 @@ const terminal = new globalThis.Terminal({
 });
 let socket = null;
 
-/** Give the terminal the columns and rows that its element has room for. A serial line does not tell the guest. */
+/** Give the terminal the columns and rows that there is room for. A serial line does not tell the guest. */
 function fit() {
   const cells = screen.querySelector('.xterm-screen').getBoundingClientRect();
   if (!cells.width || !cells.height) {

@@ -56,8 +56,8 @@ function essential(socket) {
 }
 
 function failure(error) {
-  const words = error.message === 'Permission denied.' ? 'it asks for a password' : 'the SPICE session failed';
-  return { reason: 'console_failed', text: `The guest\u2019s display can not be shown: ${words}.`, retryable: true };
+  const why = error.message === 'Permission denied.' ? 'it asks for a password' : 'the SPICE session failed';
+  return { reason: 'console_failed', text: `The guest\u2019s display can not be shown: ${why}.`, retryable: true };
 }
 
 function stop() {
@@ -73,11 +73,18 @@ function stop() {
 
 async function sendCtrlAltDel() {
   const library = await import('./spice-html5.js');
+  const canvas = display.querySelector('canvas');
   library.sendCtrlAltDel(client);
-  display.querySelector('canvas')?.focus();
+  // it leaves this key held (0.3.0), and a guest repeats a held key
+  canvas?.dispatchEvent(new KeyboardEvent('keyup', { code: 'NumpadDecimal', keyCode: 110 }));
+  canvas?.focus();
 }
 
 new ResizeObserver(fit).observe(screen);
-new MutationObserver(fit).observe(display, { attributeFilter: ['width', 'height'], childList: true, subtree: true });
+new MutationObserver(fit).observe(display, {
+  attributeFilter: ['width', 'height'],
+  childList: true,
+  subtree: true,
+});
 onButton('ctrl-alt-del', sendCtrlAltDel);
 run(open);
