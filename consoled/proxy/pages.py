@@ -27,7 +27,7 @@ from html.parser import HTMLParser
 LOG = logging.getLogger(__name__)
 
 MAX_BYTES = 20 * 1024 * 1024  # of all files together; the three packages have 5 MB
-MAX_ENTRIES = 10_000  # of all directories together: an option that says /usr must not stall the start
+MAX_ENTRIES = 10_000  # of one directory: an option that says /usr must not stall the start
 MAX_DEPTH = 16
 
 # Ours, not the system's table: a browser that is told nosniff runs no script of another type.
@@ -134,7 +134,7 @@ def _known(page: Page, if_none_match: str) -> bool:
 
 
 class _Files:
-    """Reads directories, within one bound for all of them."""
+    """Reads directories, within one bound of bytes for all of them."""
 
     def __init__(self) -> None:
         self._bytes = MAX_BYTES
@@ -146,6 +146,15 @@ class _Files:
         :raises OSError: the directory or something in it can not be read
         :raises ValueError: it is over the bounds
         """
+        self._entries = MAX_ENTRIES
+        left = self._bytes
+        try:
+            return self._tree(root)
+        except (OSError, ValueError):
+            self._bytes = left  # what can not be used takes no room from the others
+            raise
+
+    def _tree(self, root: str) -> dict[str, bytes]:
         found = {}
         pending: list[tuple[str, tuple[str, ...]]] = [('', ())]
         while pending:
@@ -178,7 +187,6 @@ class _Files:
             content = file.read(self._bytes + 1)
         self._bytes -= len(content)
         if self._bytes < 0:
-            self._bytes = 0
             raise ValueError(f'over {MAX_BYTES} bytes in all')
         return content
 
