@@ -84,7 +84,7 @@ class Guest:
         raise NotImplementedError
 
     def _listen(self) -> None:
-        if self._listener is not None:
+        if self._listener is not None and self.clients != self._max_clients:
             asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     def _deafen(self) -> None:
@@ -119,13 +119,15 @@ class Guest:
             LOG.error('Guest %s failed', self.name, exc_info=exc)
 
     async def _serve(self, sock: socket.socket) -> None:
-        # A reader protocol with a callback is what ``StreamWriter.start_tls`` takes for the server's side
+        # a reader protocol with a callback is what ``StreamWriter.start_tls`` takes for the server's side
         reader, writers = asyncio.StreamReader(limit=_READ_LIMIT), list[asyncio.StreamWriter]()
         protocol = asyncio.StreamReaderProtocol(reader, lambda _, writer: writers.append(writer))
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
             (writer,) = writers
-            self._sessions[asyncio.current_task()] = writer  # type: ignore[index]
+            task = asyncio.current_task()
+            assert task is not None
+            self._sessions[task] = writer
             writer.transport.set_write_buffer_limits(high=_WRITE_LIMIT)
             await self.serve(reader, writer)
             writer.close()

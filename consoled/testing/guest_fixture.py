@@ -6,6 +6,7 @@ from __future__ import annotations
 import fixtures
 
 from consoled.testing import guests
+from consoled.testing.guest_base import Guest
 
 
 class GuestHostFixture(fixtures.Fixture):
@@ -19,10 +20,10 @@ class GuestHostFixture(fixtures.Fixture):
     def add(self, guest: guests.GuestType) -> guests.GuestType:
         return self.host.add(guest)
 
-    def remove(self, guest: guests.Guest) -> None:
+    def remove(self, guest: Guest) -> None:
         self.host.remove(guest)
 
-    def disconnect(self, guest: guests.Guest) -> None:
+    def disconnect(self, guest: Guest) -> None:
         self.host.disconnect(guest)
 
     def settle(self) -> None:

@@ -13,19 +13,20 @@ _MAX_SEQUENCE = 16  # characters of a control sequence
 _PINGS = 5
 
 _RESET, _BOLD, _DIM = '\x1b[0m', '\x1b[1m', '\x1b[2m'
-_RED, _GREEN, _YELLOW, _BLUE, _CYAN = (f'\x1b[3{number}m' for number in (1, 2, 3, 4, 6))
+_RED, _GREEN, _YELLOW, _CYAN = (f'\x1b[3{number}m' for number in (1, 2, 3, 6))
 _CLEAR = '\x1b[2J\x1b[H'
 _TO_END = '\x1b[K'
 
 # what comes later: seconds to wait before it, and what is said then
 Later = list[tuple[float, str]]
 
+# addresses for documentation (RFC 5737)
 _INTERFACES = (
     ('eth0', '192.0.2.1/24', True, '10G', 'uplink'),
     ('eth1', '198.51.100.1/24', True, '10G', 'hall 1'),
     ('eth2', '203.0.113.1/24', False, '-', 'hall 2'),
     ('lo', '127.0.0.1/8', True, '-', 'loopback'),
-)  # RFC 5737: addresses for documentation
+)
 
 
 def _columns(char: str) -> int:

@@ -18,7 +18,7 @@ import socket
 import struct
 import threading
 from collections.abc import Coroutine
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from consoled.testing.guest_base import Guest
 
@@ -107,7 +107,7 @@ class SilentGuest(Guest):
     """
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.transport.pause_reading()
+        cast(asyncio.Transport, writer.transport).pause_reading()
         await asyncio.get_running_loop().create_future()
 
 
