@@ -83,6 +83,7 @@ class CellTestCase(testtools.TestCase):
 
     engine = 'mariadb'
     options: dict = {}
+    emptied = (models.console_proxy, models.instances)  # the other tables go with them
 
     @classmethod
     def setUpClass(cls):
@@ -100,7 +101,7 @@ class CellTestCase(testtools.TestCase):
 
     def setUp(self):
         super().setUp()
-        for table in (models.console_proxy, models.instances):  # the others go with them
+        for table in self.emptied:
             self.cell.db.transaction(lambda conn, table=table: conn.execute(sa.delete(table)))
         self.context = RequestContext(user_id='user-1', project_id='project-1')
         self.instance = new_uuid()

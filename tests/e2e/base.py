@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the end-to-end tests share: a cell of real daemons, guests, and a browser."""
+
+import fixtures as fixtures_library
+from selenium import webdriver
+from selenium.webdriver.chrome import options as chrome_options
+from selenium.webdriver.chrome import service as chrome_service
+
+from consoled import objects
+from consoled.db import models
+from consoled.testing import daemons, services
+from consoled.testing.fixtures import wait_until
+from consoled.testing.guests import GuestHost
+from tests.functional import base
+
+NOVNC = '/usr/share/novnc'
+SPICE = '/usr/share/spice-html5'
+TERMINAL = '/usr/local/share/consoled/xterm'
+
+_FLAGS = (
+    '--headless=new',
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+    '--disable-dev-shm-usage',
+    '--window-size=1000,800',
+)
+
+# Everything that the browser can see of a canvas's pixel: its colour.
+_PIXEL = """
+const canvas = document.querySelector(arguments[0]);
+return canvas && Array.from(canvas.getContext('2d').getImageData(arguments[1], arguments[2], 1, 1).data);
+"""
+_PICTURE = """
+const canvas = document.querySelector(arguments[0]);
+const [x, y, w, h] = arguments[1];
+return Array.from(canvas.getContext('2d').getImageData(x, y, w, h).data).join();
+"""
+
+
+class Browser(fixtures_library.Fixture):
+    """Chromium without a screen, with an empty profile."""
+
+    def _setUp(self):  # noqa: N802 - named by the library
+        profile = self.useFixture(fixtures_library.TempDir()).path
+        options = chrome_options.Options()
+        options.binary_location = services.find_program('chromium')
+        for flag in (*_FLAGS, f'--user-data-dir={profile}'):
+            options.add_argument(flag)
+        options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
+        service = chrome_service.Service(services.find_program('chromedriver'))
+        self.driver = webdriver.Chrome(options=options, service=service)
+        self.addCleanup(self.driver.quit)
+
+    def open(self, url):
+        self.driver.get(url)
+
+    @property
+    def state(self):
+        """What our pages say of themselves: (state, reason)."""
+        root = 'document.documentElement.dataset'
+        return tuple(self.driver.execute_script(f'return [{root}.state || null, {root}.reason || null]'))
+
+    def wait_for_state(self, *wanted):
+        """Wait for a state, and a reason if one is given."""
+        wait_until(lambda: self.state[: len(wanted)] == wanted, what=f'{wanted}, now {self.state}')
+
+    def text_of(self, element_id):
+        return self.driver.execute_script(f"return document.getElementById('{element_id}').textContent")
+
+    def pixel(self, selector, x, y):
+        """(r, g, b) of a canvas, or None without one."""
+        found = self.driver.execute_script(_PIXEL, selector, x, y)
+        return found and tuple(found[:3])
+
+    def picture(self, selector, x, y, width, height):
+        """The pixels of a part of a canvas, to compare."""
+        return self.driver.execute_script(_PICTURE, selector, [x, y, width, height])
+
+    def complaints(self):
+        """What the browser has refused to do because of a policy, since it was asked last."""
+        return [
+            entry['message']
+            for entry in self.driver.get_log('browser')
+            if 'Content Security Policy' in entry['message'] or 'Uncaught' in entry['message']
+        ]
+
+
+class CellCase(base.CellTestCase):
+    """A manager on RabbitMQ and MariaDB in this process, a proxy of its own, guests, a browser."""
+
+    proxy_options: dict = {}
+    options = {'manager__check_port': False}
+    emptied = (models.instances,)  # the proxy is a process that lives on
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.guests = GuestHost()
+        cls.guests.start()
+        cls.addClassCleanup(cls.guests.stop)
+        paths = {'novnc_path': NOVNC, 'spice_path': SPICE, 'terminal_path': TERMINAL}
+        cls.proxy_process = daemons.ProxyProcess(
+            cls.bus, {'proxy': {**paths, 'close_timeout': 1}, **cls.proxy_options}
+        )
+        cls.proxy_process.setUp()
+        cls.addClassCleanup(cls.proxy_process.cleanUp)
+        cls.browser = Browser()
+        cls.browser.setUp()
+        cls.addClassCleanup(cls.browser.cleanUp)
+
+    def setUp(self):
+        super().setUp()
+        self.proxy_process.wait_ready()
+        self.browser.open('about:blank')
+        self.browser.complaints()  # of the test before
+        wait_until(lambda: self.count('console_session') == 0, what='the end of earlier sessions')
+
+    @property
+    def url(self):
+        return f'http://127.0.0.1:{self.proxy_process.port}'
+
+    def grant(self, guest, console_type, page, ttl=None, **options):
+        """A token for a guest's console, with the access URL of the page."""
+        token = objects.ConsoleAuthToken(
+            instance_uuid=self.instance,
+            console_type=console_type,
+            host='127.0.0.1',
+            port=guest.port,
+            compute_host=base.COMPUTE_HOST,
+            access_url_base=f'{self.url}/{page}',
+            options=options,
+            user_id='user-1',
+            project_id='project-1',
+        )
+        return self.api.authorize(self.context, token, ttl)
+
+    def revoke(self, reason='left_the_project'):
+        return self.api.revoke(self.context, reason, instance_uuid=self.instance)

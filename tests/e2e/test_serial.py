@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest's serial port in a real browser."""
+
+from selenium.webdriver.common.action_chains import ActionChains
+
+from consoled.testing.fixtures import wait_until
+from consoled.testing.serial_guest import SerialGuest
+from tests.e2e import base
+
+_ROWS = "return Array.from(document.querySelectorAll('.xterm-rows > div')).map(row => row.textContent)"
+
+
+class SerialTest(base.CellCase):
+    def setUp(self):
+        super().setUp()
+        self.router = self.guests.add(SerialGuest(name='router'))
+        self.addCleanup(self.guests.remove, self.router)
+
+    def open(self):
+        grant = self.grant(self.router, 'serial', 'serial.html')
+        self.browser.open(grant.access_url)
+        return grant
+
+    def lines(self):
+        return [row.replace('\xa0', ' ').rstrip() for row in self.browser.driver.execute_script(_ROWS)]
+
+    def wait_for_text(self, text):
+        wait_until(lambda: any(text in row for row in self.lines()), what=f'{text} in {self.lines()}')
+
+    def type(self, text):
+        ActionChains(self.browser.driver).send_keys(text).perform()
+
+    def test_the_terminal_echoes_and_answers(self):
+        self.open()
+        self.browser.wait_for_state('connected')
+        self.wait_for_text('router>')
+        self.type('show version\n')
+        self.wait_for_text('router> show version')
+        wait_until(lambda: b'show version' in bytes(self.router.received), what='the keys')
+        self.assertEqual([], self.browser.complaints())
+
+    def test_invariant_3_a_second_user_reads_that_the_port_is_in_use(self):
+        self.open()
+        self.browser.wait_for_state('connected')
+        grant = self.grant(self.router, 'serial', 'serial.html')
+        first = self.browser.driver.current_window_handle
+        self.browser.driver.switch_to.new_window('tab')
+        self.addCleanup(self.browser.driver.switch_to.window, first)
+        self.addCleanup(self.browser.driver.close)
+        self.browser.open(grant.access_url)
+        self.browser.wait_for_state('ended', 'console_in_use')
+        self.assertIn('in use since', self.browser.text_of('why'))
+
+    def test_invariant_5_a_cut_session_ends_and_says_why(self):
+        self.open()
+        self.browser.wait_for_state('connected')
+        self.revoke()
+        self.browser.wait_for_state('ended', 'revoked')
+        self.assertIn('was taken back', self.browser.text_of('why'))
+
+    def test_the_port_is_free_when_the_page_is_left(self):
+        self.open()
+        self.browser.wait_for_state('connected')
+        self.browser.open('about:blank')
+        wait_until(lambda: self.count('console_session') == 0, what='the end of the session')
+        self.open()
+        self.browser.wait_for_state('connected')
+
+    def test_a_proxy_that_stops_says_so(self):
+        self.open()
+        self.browser.wait_for_state('connected')
+        self.addCleanup(self.proxy_process.start)
+        self.assertEqual(0, self.proxy_process.stop())
+        self.browser.wait_for_state('ended', 'proxy_restart')
+        self.assertEqual(0, self.count('console_session'))
