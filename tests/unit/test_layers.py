@@ -24,6 +24,7 @@ MAY_IMPORT = {
     'manager': {'db', 'objects', 'rpc', 'token', 'context', 'conf', 'exception', 'monitoring'},
     'compute': {'objects', 'rpc', 'context', 'conf', 'exception'},
     'proxy': {'rpc', 'token', 'context', 'exception', 'monitoring'},
+    'contrib': {'rpc', 'context', 'exception', 'token', 'conf', 'proxy'},
     'cmd': None,
     'testing': None,
 }
