@@ -128,6 +128,13 @@ class DaemonProcess(fixtures.Fixture):
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
+    def kill(self) -> None:
+        """SIGKILL to all its processes."""
+        for pid in [self.pid, *self.child_pids()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
     def stop(self, timeout: float = 40.0) -> int:
         """SIGTERM, and wait; SIGKILL past ``timeout`` seconds.
 
