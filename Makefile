@@ -8,17 +8,17 @@ VENV := .venv
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit functional bench sample venv services clean
+.PHONY: help demo test check unit functional e2e bench bench-proxy sample venv services pages clean
 
 help:  ## what there is to make
-	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | sed 's/\t/            \t/; s/^\(.\{12\}\) *\t/  make \1/'
+	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | sed 's/\t/            \t/; s/^\(.\{12\}\) *\t/  make \1/'
 
 demo:  ## set up and run consoled-demo (its arguments: ARGS="...")
 	@tools/setup-venv.sh run
 	@tools/setup-pages.sh || echo 'Going on without the pages of the consoles.' >&2
 	@$(VENV)/bin/consoled-demo $(ARGS)
 
-test: venv services  ## style, types, unit and functional tests against real services
+test: venv services pages  ## style, types, unit, functional and end-to-end tests against the real things
 	@CONSOLED_REQUIRE_SERVICES=1 tools/run-tests.sh
 
 check: venv  ## style and types only
@@ -30,8 +30,14 @@ unit: venv  ## unit tests only
 functional: venv services  ## functional tests only
 	@CONSOLED_REQUIRE_SERVICES=1 tools/run-tests.sh --no-checks '^tests\.functional\.'
 
-bench: venv services  ## benchmarks (their arguments: ARGS="...")
+e2e: venv services pages  ## end-to-end tests only: a real browser, real guests
+	@CONSOLED_REQUIRE_SERVICES=1 tools/run-tests.sh --no-checks '^tests\.e2e\.'
+
+bench: venv services  ## benchmarks of the manager (their arguments: ARGS="...")
 	@$(VENV)/bin/python -m tests.bench $(ARGS)
+
+bench-proxy: venv services  ## benchmarks of the proxy, beside websockify (their arguments: ARGS="...")
+	@$(VENV)/bin/python -m tests.bench.proxy $(ARGS)
 
 sample: venv  ## write etc/consoled/consoled.conf.sample anew
 	@$(VENV)/bin/python tools/make_sample.py
@@ -39,8 +45,11 @@ sample: venv  ## write etc/consoled/consoled.conf.sample anew
 venv:  ## the virtual environment .venv, with what the tests need
 	@tools/setup-venv.sh test
 
-services:  ## Debian's packages of the services that the tests run
+services:  ## Debian's packages of what the tests run
 	@tools/setup-services.sh
+
+pages:  ## noVNC, spice-html5 and xterm.js, that the console pages are made of
+	@tools/setup-pages.sh
 
 clean:  ## remove what this file made, but no Debian package
 	rm -rf $(VENV) .stestr .tox .mypy_cache .ruff_cache .hypothesis build dist consoled.egg-info

@@ -3,7 +3,7 @@
 #
 # tools/run-tests.sh [--no-checks] [REGEX]
 #
-# Style, types, then the tests whose ids match REGEX (default: unit and functional), two at a time. The
+# Style, types, then the tests whose ids match REGEX (default: unit, functional, e2e), two at a time. The
 # last line says how many, counted from stestr's own result; with CONSOLED_SUMMARY_FILE set it goes to that
 # file instead. Fails if anything failed.
 
@@ -16,7 +16,7 @@ if [ "${1:-}" = --no-checks ]; then
     checks=no
     shift
 fi
-regex=${1:-'^tests\.(unit|functional)\.'}
+regex=${1:-'^tests\.(unit|functional|e2e)\.'}
 result=0
 
 if [ "$checks" = yes ]; then

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Install the Debian packages of the services that the functional tests run, where they are missing.
+# Install the Debian packages of what the tests run, where they are missing: services, a browser, guests.
 #
 # The tests start private instances on free ports, so the packages must not start theirs: policy-rc.d
 # tells them so while they are being installed. One that exists already is left as it is.
@@ -9,6 +9,7 @@
 set -euo pipefail
 
 packages=(rabbitmq-server mariadb-server postgresql memcached)
+packages+=(chromium chromium-driver qemu-system-x86 fonts-dejavu-core)
 policy=/usr/sbin/policy-rc.d
 
 missing=()

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real guest: QEMU by software emulation, without a disk; its BIOS says so on the screen."""
+
+import subprocess
+
+import fixtures as fixtures_library
+
+from consoled.testing import services
+from consoled.testing.fixtures import wait_until
+
+_COMMAND = ('-machine', 'pc,accel=tcg', '-m', '32', '-nodefaults', '-vga', 'std', '-display', 'none')
+_VNC_BASE = 5900
+
+
+class Qemu(fixtures_library.Fixture):
+    """A guest; ``port`` is that of its console on loopback.
+
+    :param display: options for its console, with ``{port}``, or ``{vnc}`` for VNC's display number
+    """
+
+    def __init__(self, *display):
+        super().__init__()
+        self._display = display
+
+    def _setUp(self):  # noqa: N802 - named by the library
+        self.port = services.free_port()
+        places = {'port': self.port, 'vnc': self.port - _VNC_BASE}
+        display = [part.format(**places) for part in self._display]
+        log = self.useFixture(fixtures_library.TempDir()).join('qemu.log')
+        with open(log, 'wb') as output:
+            self._process = subprocess.Popen(
+                [services.find_program('qemu-system-x86_64'), *_COMMAND, *display],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        self.addCleanup(self._process.wait)
+        self.addCleanup(self._process.kill)
+        wait_until(lambda: self._listens(log), what='the console of QEMU')
+
+    def kill(self):
+        """End it as a power cut does."""
+        self._process.kill()
+        self._process.wait()
+
+    def _listens(self, log):
+        if self._process.poll() is not None:
+            with open(log) as text:
+                raise RuntimeError(f'QEMU ended: {text.read()}')
+        wanted = f':{self.port:04X} '
+        with open('/proc/net/tcp') as table:
+            return any(wanted in line and ' 0A ' in line for line in table)
