@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import math
 from email.utils import formatdate
 from http import HTTPStatus
@@ -18,7 +19,7 @@ _RETRY_AFTER = 5  # seconds, where the error does not know better
 
 _MORE_HEADERS = {
     405: [('Allow', 'GET, HEAD')],
-    426: [('Upgrade', 'websocket'), ('Sec-WebSocket-Version', '13')],
+    426: [('Upgrade', 'websocket'), ('Connection', 'Upgrade'), ('Sec-WebSocket-Version', '13')],
 }
 
 
@@ -69,7 +70,8 @@ class Refusals:
 
     def note(self, token: str, error: exception.ConsoledException, now: float) -> None:
         """Remember a refusal."""
-        self._recent[tokens.hashed(token)] = (now, error)
+        # a copy has no traceback, which would keep the connection, and its token in clear
+        self._recent[tokens.hashed(token)] = (now, copy.copy(error))
         self._recent.move_to_end(tokens.hashed(token))
         while len(self._recent) > self._limit:
             self._recent.popitem(last=False)

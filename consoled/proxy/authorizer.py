@@ -81,6 +81,7 @@ class Authorizer:
         self._proxy_id = str(uuid.uuid4())
         self._registered = False
         self._lease: Lease | None = None
+        self._lapses = 0  # how often a lease has ended without a new one
         self._opening: set[str] = set()
         self._asked = 0  # calls of opens under way
         self._closed: dict[str, dict[str, Any]] = {}  # not acknowledged yet, by session id
@@ -127,6 +128,7 @@ class Authorizer:
         """
         if not self.ready:
             raise exception.ManagerUnreachable(reason='this proxy has no lease')
+        lapses = self._lapses
         self._opening.add(session_id)
         try:
             call = functools.partial(
@@ -134,17 +136,16 @@ class Authorizer:
             )
             # a session that was opened after its user had gone would hold its port until the lease ends
             session = await self._ask(call, late=lambda _: self.close(session_id, closing.OPEN_FAILED))
-            if session.proxy_id != self._proxy_id or (session.limited and not self.ready):
+            # the place of one that was opened before the lease ended may be somebody else's by now
+            kept = not session.limited or (self.ready and lapses == self._lapses)
+            if session.proxy_id != self._proxy_id or not kept:
                 raise exception.ManagerUnreachable(reason='the lease was lost meanwhile')
             return session
-        except exception.ConsoledException as exc:
+        except BaseException as exc:
             if isinstance(exc, exception.ProxyUnknown):
                 self._wake.set()
-            if exc.http_status >= 500:  # it may have been carried out all the same
+            if not _was_refused(exc):
                 self.close(session_id, closing.OPEN_FAILED)
-            raise
-        except asyncio.CancelledError:
-            self.close(session_id, closing.OPEN_FAILED)
             raise
         finally:
             self._opening.discard(session_id)
@@ -163,8 +164,12 @@ class Authorizer:
         self._asked += 1
         future = self._opens.submit(call)
         future.add_done_callback(lambda _: self._call_soon(self._answered))
+        answer = asyncio.wrap_future(future)
+        answer.add_done_callback(_looked_at)
         try:
-            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), self._timeout)
+            # not wait_for: until Python 3.12 it takes no notice of a user who leaves as the answer comes
+            async with asyncio.timeout(self._timeout):
+                return await asyncio.shield(answer)
         except (TimeoutError, asyncio.CancelledError) as exc:
             if not future.cancel() and late is not None:
                 future.add_done_callback(functools.partial(self._came_late, late))
@@ -241,9 +246,10 @@ class Authorizer:
 
     async def _pause(self) -> None:
         seconds = self._lease.seconds / 3 * random.uniform(0.9, 1.1) if self._lease else 0
-        self._wake.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        self._wake.clear()
 
     async def _register(self) -> None:
         asked = self._loop.time()
@@ -254,13 +260,22 @@ class Authorizer:
 
     async def _renew(self, *, with_sessions: bool) -> None:
         named: dict[str, Any] = {}
+        opening: set[str] = set()
         if with_sessions and self._lease is not None:
-            named = {'sessions': [*self._live(), *self._opening], 'as_of': self._lease.now}
+            opening = set(self._opening)
+            named = {'sessions': [*self._live(), *opening], 'as_of': self._lease.now}
         asked = self._loop.time()
         call = functools.partial(self._api.renew_lease, RequestContext(), self._proxy_id, **named)
         reply = await self._loop.run_in_executor(self._renewals, call)
         self._granted(asked, reply)
-        self._cut(reply['cut'])
+        # the managers may have compared before one that was being opened had its row
+        self._cut(
+            {
+                session_id: reason
+                for session_id, reason in reply['cut'].items()
+                if session_id not in opening or reason != closing.LEASE_LOST
+            }
+        )
 
     def _granted(self, asked: float, reply: dict[str, Any]) -> None:
         seconds = float(reply['lease'])
@@ -273,6 +288,7 @@ class Authorizer:
         """End limited sessions before the managers give away their places (DESIGN invariant 4)."""
         LOG.error('the lease could not be renewed in time: limited sessions are cut')
         self._lease = None
+        self._lapses += 1
         self._cut_limited()
 
     def _forget(self) -> None:
@@ -280,3 +296,16 @@ class Authorizer:
         self._lease = None
         self._proxy_id = str(uuid.uuid4())
         self._cut_all()
+
+
+def _was_refused(error: BaseException) -> bool:
+    """Whether a session was surely not opened."""
+    if isinstance(error, exception.ProxyBusy):  # nobody was asked
+        return True
+    return isinstance(error, exception.ConsoledException) and error.http_status < 500
+
+
+def _looked_at(answer: asyncio.Future[Any]) -> None:
+    """An error that comes when nobody waits for it any more is none to log."""
+    if not answer.cancelled():
+        answer.exception()

@@ -42,10 +42,12 @@ _TABLE = {
     LEASE_LOST: Closing(1013, 'The console service can not be reached.'),
     PROTOCOL_ERROR: Closing(1002, 'The client broke the protocol.'),
     TOO_BIG: Closing(1009, 'The message is too big.'),
+    OPEN_FAILED: Closing(1011, "The guest's console can not be reached."),
     # reasons of the manager
     'taken_over': Closing(4409, 'Somebody else has taken this console over.'),
     'instance_gone': Closing(4404, 'The guest is gone.'),
     'console_moved': Closing(4404, 'The console has moved or is gone.'),
+    'console_gone': Closing(4404, 'The console has moved or is gone.'),
 }
 
 
@@ -56,4 +58,4 @@ def closing_of(reason: str) -> Closing:
 
 def label_of(reason: str) -> str:
     """The reason as the value of a metric's label: what operators make up must not make it grow."""
-    return reason if reason in _TABLE or reason == OPEN_FAILED else 'revoked'
+    return reason if reason in _TABLE else 'revoked'

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Coroutine
@@ -16,7 +17,7 @@ from consoled import exception
 from consoled.proxy import answers, handshake
 from consoled.proxy.opening import Opened, Opener
 from consoled.proxy.pages import Pages
-from consoled.proxy.relay import AllIsInput, Channel, Input, Scratch
+from consoled.proxy.relay import AllIsInput, Channel, Input, Scratch, report_all_unsent
 from consoled.proxy.security.messages import ClientMessages
 from consoled.proxy.security.rfb import UserSide
 from consoled.proxy.sessions import Sessions
@@ -52,18 +53,21 @@ class UserConnection(asyncio.Protocol):
         self._peer = peer
         self._secure = secure
         self._closed = closed
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=service.conf.proxy.max_header_size)
+        self._limit: int = service.conf.proxy.max_header_size
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limit)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._blocked = False  # answers wait for the user to read them
         self._upgraded = False
+        self._turn = False  # the next request will be looked for
         self._head = False  # the request that is being answered wants no body
         self._wants_json = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
-        self._transport.set_write_buffer_limits(high=0)
+        # Not at once: asyncio still holds the end of the TLS handshake, and would not send it while we wait.
+        self._loop.call_soon(report_all_unsent, self._transport)
         self._wait_for_request()
 
     def _wait_for_request(self) -> None:
@@ -79,7 +83,14 @@ class UserConnection(asyncio.Protocol):
         # nothing is owed to one who has sent nothing
         if not self._blocked and self._http.their_state is h11.IDLE and self._http.trailing_data[0]:
             self._refuse(exception.RequestTimeout())
-        self._transport.abort() if self._blocked else self._transport.close()
+        self._transport.abort() if self._blocked else self._close()
+
+    def _close(self) -> None:
+        """Close once the user has taken what was sent; one who does not take it is not waited for long."""
+        self._stop_waiting()
+        if not self._transport.is_closing():
+            self._transport.close()
+        self._timer = self._loop.call_later(self._service.conf.proxy.request_timeout, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
         self._http.receive_data(data)
@@ -94,9 +105,7 @@ class UserConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._blocked = False
-        if self._task is None:
-            self._transport.resume_reading()
-            self._advance()
+        self._advance_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
@@ -104,8 +113,15 @@ class UserConnection(asyncio.Protocol):
             self._task.cancel()
         self._closed()
 
+    def _advance_soon(self) -> None:
+        """Go on when others have had their turn: thousands of requests may come in one piece."""
+        if not self._turn:
+            self._turn = True
+            self._loop.call_soon(self._advance)
+
     def _advance(self) -> None:
-        """Answer the requests that are here, one after the other."""
+        """Answer the next request that is here. Nothing is read before the last one is answered."""
+        self._turn = False
         while self._task is None and not self._blocked and not self._transport.is_closing():
             try:
                 event = self._http.next_event()
@@ -114,13 +130,19 @@ class UserConnection(asyncio.Protocol):
                 self._refuse(
                     exception.RequestTooLarge() if too_large else exception.BadRequest(reason='malformed')
                 )
-                self._transport.close()
+                self._close()
                 return
-            if event in (h11.NEED_DATA, h11.PAUSED):
+            if event is h11.NEED_DATA:
+                self._transport.resume_reading()
+                return
+            if event is h11.PAUSED:
                 return
             if isinstance(event, h11.Request):
                 self._stop_waiting()
+                self._transport.pause_reading()
                 self._request(event)
+                self._advance_soon()
+                return
 
     def _request(self, request: h11.Request) -> None:
         headers: dict[str, list[str]] = {}
@@ -136,6 +158,11 @@ class UserConnection(asyncio.Protocol):
         )
         self._head = asked.method == 'HEAD'
         self._wants_json = handshake.wants_json(asked)
+        # h11 only bounds what it waits for: a head that is here at once may be longer
+        if sum(len(name) + len(value) for name, value in request.headers) > self._limit - len(request.target):
+            self._refuse(exception.RequestTooLarge())
+            self._finish()
+            return
         decision = handshake.decide(asked, self._service.policy)
         if isinstance(decision, handshake.Upgrade):
             self._run(self._open(decision))
@@ -148,7 +175,6 @@ class UserConnection(asyncio.Protocol):
             self._finish()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        self._transport.pause_reading()
         self._task = self._loop.create_task(self._guarded(work))
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
@@ -163,7 +189,7 @@ class UserConnection(asyncio.Protocol):
         self._task = None
         if not self._upgraded:
             self._finish()
-            self._advance()
+            self._advance_soon()
 
     # pages
 
@@ -197,14 +223,13 @@ class UserConnection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         if self._http.our_state is h11.DONE and self._http.their_state is h11.SEND_BODY:
-            self._http.next_event()  # the end of a request without a body
+            with contextlib.suppress(h11.RemoteProtocolError):  # a body, and not even one that can be
+                self._http.next_event()  # the end of a request without a body
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
             self._wait_for_request()
-            if not self._blocked:
-                self._transport.resume_reading()
         else:
-            self._transport.close()
+            self._close()
 
     # websockets
 

@@ -11,7 +11,6 @@ import base64
 import binascii
 import dataclasses
 import hashlib
-from http import cookies
 from urllib import parse
 
 from consoled import exception
@@ -42,8 +41,8 @@ class Request:
     """
 
     method: str
-    target: str
-    headers: dict[str, list[str]]
+    target: str = dataclasses.field(repr=False)  # it may have the token, and so may the headers
+    headers: dict[str, list[str]] = dataclasses.field(repr=False)
     peer: str | None
     secure: bool
     http_version: str = '1.1'
@@ -71,7 +70,7 @@ class Fetch:
     """An ordinary request: for a page, or (with a token) for why a websocket was refused."""
 
     path: str
-    token: str | None
+    token: str | None = dataclasses.field(repr=False)
     client: Client
     head: bool
     if_none_match: str | None
@@ -231,16 +230,11 @@ def _tokens_in_path(query: dict[str, list[str]]) -> list[str]:
 
 
 def _tokens_in_cookies(request: Request) -> list[str]:
-    found = []
-    for value in _values(request, 'cookie'):
-        jar: cookies.SimpleCookie = cookies.SimpleCookie()
-        try:
-            jar.load(value)
-        except cookies.CookieError:
-            continue
-        if COOKIE in jar:
-            found.append(jar[COOKIE].value)
-    return found
+    """By hand (RFC 6265, section 4.2.1): of a header in which any cookie, of whatever application, is not to
+    the library's taste, it takes none."""
+    pairs = [pair.partition('=') for value in _values(request, 'cookie') for pair in value.split(';')]
+    found = [value.strip().strip('"') for name, _, value in pairs if name.strip() == COOKIE]
+    return [value for value in found if value]
 
 
 def _subprotocol(request: Request) -> str | None:

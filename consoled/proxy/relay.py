@@ -68,6 +68,13 @@ class Scratch:
         return self.view[start : _HEADROOM + length]
 
 
+def report_all_unsent(transport: asyncio.Transport) -> None:
+    """Have a transport tell its protocol of every byte that could not be sent at once."""
+    # To asyncio's TLS a limit of 0 is exceeded by nothing at all: it would pause at once, and for good.
+    tls = transport.get_extra_info('sslcontext') is not None
+    transport.set_write_buffer_limits(high=int(tls), low=0)
+
+
 class Input(Interface):
     """Looks at what a user sends: returns what to forward of it, and whether the user did something."""
 
@@ -121,6 +128,7 @@ class Channel:
         self._open = {'user', 'target'}  # connections that are not closed yet
         self._abort: asyncio.TimerHandle | None = None
         self._unsent = 0
+        self._unread = False  # the user does not take what it asks for with pings, and may ask no more
         self.reason: str | None = None
         self.bytes_in = 0  # from the user
         self.bytes_out = 0  # to the user
@@ -141,8 +149,7 @@ class Channel:
 
         :param early: what the user has sent already
         """
-        # Told of every byte that could not be sent at once, see Scratch.
-        self._user.set_write_buffer_limits(high=0)
+        report_all_unsent(self._user)  # see Scratch
         self._target.set_write_buffer_limits(high=_TARGET_BUFFER)
         self._user.set_protocol(_UserSide(self, self._scratch))
         self._target.set_protocol(_TargetSide(self, self._scratch))
@@ -180,22 +187,27 @@ class Channel:
             self._flush()
 
     def _flush(self) -> None:
-        for data in self._socket.data_to_send():
-            if data == SEND_EOF:
-                self._close_user()
-            else:
-                self._user.write(data)
+        waiting = self._socket.data_to_send()
+        if data := b''.join(waiting):
+            self._user.write(data)
+            if self._user.get_write_buffer_size() > _USER_BUFFER:
+                self._unread = True
+                self._user.pause_reading()
+        if SEND_EOF in waiting:
+            self._close_user()
 
     def user_full(self) -> None:
         self._target.pause_reading()
-        if self._user.get_write_buffer_size() > _USER_BUFFER:
-            self._user.pause_reading()
 
     def user_drained(self) -> None:
         self.last_heard = self._loop.time()
+        self._unread = False
         if self.greeted:
             self._target.resume_reading()
-        if self.stalled is None:
+        self._read_user()
+
+    def _read_user(self) -> None:
+        if self.stalled is None and not self._unread:
             self._user.resume_reading()
 
     # from the user to the guest
@@ -244,7 +256,7 @@ class Channel:
 
     def target_drained(self) -> None:
         self.stalled = None
-        self._user.resume_reading()
+        self._read_user()
 
     # the end
 
@@ -276,12 +288,14 @@ class Channel:
         if self._socket.state is not OPEN and self._socket.close_rcvd is not None:
             self._close_user()
         self._user.resume_reading()  # the user's answer to the closing
-        self._target.close()
+        if not self._target.is_closing():
+            self._target.close()
         self._unsent = self._waiting()
         self._abort = self._loop.call_later(self._close_timeout, self._give_up)
 
     def _close_user(self) -> None:
-        self._user.close()
+        if not self._user.is_closing():  # asyncio's TLS does not bear to be closed twice
+            self._user.close()
 
     def _waiting(self) -> int:
         return self._user.get_write_buffer_size() + self._target.get_write_buffer_size()

@@ -14,6 +14,7 @@ from consoled.proxy import closing
 from consoled.proxy.relay import Channel
 
 _SEVERAL_CHANNELS = 'spice-html5'
+_SLICE = 100  # sessions looked at before others have their turn
 _TICK = 1.0  # seconds between two looks at all sessions: one timer for them all
 
 
@@ -143,8 +144,10 @@ class Sessions:
         while True:
             await asyncio.sleep(_TICK)
             rules, now = self._rules(), asyncio.get_running_loop().time()
-            for session in self:
+            for number, session in enumerate(self):
                 session.check(rules, now)
+                if number % _SLICE == _SLICE - 1:
+                    await asyncio.sleep(0)
 
     def add(self, granted: Any, token: str, client_address: str | None) -> Session:
         """A session that was opened with the managers; its first channel is on its way."""

@@ -60,12 +60,12 @@ def tree_cpu(pid: int) -> float:
     return total
 
 
-def _machine_cpu() -> float:
+def machine_cpu() -> float:
     times = psutil.cpu_times()
     return float(sum(times[:8]) - times.idle - times.iowait)  # [:8]: guest times are part of user times
 
 
-class _Helper(fixtures.Fixture):
+class Helper(fixtures.Fixture):
     """A Python process of the benchmark, talked to by lines."""
 
     def __init__(self, module: str, *arguments: str) -> None:
@@ -115,9 +115,9 @@ class Stage(fixtures.Fixture):
         self._broker = self.useFixture(RabbitMQ())
         self._mariadb = self.useFixture(MariaDB())
         self._configure_database()
-        self._callers = self.useFixture(_Helper('callers'))
+        self._callers = self.useFixture(Helper('callers'))
         self._echo_url = self._broker.new_vhost()
-        self._echo = self.useFixture(_Helper('echo', self._echo_url))
+        self._echo = self.useFixture(Helper('echo', self._echo_url))
         self._echo.read()
 
     def _configure_database(self) -> None:
@@ -147,9 +147,9 @@ class Stage(fixtures.Fixture):
         """Run an operation: shortly to warm up, then for ``seconds`` with all CPU counted."""
         run = {'cell': cell, 'operation': operation, 'callers': callers}
         self._callers.ask(**run, seconds=WARM_UP)
-        before, machine_before = self._cpu(cell, operation), _machine_cpu()
+        before, machine_before = self._cpu(cell, operation), machine_cpu()
         result = self._callers.ask(**run, seconds=seconds)
-        after, machine = self._cpu(cell, operation), _machine_cpu() - machine_before
+        after, machine = self._cpu(cell, operation), machine_cpu() - machine_before
         used = {part: after[part] - before[part] for part in before} | {'client': result['cpu']}
         cores = psutil.cpu_count() or 1
         return Sample(
