@@ -222,6 +222,14 @@ class ProxyStopping(ConsoledException):
     retryable = True
 
 
+class ModeUnsupported(ConsoledException):
+    """Its option ``mode`` asks for what the proxy can't do with consoles of its type."""
+
+    code = 'mode_unsupported'
+    msg_fmt = 'A console of this type can not be opened for viewing only.'
+    http_status = 400
+
+
 class TargetForbidden(ConsoledException):
     """The console lies outside of the allowed networks and ports. Where it lies is for the log only."""
 

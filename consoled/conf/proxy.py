@@ -23,7 +23,8 @@ _LISTEN = [
         min=1,
         max=256,
         help='Processes that share the port. One holds thousands of sessions; more pay where one core is '
-        'not enough. The limits below are for each process.',
+        'not enough. The limits below are for each process; the websockets of one SPICE client may come to '
+        'different ones, and are sessions of their own there.',
     ),
 ]
 
@@ -150,7 +151,7 @@ _LIMITS = [
         default=200,
         min=1,
         max=1000000,
-        help='Connections of one IPv4 address or IPv6 /64. Networks of trusted_proxies are not limited by it.',
+        help='Connections of one IPv4 address or IPv6 /64. Those of trusted_proxies are not limited by it.',
     ),
     cfg.IntOpt('max_sessions', default=5000, min=1, max=20000, help='Sessions that a process holds.'),
     cfg.IntOpt(
@@ -165,8 +166,8 @@ _LIMITS = [
         default=20,
         min=1,
         max=100000,
-        help='Attempts a minute with refused tokens that one client address may send; then it gets 429 for a while '
-        'without being looked at.',
+        help='Attempts a minute with refused tokens that one client address may make; then it gets 429 for '
+        'a while without being looked at.',
     ),
     cfg.IntOpt(
         'max_pending_opens',

@@ -17,14 +17,11 @@ from consoled import exception
 from consoled.proxy import answers, handshake
 from consoled.proxy.opening import Opened, Opener
 from consoled.proxy.pages import Pages
-from consoled.proxy.relay import AllIsInput, Channel, Input, Scratch, report_all_unsent
-from consoled.proxy.security.messages import ClientMessages
+from consoled.proxy.relay import Channel, Scratch, report_all_unsent
 from consoled.proxy.security.rfb import UserSide
 from consoled.proxy.sessions import Sessions
 
 LOG = logging.getLogger(__name__)
-
-_READ_ONLY = 'view'
 
 
 @dataclasses.dataclass
@@ -253,16 +250,13 @@ class UserConnection(asyncio.Protocol):
     def _channel(self, opened: Opened) -> Channel:
         options, session = self._service.conf.proxy, opened.session
         vnc = session.console.console_type == 'novnc'
-        looks: Input = AllIsInput()
-        if vnc:
-            looks = ClientMessages(view_only=session.console.options.get('mode') == _READ_ONLY)
         return Channel(
             self._transport,
             opened.target.transport,
             self._service.scratch,
             max_message_size=options.max_message_size,
             close_timeout=options.close_timeout,
-            looks=looks,
+            looks=opened.looks,
             greeting=UserSide() if vnc else None,
             rest=opened.target.rest,
             released=lambda channel: self._service.sessions.released(session, channel),

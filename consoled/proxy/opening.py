@@ -23,6 +23,7 @@ from consoled.proxy.audit import Audit
 from consoled.proxy.authorizer import Authorizer
 from consoled.proxy.limits import Counter, FailureRate
 from consoled.proxy.metrics import Metrics
+from consoled.proxy.relay import Input, input_of
 from consoled.proxy.sessions import Session, Sessions
 from consoled.proxy.targets import Connector, Target
 
@@ -33,6 +34,7 @@ class Opened:
 
     session: Session
     target: Target
+    looks: Input
 
 
 class Opener:
@@ -144,6 +146,7 @@ class Opener:
     async def _connected(self, session: Session) -> Opened:
         try:
             self._check(session)
+            looks = input_of(session.console.console_type, session.console.options.get('mode'))
             with self._timed('target'):
                 target = await self._connector.connect(session.console)
             try:
@@ -159,7 +162,7 @@ class Opener:
             session.announced = True
             self._metrics.opened(session.console.console_type)
             self._audit.opened(session)
-        return Opened(session, target)
+        return Opened(session, target, looks)
 
     def _check(self, session: Session) -> None:
         """It may have been cut before it had a channel that could be told."""

@@ -11,6 +11,7 @@ What a peer does not take is held for it once: no more is read for it until it h
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import struct
 from collections.abc import Callable
@@ -21,8 +22,10 @@ from websockets.exceptions import PayloadTooBig
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SEND_EOF, Protocol, Side
 
+from consoled import exception
 from consoled.proxy import closing
 from consoled.proxy.security.base import Exchange, SecurityFailed
+from consoled.proxy.security.messages import ClientMessages
 
 _HEADROOM = 10  # bytes of the longest header of a frame from a server (RFC 6455, section 5.2)
 _CHUNK = 256 * 1024  # bytes read from a guest at a time
@@ -86,6 +89,31 @@ class AllIsInput:
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         return data, True
+
+
+class NothingIsInput:
+    """Of a stream that is only watched, nothing is forwarded."""
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        return b'', False
+
+
+def input_of(console_type: str, mode: str | None) -> Input:
+    """What looks at the user's side of a console with this option ``mode``.
+
+    :raises ModeUnsupported: it can't be kept to that mode
+    """
+    found = _INPUTS.get((console_type, mode or None)) or (None if mode else AllIsInput)
+    if found is None:
+        raise exception.ModeUnsupported()
+    return found()
+
+
+_INPUTS: dict[tuple[str, str | None], Callable[[], Input]] = {
+    ('novnc', None): functools.partial(ClientMessages, view_only=False),
+    ('novnc', 'view'): functools.partial(ClientMessages, view_only=True),
+    ('serial', 'view'): NothingIsInput,
+}
 
 
 class Channel:

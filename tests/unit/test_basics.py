@@ -60,6 +60,7 @@ CODES = {
     'IncompatibleObject': ('incompatible_object', 400),
     'BadRequest': ('bad_request', 400),
     'MethodNotAllowed': ('method_not_allowed', 405),
+    'ModeUnsupported': ('mode_unsupported', 400),
     'NotFound': ('not_found', 404),
     'OriginRefused': ('origin_refused', 403),
     'ProxyBusy': ('proxy_busy', 503),

@@ -19,7 +19,9 @@ from consoled.conf import opts
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / 'etc/consoled/consoled.conf.sample'
 
-UNIT = re.compile(r'\b(seconds?|milliseconds|processes|sessions|connections|bytes|port|calls|websockets|attempts)\b')
+UNIT = re.compile(
+    r'\b(seconds?|milliseconds|processes|sessions|connections|bytes|port|calls|websockets|attempts)\b'
+)
 
 
 def generated(home: str) -> str:
