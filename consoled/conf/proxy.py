@@ -31,18 +31,21 @@ _LISTEN = [
 _TLS = [
     cfg.StrOpt(
         'ssl_cert',
+        mutable=True,
         help='File with the certificate chain (PEM). Set: users are served over TLS. It is read again at '
         'SIGHUP; sessions that are open go on.',
     ),
-    cfg.StrOpt('ssl_key', help='File with the private key (PEM); not set: it is in ssl_cert.'),
+    cfg.StrOpt('ssl_key', mutable=True, help='File with the private key (PEM); not set: it is in ssl_cert.'),
     cfg.StrOpt(
         'ssl_minimum_version',
+        mutable=True,
         default='tlsv1_2',
         choices=[('tlsv1_2', 'TLS 1.2 and newer'), ('tlsv1_3', 'TLS 1.3 and newer')],
         help='Oldest version of TLS that users may speak.',
     ),
     cfg.StrOpt(
         'ssl_ciphers',
+        mutable=True,
         help='Ciphers for TLS 1.2 in the notation of OpenSSL; not set: those of the library.',
     ),
 ]
@@ -50,6 +53,7 @@ _TLS = [
 _TRUST = [
     cfg.ListOpt(
         'allowed_origins',
+        mutable=True,
         default=[],
         help='Origins of web pages, such as https://dashboard.example.org, that may open consoles besides '
         "the console's own access URL and the address this proxy was reached by. Others get 403. A "
@@ -57,6 +61,7 @@ _TRUST = [
     ),
     cfg.ListOpt(
         'trusted_proxies',
+        mutable=True,
         default=[],
         help='Networks (10.0.0.0/24, 2001:db8::1) of load balancers before this proxy. Only from them are '
         'X-Forwarded-For, -Proto and -Host believed.',
@@ -74,6 +79,7 @@ _TRUST = [
     ),
     cfg.ListOpt(
         'frame_ancestors',
+        mutable=True,
         default=["'self'"],
         help='Sites that may show the console pages in a frame: what the CSP directive frame-ancestors '
         'takes, such as https://dashboard.example.org.',
@@ -208,16 +214,19 @@ _LIMITS = [
 _PAGES = [
     cfg.StrOpt(
         'novnc_path',
+        mutable=True,
         default='/usr/share/novnc',
         help="Directory of noVNC (Debian's package novnc, or @novnc/novnc from npm). Not there: no page.",
     ),
     cfg.StrOpt(
         'spice_path',
+        mutable=True,
         default='/usr/share/spice-html5',
         help="Directory of spice-html5 (Debian's package). Not there: no page.",
     ),
     cfg.StrOpt(
         'terminal_path',
+        mutable=True,
         default='/usr/local/share/consoled/xterm',
         help='Directory of xterm.js (@xterm/xterm from npm; tools/setup-pages.sh puts it here). Not there: '
         'no page.',

@@ -63,10 +63,15 @@ class Audit:
             },
         )
 
-    def refused(self, error: exception.ConsoledException, client_address: str | None) -> None:
-        self._tell(
-            'refused', {'code': error.code, 'status': error.http_status, 'client_address': client_address}
-        )
+    def refused(
+        self,
+        error: exception.ConsoledException,
+        client_address: str | None,
+        session: Session | None = None,
+    ) -> None:
+        """:param session: where the managers had said yes; else nobody knows who it was"""
+        known = {'client_address': client_address} if session is None else _of(session)
+        self._tell('refused', {'code': error.code, 'status': error.http_status, **known})
 
     def _tell(self, event: str, facts: dict[str, Any]) -> None:
         LOG.info('session %s %s', event, ' '.join(f'{name}={value}' for name, value in facts.items()))

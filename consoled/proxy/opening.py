@@ -70,10 +70,12 @@ class Opener:
         :raises ConsoledException: refused; it has been counted, logged and remembered
         """
         started = time.monotonic()
+        session = None
         try:
-            opened = await self._open(upgrade)
+            session = await self._session_of(upgrade)
+            opened = await self._connected(session)
         except exception.ConsoledException as exc:
-            self._refused(upgrade, exc)
+            self._refused(upgrade, exc, session)
             raise
         self._metrics.stage('open', time.monotonic() - started)
         return opened
@@ -98,7 +100,9 @@ class Opener:
         self._metrics.refused(refusal.error.code)
         self._audit.refused(refusal.error, refusal.client.address)
 
-    def _refused(self, upgrade: handshake.Upgrade, error: exception.ConsoledException) -> None:
+    def _refused(
+        self, upgrade: handshake.Upgrade, error: exception.ConsoledException, session: Session | None
+    ) -> None:
         now, address = time.monotonic(), upgrade.client.address
         self._metrics.refused(error.code)
         if isinstance(error, exception.RateLimited):
@@ -106,9 +110,9 @@ class Opener:
         if isinstance(error, exception.InvalidToken):
             self._failures.failed(address, now)
         self._refusals.note(upgrade.token, error, now)
-        self._audit.refused(error, address)
+        self._audit.refused(error, address, session)
 
-    async def _open(self, upgrade: handshake.Upgrade) -> Opened:
+    async def _session_of(self, upgrade: handshake.Upgrade) -> Session:
         address = upgrade.client.address
         if self.stopping:
             raise exception.ProxyStopping()
@@ -116,10 +120,9 @@ class Opener:
             raise exception.RateLimited(seconds=wait)
         session = self._sessions.to_join(upgrade.token, address)
         if session is None:
-            session = await self._new_session(upgrade)
-        else:
-            self._join(session)
-        return await self._connected(session)
+            return await self._new_session(upgrade)
+        self._join(session, upgrade)
+        return session
 
     async def _new_session(self, upgrade: handshake.Upgrade) -> Session:
         address = upgrade.client.address
@@ -138,7 +141,9 @@ class Opener:
             raise
         return self._sessions.add(granted, upgrade.token, address)
 
-    def _join(self, session: Session) -> None:
+    def _join(self, session: Session, upgrade: handshake.Upgrade) -> None:
+        if upgrade.origin is not None:
+            handshake.check_origin(upgrade.origin, session.console.access_url_base)
         if len(session.channels) + session.connecting >= self._max_channels:
             raise exception.TooManySessions(limit=self._max_channels, scope='SPICE client')
         session.connecting += 1

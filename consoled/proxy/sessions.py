@@ -51,6 +51,7 @@ class Session:
         self.channels: set[Channel] = set()
         self.connecting = 0  # websockets that are about to become channels
         self.announced = False  # that it was opened: its end will be too
+        self.left: str | None = None  # how the last of its channels ended
         self._bytes_in = 0  # of channels that have ended
         self._bytes_out = 0
 
@@ -78,21 +79,20 @@ class Session:
         self.channels.discard(channel)
         self._bytes_in += channel.bytes_in
         self._bytes_out += channel.bytes_out
-        if not self.channels:
-            self.reason = self.reason or channel.reason or closing.USER_LEFT
+        self.left = channel.reason or closing.USER_LEFT
 
     def check(self, rules: Rules, now: float) -> None:
         """End what has lasted too long, ask the silent for a sign of life."""
         if self.ends is not None and now >= self.ends:
             self.end(closing.TIME_OVER)
-        elif rules.idle and now - self._last_input() > rules.idle:
+        elif rules.idle and self.channels and now - self._last_input() > rules.idle:
             self.end(closing.IDLE)
         for channel in list(self.channels):
             if channel.reason is None:
                 _check_channel(channel, rules, now)
 
     def _last_input(self) -> float:
-        return max((channel.last_input for channel in self.channels), default=self.opened)
+        return max(channel.last_input for channel in self.channels)
 
 
 def _check_channel(channel: Channel, rules: Rules, now: float) -> None:
@@ -174,18 +174,17 @@ class Sessions:
     def failed(self, session: Session, reason: str) -> None:
         """A websocket did not become a channel."""
         session.connecting -= 1
-        if not session.channels:
-            session.reason = session.reason or reason
-        self._maybe_over(session)
+        self._maybe_over(session, reason)
 
     def released(self, session: Session, channel: Channel) -> None:
         """A channel's connection to the console is closed."""
         session.channel_ended(channel)
         self._maybe_over(session)
 
-    def _maybe_over(self, session: Session) -> None:
+    def _maybe_over(self, session: Session, reason: str = closing.USER_LEFT) -> None:
         if session.channels or session.connecting:
-            return
+            return  # a page that is loaded again opens its websockets before the old ones have ended
+        session.reason = session.reason or session.left or reason
         if self._joinable.get(session.client) is session:
             del self._joinable[session.client]
         if self._by_id.pop(session.id, None) is not None:
