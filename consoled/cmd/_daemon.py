@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the daemons share: metrics of several processes, and telling systemd when they are ready."""
+"""What the daemons share before they import anything else: metrics of several processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 
 _METRICS_DIR = 'PROMETHEUS_MULTIPROC_DIR'
 
@@ -28,20 +27,3 @@ def prepare_metrics() -> None:
             shutil.rmtree(directory, ignore_errors=True)
 
     atexit.register(remove)
-
-
-def take_over_notification() -> Callable[[], None]:
-    """Take NOTIFY_SOCKET from the launcher, which would call a service ready before it works.
-
-    :returns: to be called by a worker that does
-    """
-    address = os.environ.pop('NOTIFY_SOCKET', None)
-
-    def ready() -> None:
-        if address is not None:
-            from oslo_service import systemd
-
-            os.environ['NOTIFY_SOCKET'] = address
-            systemd.notify_once()
-
-    return ready

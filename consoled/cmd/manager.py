@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 
+from consoled import notify
 from consoled.cmd import _backend, _daemon
 
 _DESCRIPTION = (
@@ -35,7 +36,7 @@ def main() -> int:
         return 1
     launcher = service.ProcessLauncher(conf, restart_method='mutate')
     launcher.launch_service(
-        manager_service.Worker(conf, _daemon.take_over_notification()), workers=conf.manager.workers
+        manager_service.Worker(conf, notify.of_this_process()), workers=conf.manager.workers
     )
     launcher.launch_service(manager_service.Housekeeper(conf), workers=1)
     launcher.wait()

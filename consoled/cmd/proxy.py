@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 
+from consoled import notify
 from consoled.cmd import _backend, _daemon
 
 PROG = 'consoled-proxy'
@@ -32,7 +33,7 @@ def main() -> int:
     except (OSError, ValueError) as exc:
         print(f'{PROG}: {exc}', file=sys.stderr)
         return 1
-    service.run(shared, _daemon.take_over_notification())
+    service.run(shared, notify.of_this_process())
     return 0
 
 

@@ -9,7 +9,6 @@ import gc
 import logging
 import random
 import signal
-from collections.abc import Callable
 
 import oslo_messaging
 import prometheus_client
@@ -27,6 +26,7 @@ from consoled.manager import periodic
 from consoled.manager.manager import ConsoleAuthManager
 from consoled.manager.metrics import Metrics
 from consoled.monitoring import Check, MonitoringServer, Readiness, application
+from consoled.notify import Notifier
 from consoled.rpc import server as rpc_server
 from consoled.rpc import versions
 from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI, ProxyAPI
@@ -116,14 +116,14 @@ class _Process(service.ServiceBase):  # type: ignore[misc]
 class Worker(_Process):
     """A process that answers calls.
 
-    :param ready: told once the worker consumes
+    :param notifier: told once the worker consumes, and that it lives
     """
 
     title = 'worker'
 
-    def __init__(self, conf: cfg.ConfigOpts, ready: Callable[[], None]) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, notifier: Notifier) -> None:
         super().__init__(conf)
-        self._ready = ready
+        self._notifier = notifier
 
     def run(self) -> None:
         server = rpc_server_of(self._conf, self._transport, self._db)
@@ -131,7 +131,11 @@ class Worker(_Process):
         self._held.callback(rpc_server.drain, server)
         # What is loaded by now stays: without this, each full collection would look at all of it, for 0.1 s.
         gc.freeze()
-        self._ready()
+        self._notifier.ready()
+        if self._notifier.interval is not None:
+            living = loopingcall.FixedIntervalLoopingCall(self._notifier.alive)
+            living.start(self._notifier.interval)
+            self._held.callback(living.stop)
 
 
 class Housekeeper(_Process):

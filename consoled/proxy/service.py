@@ -17,7 +17,6 @@ import os
 import pathlib
 import socket
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import cotyledon
@@ -27,6 +26,7 @@ from oslo_config import cfg
 from prometheus_client import multiprocess
 
 from consoled.monitoring import MonitoringServer, Readiness, application
+from consoled.notify import Notifier
 from consoled.proxy import listener, server, targets
 from consoled.proxy.pages import Pages
 from consoled.rpc.transport import get_transport
@@ -57,17 +57,17 @@ def prepare(conf: cfg.ConfigOpts) -> Shared:
     return Shared(conf, listener.listen(conf), server.pages_of(conf))
 
 
-def run(shared: Shared, ready: Callable[[], None]) -> None:
+def run(shared: Shared, notifier: Notifier) -> None:
     """Run the processes until SIGTERM.
 
-    :param ready: called by a worker that serves users
+    :param notifier: told by the workers when they serve users, and that they live
     """
     conf = shared.conf
     master = cotyledon.ServiceManager(
         graceful_shutdown_timeout=conf.graceful_shutdown_timeout + 2 * _KILL_AFTER,
         mp_context=multiprocessing.get_context('fork'),  # sockets and options are handed on as they are
     )
-    master.add(Worker, workers=conf.proxy.workers, args=(shared, ready))
+    master.add(Worker, workers=conf.proxy.workers, args=(shared, notifier))
     if conf.monitoring.port:
         master.add(Monitor, workers=1, args=(conf,))
     master.register_hooks(on_terminate=functools.partial(_close, shared.sockets))
@@ -85,12 +85,12 @@ class Worker(cotyledon.Service):
 
     name = 'worker'
 
-    def __init__(self, worker_id: Any, shared: Shared, ready: Callable[[], None]) -> None:
+    def __init__(self, worker_id: Any, shared: Shared, notifier: Notifier) -> None:
         super().__init__(worker_id)
         setproctitle.setproctitle(f'{_TITLE}: worker {worker_id}')
         self._shared = shared
         self._conf = shared.conf
-        self._ready = ready
+        self._notifier = notifier
         self._loop: asyncio.AbstractEventLoop | None = None
         self._proxy: server.Proxy | None = None
         self._started = threading.Event()
@@ -123,9 +123,17 @@ class Worker(cotyledon.Service):
         # stays; what sessions leave behind is freed when its last reference goes, or seldom.
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
-        self._ready()
+        self._notifier.ready()
+        living = asyncio.create_task(self._live(), name='watchdog')
         await self._stopping.wait()
+        living.cancel()
         await self._proxy.stop(conf.graceful_shutdown_timeout)
+
+    async def _live(self) -> None:
+        """Say that the event loop turns, as long as it does."""
+        while self._notifier.interval is not None:
+            self._notifier.alive()
+            await asyncio.sleep(self._notifier.interval)
 
     def reload(self) -> None:
         self._started.wait()

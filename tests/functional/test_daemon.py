@@ -201,7 +201,7 @@ class MisconfiguredTest(testtools.TestCase):
             ({'manager': {'workers': 0}}, 'workers'),
         ):
             manager = daemons.ManagerProcess('kombu+memory://', base.database_url(self, 'sqlite'))
-            manager.directory = fixtures.pathlib.Path(self.useFixture(fixtures.fixtures.TempDir()).path)
+            manager.directory = daemons.pathlib.Path(self.useFixture(fixtures.fixtures.TempDir()).path)
             manager.config_file = manager.directory / 'consoled.conf'
             manager.log_file = manager.directory / 'log'
             for group, values in options.items():
