@@ -82,7 +82,7 @@ class Authorizer:
         self._registered = False
         self._lease: Lease | None = None
         self._lapses = 0  # how often a lease has ended without a new one
-        self._opening: set[str] = set()
+        self._opening: dict[str, str | None] = {}  # by session id: why it was cut meanwhile
         self._asked = 0  # calls of opens under way
         self._closed: dict[str, dict[str, Any]] = {}  # not acknowledged yet, by session id
         self._more_closed = asyncio.Event()
@@ -129,7 +129,7 @@ class Authorizer:
         if not self.ready:
             raise exception.ManagerUnreachable(reason='this proxy has no lease')
         lapses = self._lapses
-        self._opening.add(session_id)
+        self._opening[session_id] = None
         try:
             call = functools.partial(
                 self._api.open_session, RequestContext(), token, session_id, self._proxy_id, client_address
@@ -140,6 +140,7 @@ class Authorizer:
             kept = not session.limited or (self.ready and lapses == self._lapses)
             if session.proxy_id != self._proxy_id or not kept:
                 raise exception.ManagerUnreachable(reason='the lease was lost meanwhile')
+            session.cut_reason = session.cut_reason or self._opening[session_id]
             return session
         except BaseException as exc:
             if isinstance(exc, exception.ProxyUnknown):
@@ -148,7 +149,12 @@ class Authorizer:
                 self.close(session_id, closing.OPEN_FAILED)
             raise
         finally:
-            self._opening.discard(session_id)
+            del self._opening[session_id]
+
+    def cut_opening(self, reasons: dict[str, str]) -> None:
+        """Hear of sessions to cut whose opening has not been answered yet: reasons by id."""
+        for session_id in self._opening.keys() & reasons.keys():
+            self._opening[session_id] = reasons[session_id]
 
     async def validate(self, token: str) -> Any:
         """The ConsoleAuthToken of a token; errors as ``ConsoleAuthAPI.validate``, and ProxyBusy."""

@@ -198,7 +198,7 @@ class UserConnection(asyncio.Protocol):
         elif fetch.token is not None:
             self._run(self._explain(fetch, fetch.token))
         else:
-            self._refuse(exception.NotFound())
+            self._refuse(fetch.bad_token or exception.NotFound())
             self._finish()
 
     async def _explain(self, fetch: handshake.Fetch, token: str) -> None:
@@ -239,12 +239,12 @@ class UserConnection(asyncio.Protocol):
         ]
         if upgrade.subprotocol is not None:
             headers.append(('Sec-WebSocket-Protocol', upgrade.subprotocol))
+        channel = self._channel(opened)
+        self._service.sessions.connected(opened.session, channel)
         self._http.next_event()
         switching = self._http.send(h11.InformationalResponse(status_code=101, headers=headers))
         self._transport.write(switching)
         self._upgraded = True
-        channel = self._channel(opened)
-        self._service.sessions.connected(opened.session, channel)
         channel.start(self._http.trailing_data[0])
 
     def _channel(self, opened: Opened) -> Channel:

@@ -67,10 +67,14 @@ class Refusal:
 
 @dataclasses.dataclass(frozen=True)
 class Fetch:
-    """An ordinary request: for a page, or (with a token) for why a websocket was refused."""
+    """An ordinary request: for a page, or (with a token) for why a websocket was refused.
+
+    :param bad_token: where there is something for a token that can be none
+    """
 
     path: str
     token: str | None = dataclasses.field(repr=False)
+    bad_token: exception.InvalidToken | None
     client: Client
     head: bool
     if_none_match: str | None
@@ -125,9 +129,11 @@ def _decide(request: Request, policy: Policy, client: Client) -> Decision:
         raise exception.BadRequest(reason='it has a body')
     path, query = _target(request.target)
     if 'websocket' not in _listed(request, 'upgrade'):
+        token, bad_token = _token_or_error(request, query)
         return Fetch(
             path=path,
-            token=_token(request, query),
+            token=token,
+            bad_token=bad_token,
             client=client,
             head=request.method == 'HEAD',
             if_none_match=_single(request, 'if-none-match'),
@@ -218,6 +224,16 @@ def _token(request: Request, query: dict[str, list[str]]) -> str | None:
                 raise exception.InvalidToken()
             return found[0]
     return None
+
+
+def _token_or_error(
+    request: Request, query: dict[str, list[str]]
+) -> tuple[str | None, exception.InvalidToken | None]:
+    """A page is served whatever came along with the request for it."""
+    try:
+        return _token(request, query), None
+    except exception.InvalidToken as exc:
+        return None, exc
 
 
 def _tokens_in_path(query: dict[str, list[str]]) -> list[str]:

@@ -44,8 +44,6 @@ class Counter:
         """
         bucket = bucket_of(address)
         if self.full or (not exempt and self._of[bucket] >= self._per_address):
-            if not self._of[bucket]:
-                del self._of[bucket]
             return False
         self.count += 1
         self._of[bucket] += 1
@@ -73,7 +71,9 @@ class FailureRate:
         self._failed: collections.OrderedDict[str, tuple[float, float]] = collections.OrderedDict()
 
     def wait(self, address: str | None, now: float) -> float:
-        """Seconds until this address may try again; 0: now."""
+        """Seconds until this address may try again; 0: now, and for those whose address is not known."""
+        if address is None:
+            return 0.0
         over = self._level(bucket_of(address), now) - (self._per_minute - 1)
         return max(0.0, over * 60 / self._per_minute)
 

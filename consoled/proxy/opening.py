@@ -27,6 +27,13 @@ from consoled.proxy.relay import Input, input_of
 from consoled.proxy.sessions import Session, Sessions
 from consoled.proxy.targets import Connector, Target
 
+# What a user is told whose session was cut before the 101, by the close code that it would have had after it.
+_CUT_MEANWHILE: dict[int, type[exception.ConsoledException]] = {
+    4404: exception.ConsoleGone,
+    1012: exception.ProxyStopping,
+    1013: exception.ProxyBusy,
+}
+
 
 @dataclasses.dataclass
 class Opened:
@@ -63,6 +70,11 @@ class Opener:
         self._failures = FailureRate(conf.proxy.max_failed_tokens)
         self._refusals = Refusals()
         self.stopping = False
+
+    @property
+    def held(self) -> int:
+        """Sessions that are open or on their way."""
+        return self._places.count
 
     async def open(self, upgrade: handshake.Upgrade) -> Opened:
         """Do all that comes before the ``101``.
@@ -107,7 +119,7 @@ class Opener:
         self._metrics.refused(error.code)
         if isinstance(error, exception.RateLimited):
             return  # somebody who tries many must not fill the log
-        if isinstance(error, exception.InvalidToken):
+        if isinstance(error, exception.InvalidToken) and session is None:
             self._failures.failed(address, now)
         self._refusals.note(upgrade.token, error, now)
         self._audit.refused(error, address, session)
@@ -126,7 +138,7 @@ class Opener:
 
     async def _new_session(self, upgrade: handshake.Upgrade) -> Session:
         address = upgrade.client.address
-        if not self._places.take(address):
+        if not self._places.take(address, exempt=address is None):
             if self._places.full:
                 raise exception.ProxyBusy()
             raise exception.TooManySessions(limit=self._per_address, scope='address')
@@ -173,8 +185,10 @@ class Opener:
         """It may have been cut before it had a channel that could be told."""
         if session.reason is None:
             return
-        error = {4404: exception.ConsoleGone, 1013: exception.ProxyBusy, 1012: exception.ProxyStopping}
-        raise error.get(closing.closing_of(session.reason).code, exception.InvalidToken)()
+        how = closing.closing_of(session.reason)
+        if how.code == 4409:
+            raise exception.ConsoleInUse(how.text)
+        raise _CUT_MEANWHILE.get(how.code, exception.InvalidToken)()
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

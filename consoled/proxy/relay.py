@@ -88,7 +88,7 @@ class AllIsInput:
     """Of a stream that is not looked into, every byte is the user's doing."""
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
-        return data, True
+        return data, bool(data)
 
 
 class NothingIsInput:
@@ -155,7 +155,9 @@ class Channel:
         self._closed = closed
         self._open = {'user', 'target'}  # connections that are not closed yet
         self._abort: asyncio.TimerHandle | None = None
-        self._unsent = 0
+        self._both = (user, target)
+        self._unsent: dict[asyncio.Transport, int] = {}  # bytes, when the end began
+        self._held = 0  # bytes for the user, when they were looked at last
         self._unread = False  # the user does not take what it asks for with pings, and may ask no more
         self.reason: str | None = None
         self.bytes_in = 0  # from the user
@@ -188,6 +190,13 @@ class Channel:
             self._begin()
         if early:
             self.user_data(early)
+
+    def look_at_user(self) -> None:
+        """A user who takes what was sent gives a sign of life, however slowly."""
+        held = self._user.get_write_buffer_size()
+        if held < self._held:
+            self.last_heard = self._loop.time()
+        self._held = held
 
     def _begin(self) -> None:
         self._greeting = None
@@ -316,27 +325,29 @@ class Channel:
         if self._socket.state is not OPEN and self._socket.close_rcvd is not None:
             self._close_user()
         self._user.resume_reading()  # the user's answer to the closing
-        if not self._target.is_closing():
+        if reason == closing.LEASE_LOST:  # its port may soon be somebody else's
+            self._target.abort()
+        elif not self._target.is_closing():
             self._target.close()
-        self._unsent = self._waiting()
+        self._unsent = {transport: transport.get_write_buffer_size() for transport in self._both}
         self._abort = self._loop.call_later(self._close_timeout, self._give_up)
 
     def _close_user(self) -> None:
         if not self._user.is_closing():  # asyncio's TLS does not bear to be closed twice
             self._user.close()
 
-    def _waiting(self) -> int:
-        return self._user.get_write_buffer_size() + self._target.get_write_buffer_size()
-
     def _give_up(self) -> None:
-        """End for good, unless one of them is still taking what it was sent."""
-        waiting = self._waiting()
-        if 0 < waiting < self._unsent:
-            self._unsent = waiting
+        """End for good what does not take any more of what it was sent."""
+        taking = False
+        for transport, before in self._unsent.items():
+            waiting = transport.get_write_buffer_size()
+            if 0 < waiting < before:
+                self._unsent[transport] = waiting
+                taking = True
+            else:
+                transport.abort()
+        if taking:
             self._abort = self._loop.call_later(self._close_timeout, self._give_up)
-            return
-        self._user.abort()
-        self._target.abort()
 
     def _lost(self, which: str) -> None:
         self._open.discard(which)
@@ -363,6 +374,9 @@ class _UserSide(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._channel.user_drained()
 
+    def eof_received(self) -> None:
+        self._channel.end(closing.USER_LEFT)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._channel.user_lost()
 
@@ -383,6 +397,9 @@ class _TargetSide(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._channel.target_drained()
+
+    def eof_received(self) -> None:
+        self._channel.end(closing.GUEST_CLOSED)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._channel.target_lost()

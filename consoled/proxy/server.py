@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections.abc import Callable
 
 import oslo_messaging
 import prometheus_client
@@ -39,13 +40,13 @@ _MOST_CUT = 1000  # ids in a cast
 class CutEndpoint(rpc_server.Endpoint):
     """Hears of sessions to cut, in a thread of the RPC server."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sessions: Sessions) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, cut: Callable[[dict[str, str]], None]) -> None:
         self._loop = loop
-        self._sessions = sessions
+        self._cut = cut
 
     @rpc_server.exposed_cast(session_ids=arg.list_of(arg.uuid(), _MOST_CUT), reason=arg.text(64))
     def cut_sessions(self, context: RequestContext, session_ids: list[str], reason: str) -> None:
-        self._loop.call_soon_threadsafe(self._sessions.cut, dict.fromkeys(session_ids, reason))
+        self._loop.call_soon_threadsafe(self._cut, dict.fromkeys(session_ids, reason))
 
 
 def policy_of(conf: cfg.ConfigOpts) -> handshake.Policy:
@@ -61,6 +62,20 @@ def pages_of(conf: cfg.ConfigOpts) -> Pages:
     options = conf.proxy
     return Pages.load(
         options.novnc_path, options.spice_path, options.terminal_path, frame_ancestors=options.frame_ancestors
+    )
+
+
+def rules_of(conf: cfg.ConfigOpts) -> Rules:
+    """How long sessions may be silent, as configured.
+
+    :raises ValueError: an option is wrong
+    """
+    options = conf.proxy
+    return Rules(
+        idle=options.idle_timeout,
+        ping_interval=options.ping_interval,
+        ping_timeout=options.ping_timeout,
+        greeting=options.request_timeout,
     )
 
 
@@ -88,7 +103,10 @@ class Proxy:
         self._name = name
         self._metrics = Metrics(conf.cell.name, registry)
         self._audit = Audit(conf, f'consoled-proxy.{conf.host}')
-        self._sessions = Sessions(self._rules, lambda session, seconds: self._opener.over(session, seconds))
+        self._rules = rules_of(conf)
+        self._sessions = Sessions(
+            lambda: self._rules, lambda session, seconds: self._opener.over(session, seconds)
+        )
         self._authorizer = Authorizer(
             ConsoleAuthAPI(
                 transport, level=conf.upgrade_levels.consoled, timeout=conf.proxy.authorize_timeout
@@ -110,15 +128,6 @@ class Proxy:
         self._listener = Listener(conf, sockets, service, self._metrics, tls_context(conf))
         self._tasks: list[asyncio.Task[None]] = []
         self._server: oslo_messaging.RPCServer | None = None
-
-    def _rules(self) -> Rules:
-        options = self._conf.proxy
-        return Rules(
-            idle=options.idle_timeout,
-            ping_interval=options.ping_interval,
-            ping_timeout=options.ping_timeout,
-            greeting=options.request_timeout,
-        )
 
     @property
     def ready(self) -> bool:
@@ -150,10 +159,14 @@ class Proxy:
     def _listen_for_cuts(self, loop: asyncio.AbstractEventLoop) -> None:
         """In a thread: it waits for the bus."""
         server = rpc_server.get_server(
-            self._transport, versions.PROXY_TOPIC, self._name, [CutEndpoint(loop, self._sessions)]
+            self._transport, versions.PROXY_TOPIC, self._name, [CutEndpoint(loop, self._cut)]
         )
         server.start()
         self._server = server
+
+    def _cut(self, reasons: dict[str, str]) -> None:
+        self._authorizer.cut_opening(reasons)
+        self._sessions.cut(reasons)
 
     async def _watch_lease(self) -> None:
         while True:
@@ -161,13 +174,15 @@ class Proxy:
             await asyncio.sleep(_WATCH)
 
     def reload(self) -> None:
-        """Read certificate, pages and whom to believe again. What is wrong is logged, and left as it was."""
+        """Read what may change again. What is wrong is logged, and then all is left as it was."""
+        conf = self._conf
         try:
-            tls, policy, pages = tls_context(self._conf), policy_of(self._conf), pages_of(self._conf)
+            tls, policy, pages, rules = tls_context(conf), policy_of(conf), pages_of(conf), rules_of(conf)
         except (OSError, ValueError) as exc:
             LOG.error('not reloaded: %s', exc)
             return
         self._listener.tls, self._service.policy, self._service.pages = tls, policy, pages
+        self._rules = rules
         LOG.info('certificate, pages and policy were read again')
 
     async def stop(self, timeout: float) -> None:
@@ -177,9 +192,13 @@ class Proxy:
         self._opener.stopping = True
         await self._listener.stop()
         self._sessions.cut_all(closing.DRAINED)
-        while (len(self._sessions) or self._listener.connections) and loop.time() < deadline:
+        while self._opener.held and loop.time() < deadline:
             await asyncio.sleep(0.02)
             self._sessions.cut_all(closing.DRAINED)  # those that were being opened
+        # Who is left has been told, or had only loaded a page: browsers keep such connections for long.
+        patience = min(deadline, loop.time() + self._conf.proxy.close_timeout)
+        while self._listener.connections and loop.time() < patience:
+            await asyncio.sleep(0.02)
         await self._sessions.stop()
         await self._authorizer.stop(max(0.1, deadline - loop.time()))
         for task in self._tasks:

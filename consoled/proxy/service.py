@@ -12,11 +12,13 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import logging
 import multiprocessing
 import os
 import pathlib
 import socket
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import cotyledon
@@ -31,6 +33,8 @@ from consoled.proxy import listener, server, targets
 from consoled.proxy.pages import Pages
 from consoled.rpc.transport import get_transport
 
+LOG = logging.getLogger(__name__)
+
 _TITLE = 'consoled-proxy'
 _GC_THRESHOLDS = (20000, 20, 50)
 _KILL_AFTER = 5  # seconds beyond graceful_shutdown_timeout before a process that hangs is ended
@@ -38,11 +42,15 @@ _KILL_AFTER = 5  # seconds beyond graceful_shutdown_timeout before a process tha
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """What is made once and used by all workers."""
+    """What is made once and used by all workers.
+
+    :ivar reloaded: set by the first SIGHUP; a worker that is started after it reads the files itself
+    """
 
     conf: cfg.ConfigOpts
     sockets: list[socket.socket]
     pages: Pages
+    reloaded: threading.Event = dataclasses.field(default_factory=threading.Event)
 
 
 def prepare(conf: cfg.ConfigOpts) -> Shared:
@@ -69,13 +77,15 @@ def run(shared: Shared, notifier: Notifier) -> None:
     )
     master.add(Worker, workers=conf.proxy.workers, args=(shared, notifier))
     if conf.monitoring.port:
-        master.add(Monitor, workers=1, args=(conf,))
-    master.register_hooks(on_terminate=functools.partial(_close, shared.sockets))
+        master.add(Monitor, workers=1, args=(shared,))
+    master.register_hooks(
+        on_terminate=functools.partial(_close, shared.sockets), on_reload=shared.reloaded.set
+    )
     master.run()
 
 
 def _close(sockets: list[socket.socket]) -> None:
-    """The workers will listen no more; nobody must wait in our queue for them."""
+    """Users must wait in nobody's queue but the workers', who listen until they stop."""
     for sock in sockets:
         sock.close()
 
@@ -108,12 +118,15 @@ class Worker(cotyledon.Service):
         conf = self._conf
         self._stopping = asyncio.Event()
         name = f'{conf.host}:{_place(self._shared.sockets[0])}:{self.worker_id}'
+        pages = self._shared.pages
+        if self._shared.reloaded.is_set() and self._read_options():
+            pages = server.pages_of(conf)
         self._proxy = server.Proxy(
             conf,
             self._shared.sockets,
             get_transport(conf),
             name,
-            self._shared.pages,
+            pages,
             prometheus_client.REGISTRY,
         )
         self._proxy.start()
@@ -128,6 +141,7 @@ class Worker(cotyledon.Service):
         await self._stopping.wait()
         living.cancel()
         await self._proxy.stop(conf.graceful_shutdown_timeout)
+        self._ended.set()  # already: asyncio would wait for a thread that waits for the bus
 
     async def _live(self) -> None:
         """Say that the event loop turns, as long as it does."""
@@ -137,9 +151,17 @@ class Worker(cotyledon.Service):
 
     def reload(self) -> None:
         self._started.wait()
-        self._conf.mutate_config_files()
-        if self._loop is not None and self._proxy is not None:
+        if self._read_options() and self._loop is not None and self._proxy is not None:
             self._loop.call_soon_threadsafe(self._proxy.reload)
+
+    def _read_options(self) -> bool:
+        """Read the config files again. What can't be read is logged, and changes nothing."""
+        try:
+            self._conf.mutate_config_files()
+        except (cfg.Error, OSError, ValueError) as exc:
+            LOG.error('not reloaded: %s', exc)
+            return False
+        return True
 
     def terminate(self) -> None:
         self._started.wait()
@@ -159,11 +181,13 @@ class Monitor(cotyledon.Service):
 
     name = 'monitor'
 
-    def __init__(self, worker_id: Any, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, worker_id: Any, shared: Shared) -> None:
         super().__init__(worker_id)
         setproctitle.setproctitle(f'{_TITLE}: monitor')
+        _close(shared.sockets)
+        conf = shared.conf
         registry = prometheus_client.CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        _Collector(registry)
         self._workers: int = conf.proxy.workers
         readiness = Readiness({'lease': functools.partial(self._check_leases, registry)})
         self._server = MonitoringServer(
@@ -172,7 +196,6 @@ class Monitor(cotyledon.Service):
 
     def _check_leases(self, registry: prometheus_client.CollectorRegistry) -> None:
         """:raises LookupError: not every worker has a lease"""
-        _forget_the_dead()
         leases = sum(
             sample.value
             for family in registry.collect()
@@ -190,6 +213,18 @@ class Monitor(cotyledon.Service):
 
     def terminate(self) -> None:
         self._server.stop()
+
+
+class _Collector(multiprocess.MultiProcessCollector):
+    """The metrics of all processes that there are."""
+
+    def __init__(self, registry: prometheus_client.CollectorRegistry) -> None:
+        super().__init__(registry)  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Iterable[prometheus_client.Metric]:
+        _forget_the_dead()
+        found: Iterable[prometheus_client.Metric] = super().collect()  # type: ignore[no-untyped-call]
+        return found
 
 
 def _forget_the_dead() -> None:

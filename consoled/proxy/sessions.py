@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from consoled import token as tokens
 from consoled.proxy import closing
 from consoled.proxy.relay import Channel
+
+LOG = logging.getLogger(__name__)
 
 _SEVERAL_CHANNELS = 'spice-html5'
 _SLICE = 100  # sessions looked at before others have their turn
@@ -101,6 +104,7 @@ def _check_channel(channel: Channel, rules: Rules, now: float) -> None:
         if now - channel.stalled > rules.ping_timeout:
             channel.end(closing.GUEST_STALLED)
         return
+    channel.look_at_user()
     silent = now - channel.last_heard
     slow_to_greet = not channel.greeted and now - channel.began > rules.greeting
     if slow_to_greet or silent > rules.ping_interval + rules.ping_timeout:
@@ -145,7 +149,10 @@ class Sessions:
             await asyncio.sleep(_TICK)
             rules, now = self._rules(), asyncio.get_running_loop().time()
             for number, session in enumerate(self):
-                session.check(rules, now)
+                try:
+                    session.check(rules, now)
+                except Exception:  # the others still have their times
+                    LOG.exception('session %s could not be looked at', session.id)
                 if number % _SLICE == _SLICE - 1:
                     await asyncio.sleep(0)
 

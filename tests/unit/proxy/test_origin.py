@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Web origins: what is the same one, and what only looks like it."""
+
+import testtools
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consoled.proxy.origin import Origin, of_header, of_host, of_url
+
+unhurried = settings(deadline=None)
+
+GOOD = Origin('https', 'good.example', 443)
+
+schemes = st.sampled_from(['http', 'https'])
+hosts = st.one_of(
+    st.from_regex(r'[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?(\.[a-z0-9]{1,5}){0,2}', fullmatch=True),
+    st.ip_addresses(v=4).map(str),
+    st.ip_addresses(v=6).map(lambda address: f'[{address}]'),
+)
+ports = st.integers(1, 65535)
+# Text that gets further than random text does
+almost = st.lists(
+    st.one_of(
+        st.sampled_from(
+            ['https', 'http', 'ws', '://', ':', '/', '@', '[', ']', '::1', 'good.example', '443', '.']
+        ),
+        st.text(max_size=3),
+    ),
+    max_size=8,
+).map(''.join)
+anything = st.one_of(st.text(), almost)
+
+
+class OfHeaderTest(testtools.TestCase):
+    def test_scheme_host_and_port(self):
+        self.assertEqual(Origin('http', 'a.example', 8080), of_header('http://a.example:8080'))
+
+    def test_each_scheme_has_its_port(self):
+        self.assertEqual(GOOD, of_header('https://good.example'))
+        self.assertEqual(GOOD, of_header('https://good.example:443'))
+        self.assertEqual(Origin('http', 'good.example', 80), of_header('http://good.example'))
+
+    def test_case_and_the_dot_of_the_root_make_no_difference(self):
+        for value in ('https://GOOD.example', 'HTTPS://good.EXAMPLE', 'https://good.example.'):
+            self.assertEqual(GOOD, of_header(value), value)
+
+    def test_another_scheme_port_or_host_is_another_origin(self):
+        for value in (
+            'http://good.example:443',
+            'https://good.example:8443',
+            'https://good.example.evil',
+            'https://evil.good.example',
+            'https://evil-good.example',
+            'https://good-example',
+            'https://good.examp',
+            'https://xgood.example',
+            'https://good%2eexample',
+        ):
+            self.assertNotEqual(GOOD, of_header(value), value)
+
+    def test_what_only_contains_an_origin_is_none(self):
+        for value in (
+            'null',
+            '',
+            'good.example',
+            '//good.example',
+            'https:good.example',
+            'https:///good.example',
+            'https://',
+            'https://.',
+            'https://good.example/',
+            'https://good.example/path',
+            'https://good.example?',
+            'https://good.example#',
+            'https://good.example, https://evil.example',
+            'https://good.example https://evil.example',
+            ' https://good.example',
+            'https://good.example ',
+            'https://good.example\t',
+            'https://go\tod.example',
+            'https://go\nod.example',
+            'https://good.example\x00',
+            'ftp://good.example',
+            'file://',
+            'chrome-extension://abcdefgh',
+            'javascript:alert(1)',
+        ):
+            self.assertIsNone(of_header(value), value)
+
+    def test_user_information_is_no_part_of_an_origin(self):
+        for value in (
+            'https://good.example@evil.example',
+            'https://evil.example@good.example',
+            'https://user:word@good.example',
+            'https://@good.example',
+            'https://good.example:443@evil.example',
+            'https://evil.example\\@good.example',
+            'https://evil.example\\.good.example',
+        ):
+            self.assertIsNone(of_header(value), value)
+
+    def test_a_port_is_a_number_in_range(self):
+        for port in ('-1', '+443', '65536', '99999999999', 'https', '4 43', '443:443', '\u0664\u0664\u0663'):
+            self.assertIsNone(of_header(f'https://good.example:{port}'), port)
+
+    def test_port_0_is_not_the_default_one(self):
+        self.assertNotEqual(GOOD, of_header('https://good.example:0'))
+
+    def test_ipv6(self):
+        there = Origin('https', '2001:db8::1', 6080)
+        self.assertEqual(there, of_header('https://[2001:db8::1]:6080'))
+        self.assertEqual(there, of_header('https://[2001:DB8::1]:6080'))
+        self.assertEqual(there, of_url('https://[2001:0db8:0:0::0001]:6080/novnc.html'))
+
+    def test_brackets_are_for_a_whole_ipv6_address(self):
+        for value in (
+            'https://evil.example[::1]',
+            'https://[::1]evil.example',
+            'https://[good.example]',
+            'https://[v1.good]',
+            'https://[192.0.2.1]',
+            'https://[::1',
+            'https://::1]',
+            'https://[]',
+        ):
+            self.assertIsNone(of_header(value), value)
+
+    def test_letters_that_only_look_like_ascii_are_refused(self):
+        self.assertIsNone(of_header('https://\uff47ood.example'))
+        self.assertIsNone(of_header('https://\u212aelvin.example'))  # lower case of the Kelvin sign is a k
+
+    @unhurried
+    @given(schemes, hosts, ports)
+    def test_it_reads_what_browsers_write(self, scheme, host, port):
+        self.assertEqual(Origin(scheme, host.strip('[]'), port), of_header(f'{scheme}://{host}:{port}'))
+
+    @unhurried
+    @given(st.tuples(schemes, hosts, ports), st.tuples(schemes, hosts, ports))
+    def test_two_are_equal_only_if_all_three_parts_are(self, one, other):
+        origins = [of_header(f'{scheme}://{host}:{port}') for scheme, host, port in (one, other)]
+        self.assertEqual(one == other, origins[0] == origins[1])
+
+    @unhurried
+    @given(anything)
+    def test_any_text_is_an_origin_or_none(self, text):
+        found = of_header(text)
+        if found is not None:
+            self.assertIn(found.scheme, ('http', 'https'))
+            self.assertTrue(found.host)
+            self.assertTrue(0 <= found.port <= 65535)
+            host = f'[{found.host}]' if ':' in found.host else found.host
+            self.assertEqual(found, of_header(f'{found.scheme}://{host}:{found.port}'))
+
+
+class OfUrlTest(testtools.TestCase):
+    def test_path_query_and_fragment_make_no_difference(self):
+        for url in (
+            'https://good.example',
+            'https://good.example/',
+            'https://good.example:443/a/b?c=https://evil.example#d',
+            'wss://good.example/websockify',
+        ):
+            self.assertEqual(GOOD, of_url(url), url)
+
+    def test_a_websocket_has_the_origin_of_its_page(self):
+        self.assertEqual(Origin('http', 'a.example', 6080), of_url('ws://a.example:6080/'))
+        self.assertEqual(of_url('https://a.example'), of_url('wss://a.example'))
+
+    def test_what_has_none(self):
+        for url in (
+            '',
+            '/novnc.html',
+            'mailto:a@good.example',
+            'https://user@good.example/',
+            'https://...',
+            'https://[x',
+        ):
+            self.assertIsNone(of_url(url), url)
+
+    @unhurried
+    @given(anything)
+    def test_it_never_raises(self, url):
+        of_url(url)
+
+
+class OfHostTest(testtools.TestCase):
+    def test_the_scheme_gives_the_port_that_the_host_does_not_name(self):
+        self.assertEqual(GOOD, of_host('https', 'good.example'))
+        self.assertEqual(GOOD, of_host('https', 'GOOD.example.:443'))
+        self.assertEqual(Origin('http', 'good.example', 6080), of_host('http', 'good.example:6080'))
+        self.assertEqual(Origin('http', '::1', 80), of_host('http', '[::1]'))
+
+    def test_what_is_no_host(self):
+        for host in (
+            '',
+            '.',
+            'a b',
+            'good.example/',
+            'good.example?x',
+            'good.example#x',
+            'user@good.example',
+            'evil.example\\good.example',
+            'good.example\t',
+            '[::1]evil.example',
+            'evil.example[::1]',
+            'a:b',
+            'a:1:2',
+            '::1',
+        ):
+            self.assertIsNone(of_host('https', host), host)
+
+    @unhurried
+    @given(schemes, hosts, ports)
+    def test_it_is_the_origin_of_the_pages_of_that_server(self, scheme, host, port):
+        self.assertEqual(of_header(f'{scheme}://{host}:{port}'), of_host(scheme, f'{host}:{port}'))
+
+    @unhurried
+    @given(schemes, anything)
+    def test_any_text_is_a_host_or_none(self, scheme, text):
+        found = of_host(scheme, text)
+        if found is not None:
+            self.assertEqual(scheme, found.scheme)
+            self.assertTrue(found.host)
