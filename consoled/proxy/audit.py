@@ -7,8 +7,10 @@ Neither ever has the token. Notifications go through oslo.messaging's notifier, 
 
 from __future__ import annotations
 
+import json
 import logging
 import queue
+import re
 import threading
 from typing import Any
 
@@ -20,6 +22,7 @@ from consoled.proxy.sessions import Session
 
 LOG = logging.getLogger(__name__)
 
+_WORD = re.compile(r'[^\s"=]+')
 _MOST_WAITING = 10000  # notifications; more are dropped, which the log tells
 _FLUSH = 5.0  # seconds that stopping waits for those
 
@@ -74,7 +77,7 @@ class Audit:
         self._tell('refused', {'code': error.code, 'status': error.http_status, **known})
 
     def _tell(self, event: str, facts: dict[str, Any]) -> None:
-        LOG.info('session %s %s', event, ' '.join(f'{name}={value}' for name, value in facts.items()))
+        LOG.info('session %s %s', event, ' '.join(f'{name}={_text(value)}' for name, value in facts.items()))
         if self._notifier is None:
             return
         try:
@@ -90,6 +93,12 @@ class Audit:
                 self._notifier.info({}, event, facts)
             except Exception as exc:
                 LOG.warning('notification %s could not be sent: %s', event, type(exc).__name__)
+
+
+def _text(value: Any) -> str:
+    """A value as one word, so that a program can read the line: quoted as in JSON if it is none."""
+    text = str(value)
+    return text if _WORD.fullmatch(text) else json.dumps(text)
 
 
 def _of(session: Session) -> dict[str, Any]:

@@ -27,6 +27,7 @@ LOG = logging.getLogger(__name__)
 _RETRY = 1.0  # seconds before a call that failed is made again
 _MARGIN = 0.1  # of the lease: what is left of it when limited sessions are cut
 _LIST_EVERY = 5  # renewals between two that name all live sessions
+_LIST_SOON = 3  # the same after an open whose outcome is not known: a row must have some age to be deleted
 _MOST_AT_ONCE = 500  # closings in a call
 
 
@@ -86,6 +87,7 @@ class Authorizer:
         self._asked = 0  # calls of opens under way
         self._closed: dict[str, dict[str, Any]] = {}  # not acknowledged yet, by session id
         self._more_closed = asyncio.Event()
+        self._until_list = _LIST_EVERY  # renewals
         self._wake = asyncio.Event()  # look after the lease now
         self._tasks: list[asyncio.Task[None]] = []
         self._fence: asyncio.TimerHandle | None = None
@@ -132,7 +134,12 @@ class Authorizer:
         self._opening[session_id] = None
         try:
             call = functools.partial(
-                self._api.open_session, RequestContext(), token, session_id, self._proxy_id, client_address
+                _with_context,
+                self._api.open_session,
+                token,
+                session_id,
+                self._proxy_id,
+                client_address,
             )
             # a session that was opened after its user had gone would hold its port until the lease ends
             session = await self._ask(call, late=lambda _: self.close(session_id, closing.OPEN_FAILED))
@@ -147,6 +154,8 @@ class Authorizer:
                 self._wake.set()
             if not _was_refused(exc):
                 self.close(session_id, closing.OPEN_FAILED)
+                # the close may come before an open that is carried out late: only a list finds that one
+                self._until_list = min(self._until_list or _LIST_EVERY, _LIST_SOON)
             raise
         finally:
             del self._opening[session_id]
@@ -158,7 +167,7 @@ class Authorizer:
 
     async def validate(self, token: str) -> Any:
         """The ConsoleAuthToken of a token; errors as ``ConsoleAuthAPI.validate``, and ProxyBusy."""
-        return await self._ask(functools.partial(self._api.validate, RequestContext(), token))
+        return await self._ask(functools.partial(_with_context, self._api.validate, token))
 
     async def _ask(self, call: Callable[[], Any], late: Callable[[Any], None] | None = None) -> Any:
         """Call in a thread, for ``timeout`` seconds at most.
@@ -232,12 +241,11 @@ class Authorizer:
     # the lease
 
     async def _hold_lease(self) -> None:
-        renewals = 0
         while True:
             try:
                 if self._registered:
-                    await self._renew(with_sessions=renewals % _LIST_EVERY == _LIST_EVERY - 1)
-                    renewals += 1
+                    self._until_list = (self._until_list or _LIST_EVERY) - 1
+                    await self._renew(with_sessions=self._until_list == 0)
                 else:
                     await self._register()
             except exception.ProxyUnknown:
@@ -259,7 +267,7 @@ class Authorizer:
 
     async def _register(self) -> None:
         asked = self._loop.time()
-        call = functools.partial(self._api.register_proxy, RequestContext(), self._proxy_id, self._name)
+        call = functools.partial(_with_context, self._api.register_proxy, self._proxy_id, self._name)
         self._granted(asked, await self._loop.run_in_executor(self._renewals, call))
         self._registered = True
         LOG.info('proxy %s registered as %s', self._name, self._proxy_id)
@@ -271,7 +279,7 @@ class Authorizer:
             opening = set(self._opening)
             named = {'sessions': [*self._live(), *opening], 'as_of': self._lease.now}
         asked = self._loop.time()
-        call = functools.partial(self._api.renew_lease, RequestContext(), self._proxy_id, **named)
+        call = functools.partial(_with_context, self._api.renew_lease, self._proxy_id, **named)
         reply = await self._loop.run_in_executor(self._renewals, call)
         self._granted(asked, reply)
         # the managers may have compared before one that was being opened had its row
@@ -315,3 +323,11 @@ def _looked_at(answer: asyncio.Future[Any]) -> None:
     """An error that comes when nobody waits for it any more is none to log."""
     if not answer.cancelled():
         answer.exception()
+
+
+def _with_context(method: Callable[..., Any], *values: Any, **more: Any) -> Any:
+    """Make a call under a request id of its own, which the log of this thread then shows.
+
+    In the event loop's thread it would be shown in the lines of all sessions.
+    """
+    return method(RequestContext(), *values, **more)

@@ -21,9 +21,9 @@ from consoled.proxy import closing, handshake
 from consoled.proxy.answers import Refusals
 from consoled.proxy.audit import Audit
 from consoled.proxy.authorizer import Authorizer
+from consoled.proxy.inputs import Input, input_of
 from consoled.proxy.limits import Counter, FailureRate
 from consoled.proxy.metrics import Metrics
-from consoled.proxy.relay import Input, input_of
 from consoled.proxy.sessions import Session, Sessions
 from consoled.proxy.targets import Connector, Target
 

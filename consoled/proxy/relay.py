@@ -11,21 +11,18 @@ What a peer does not take is held for it once: no more is read for it until it h
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import struct
 from collections.abc import Callable
-from typing import Protocol as Interface
 from typing import cast
 
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SEND_EOF, Protocol, Side
 
-from consoled import exception
 from consoled.proxy import closing
+from consoled.proxy.inputs import Input
 from consoled.proxy.security.base import Exchange, SecurityFailed
-from consoled.proxy.security.messages import ClientMessages
 
 _HEADROOM = 10  # bytes of the longest header of a frame from a server (RFC 6455, section 5.2)
 _CHUNK = 256 * 1024  # bytes read from a guest at a time
@@ -78,44 +75,6 @@ def report_all_unsent(transport: asyncio.Transport) -> None:
     transport.set_write_buffer_limits(high=int(tls), low=0)
 
 
-class Input(Interface):
-    """Looks at what a user sends: returns what to forward of it, and whether the user did something."""
-
-    def feed(self, data: bytes) -> tuple[bytes, bool]: ...
-
-
-class AllIsInput:
-    """Of a stream that is not looked into, every byte is the user's doing."""
-
-    def feed(self, data: bytes) -> tuple[bytes, bool]:
-        return data, bool(data)
-
-
-class NothingIsInput:
-    """Of a stream that is only watched, nothing is forwarded."""
-
-    def feed(self, data: bytes) -> tuple[bytes, bool]:
-        return b'', False
-
-
-def input_of(console_type: str, mode: str | None) -> Input:
-    """What looks at the user's side of a console with this option ``mode``.
-
-    :raises ModeUnsupported: it can't be kept to that mode
-    """
-    found = _INPUTS.get((console_type, mode or None)) or (None if mode else AllIsInput)
-    if found is None:
-        raise exception.ModeUnsupported()
-    return found()
-
-
-_INPUTS: dict[tuple[str, str | None], Callable[[], Input]] = {
-    ('novnc', None): functools.partial(ClientMessages, view_only=False),
-    ('novnc', 'view'): functools.partial(ClientMessages, view_only=True),
-    ('serial', 'view'): NothingIsInput,
-}
-
-
 class Channel:
     """A websocket and its guest's console.
 
@@ -153,9 +112,8 @@ class Channel:
         self._close_timeout = close_timeout
         self._released = released
         self._closed = closed
-        self._open = {'user', 'target'}  # connections that are not closed yet
+        self._open = {user, target}  # connections that are not closed yet
         self._abort: asyncio.TimerHandle | None = None
-        self._both = (user, target)
         self._unsent: dict[asyncio.Transport, int] = {}  # bytes, when the end began
         self._held = 0  # bytes for the user, when they were looked at last
         self._unread = False  # the user does not take what it asks for with pings, and may ask no more
@@ -203,7 +161,7 @@ class Channel:
         if self._rest:
             self._send(self._rest)
             self._rest = b''
-        if 'target' in self._open and not self._user.get_write_buffer_size():
+        if self._target in self._open and not self._user.get_write_buffer_size():
             self._target.resume_reading()
 
     # from the guest to the user
@@ -306,11 +264,11 @@ class Channel:
 
     def user_lost(self) -> None:
         self.end(closing.USER_LEFT)
-        self._lost('user')
+        self._lost(self._user)
 
     def target_lost(self) -> None:
         self.end(closing.GUEST_CLOSED)
-        self._lost('target')
+        self._lost(self._target)
         self._released(self)
 
     def end(self, reason: str) -> None:
@@ -329,7 +287,7 @@ class Channel:
             self._target.abort()
         elif not self._target.is_closing():
             self._target.close()
-        self._unsent = {transport: transport.get_write_buffer_size() for transport in self._both}
+        self._unsent = {transport: transport.get_write_buffer_size() for transport in self._open}
         self._abort = self._loop.call_later(self._close_timeout, self._give_up)
 
     def _close_user(self) -> None:
@@ -339,9 +297,9 @@ class Channel:
     def _give_up(self) -> None:
         """End for good what does not take any more of what it was sent."""
         taking = False
-        for transport, before in self._unsent.items():
+        for transport in list(self._open):  # asyncio's do not bear to be aborted when they are closed
             waiting = transport.get_write_buffer_size()
-            if 0 < waiting < before:
+            if 0 < waiting < self._unsent[transport]:
                 self._unsent[transport] = waiting
                 taking = True
             else:
@@ -349,8 +307,8 @@ class Channel:
         if taking:
             self._abort = self._loop.call_later(self._close_timeout, self._give_up)
 
-    def _lost(self, which: str) -> None:
-        self._open.discard(which)
+    def _lost(self, transport: asyncio.Transport) -> None:
+        self._open.discard(transport)
         if not self._open:
             if self._abort is not None:
                 self._abort.cancel()

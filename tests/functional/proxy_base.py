@@ -118,16 +118,16 @@ class User:
         self.sock.sendall(data)
         return self
 
-    def flood(self, data, seconds):
+    def flood(self, data, seconds, most=64 * MIB):
         """Send ``data`` again and again, until it is not taken for that long.
 
-        :returns: how many bytes went out
+        :returns: how many bytes went out, about ``most`` at most
         """
         sent = 0
         self.sock.settimeout(seconds)
         with contextlib.suppress(OSError):  # TimeoutError is one
-            while True:
-                sent += self.sock.send(data)
+            while sent < most:
+                sent += self.sock.send(data[sent % len(data) :])
         self.sock.settimeout(PATIENCE)
         return sent
 

@@ -15,7 +15,8 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import Protocol, Side
 
 from consoled.proxy import closing, relay
-from consoled.proxy.relay import AllIsInput, Channel, Scratch
+from consoled.proxy.inputs import AllIsInput
+from consoled.proxy.relay import Channel, Scratch
 from consoled.proxy.security.messages import ClientMessages
 from consoled.proxy.security.rfb import UserSide
 from tests.unit.proxy.security import peers

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests that refuse, stall, break off or never stop; and users and guests who take nothing of each other."""
+
+import contextlib
+import socket
+import struct
+
+from consoled.testing.guests import EchoGuest, ResetGuest, SilentGuest, StreamGuest, pattern
+from tests.functional.proxy_base import MIB, ScriptedGuest, close_frame, frame
+
+_FLAT = 8 * MIB  # what memory may grow by, whatever users and guests do
+_VERSION = b'RFB 003.008\n'
+
+
+class Flow:
+    """Those who take nothing of what they ask for."""
+
+    def test_invariant_9_a_user_who_never_reads_while_the_guest_streams(self):
+        guest = self.add(StreamGuest(total=2**40))
+        before = self.ended_as('user_lost')
+        with self.memory_within(_FLAT):
+            self.opened(guest, rcvbuf=4096)
+            self.wait_until(lambda: self.ended_as('user_lost') > before, 'the end of the session')
+        self.assertLess(guest.sent, 32 * MIB)  # the kernel's buffers, and what the proxy holds
+        self.assert_slot_free(guest)
+
+    def test_invariant_9_a_guest_that_never_reads_while_the_user_sends(self):
+        guest = self.add(SilentGuest())
+        before = self.ended_as('guest_stalled')
+        with self.memory_within(_FLAT):
+            user = self.opened(guest)
+            self.assertLess(user.flood(frame(b'x' * 65000), seconds=0.3), 32 * MIB)
+            self.assertEqual(1011, user.close_code())
+            user.leave()
+            self.assert_nothing_left()
+        self.assertEqual(before + 1, self.ended_as('guest_stalled'))
+        self.assert_slot_free(guest)
+
+    def test_invariant_9_neither_reads_and_both_send(self):
+        guest = self.add(ScriptedGuest(_pour))
+        with self.memory_within(_FLAT):
+            user = self.opened(guest, rcvbuf=4096)
+            user.flood(frame(b'x' * 65000), seconds=0.3)
+            self.assert_nothing_left()
+        self.assert_slot_free(guest)
+
+    def test_a_guest_that_takes_nothing_while_the_user_takes_all(self):
+        """The user's connection is closed in good order before the guest's is given up."""
+        guest = self.add(ScriptedGuest(_pour))
+        user = self.opened(guest, rcvbuf=4096)
+        user.flood(frame(b'x' * 65000), seconds=0.3)
+        user.send(close_frame())
+        self.assertIsNotNone(user.close_code())
+        user.ended()
+        user.leave()
+        self.assert_slot_free(guest)
+
+
+class Guests:
+    """Guests that can't be reached, or that end at every stage."""
+
+    def status_of(self, guest, **console):
+        """The status that a user gets instead of this console; nothing is left of the attempt."""
+        user, answer = self.ask(self.grant(guest, **console))
+        user.leave()
+        self.assertNotIn(str(guest.port).encode(), answer.body)
+        self.assert_nothing_left()
+        return answer.status
+
+    # connecting
+
+    def test_a_closed_port(self):
+        closed = EchoGuest(port=socket_port())
+        self.assertEqual(502, self.status_of(closed))
+
+    def test_a_port_that_does_not_answer(self):
+        with socket.create_server(('127.0.0.1', 0), backlog=0) as full, contextlib.ExitStack() as waiting:
+            guest = EchoGuest(port=full.getsockname()[1])
+            for _ in range(3):  # Linux takes one more than it is told, and drops what comes then
+                waiting.enter_context(sock := socket.socket())
+                sock.setblocking(False)
+                sock.connect_ex(full.getsockname())
+            self.assertEqual(504, self.status_of(guest))
+
+    def test_a_guest_that_says_nothing_in_a_handshake(self):
+        guest = self.add(SilentGuest())
+        self.assertEqual(504, self.status_of(guest, console_type='novnc'))
+        self.assertEqual(504, self.status_of(guest, options={'use_tls': 'true'}))
+        path = {'internal_access_path': 'x'}
+        self.assertEqual(504, self.status_of(guest, console_type='novnc', options=path))
+
+    def test_a_guest_that_breaks_off_in_the_handshake(self):
+        for said in (
+            b'',
+            b'RFB',
+            _VERSION,
+            _VERSION + b'\2\1',
+            _VERSION + b'\1\1\0\0',
+            b'HTTP/1.1 200 OK\r\n',
+        ):
+            for end in (_leave, _reset):
+                with self.subTest(said=said, end=end.__name__):
+                    guest = self.add(ScriptedGuest(_then(said, end)))
+                    self.assertEqual(502, self.status_of(guest, console_type='novnc'))
+                    self.assertEqual(502, self.status_of(guest, options={'use_tls': 'true'}))
+
+    def test_a_guest_that_talks_nonsense_in_the_handshake(self):
+        for said in (b'\0' * 100000, b'SSH-2.0-OpenSSH_9.2\r\n', _VERSION + b'\xff' + b'\7' * 255 + bytes(8)):
+            with self.subTest(said[:20]):
+                guest = self.add(ScriptedGuest(_then(said, _stay)))
+                self.assertEqual(502, self.status_of(guest, console_type='novnc'))
+
+    def test_invariant_9_a_guest_that_never_stops_in_the_handshake(self):
+        for said in (b'RFB 003.008\n\1\1' + bytes(4), b'x', b'HTTP/1.1 200 OK\r\nX: '):
+            path = {'internal_access_path': 'x'} if said.startswith(b'HTTP') else {}
+            with self.subTest(said), self.memory_within(_FLAT):
+                guest = self.add(ScriptedGuest(_then(said, _endless)))
+                user, answer = self.ask(self.grant(guest, console_type='novnc', options=path))
+                self.assertIn(answer.status, (101, 502))
+                user.leave()
+                self.assert_nothing_left()
+
+    def test_a_guest_that_ends_at_once(self):
+        for end in (_leave, _reset):
+            for said in (b'', b'goodbye', b'x' * 100000):
+                with self.subTest(said=said[:10], end=end.__name__):
+                    guest = self.add(ScriptedGuest(_then(said, end)))
+                    target = self.grant(guest)
+                    for _ in range(10):
+                        user, answer = self.ask(target)
+                        self.assertIn(answer.status, (101, 502))
+                        if answer.status == 101:
+                            self.assertIn(user.close_code(), (1011, None))
+                        user.leave()
+                        self.assert_nothing_left()
+
+    # a session
+
+    def test_a_guest_that_ends_behind_its_last_words(self):
+        guest = self.add(ScriptedGuest(_then(b'x' * 3000000, _leave)))
+        for _ in range(3):
+            user = self.opened(guest)
+            self.assertEqual(3000000, len(user.message(3000000)))
+            self.assertEqual(1011, user.close_code())
+            self.assert_nothing_left()
+
+    def test_a_guest_that_is_reset_in_a_session(self):
+        guest = self.add(ResetGuest(after=10))
+        before = self.ended_as('guest_closed')
+        user = self.opened(guest)
+        user.send(frame(b'x' * 10))
+        self.assertEqual(1011, user.close_code())
+        self.assert_nothing_left()
+        self.assertEqual(before + 1, self.ended_as('guest_closed'))
+        self.assert_slot_free(guest)
+
+    def test_a_guest_that_is_reset_in_its_stream(self):
+        guest = self.add(StreamGuest(total=2**40))
+        user = self.opened(guest)
+        self.assertEqual(pattern(0, 100000), user.message(100000)[:100000])
+        self.guests.disconnect(guest)
+        self.assertIn(user.close_code(), (1011, None))
+        self.assert_slot_free(guest)
+
+    def test_a_guest_that_is_reset_while_its_user_leaves(self):
+        guest = self.add(ResetGuest(after=1))
+        target = self.grant(guest)
+        for _ in range(10):
+            user = self.opened(target=target)
+            user.send(frame(b'x') + close_frame())
+            self.assertIn(user.close_code(), (1000, 1011, None))
+            user.leave()
+            self.assert_nothing_left()
+
+    def test_users_who_do_not_answer_that_the_guest_has_closed(self):
+        guest = self.add(ScriptedGuest(_then(b'goodbye', _leave)))
+        user = self.opened(guest)  # and neither reads nor writes
+        self.assert_nothing_left()
+        self.assert_slot_free(guest)
+        user.leave()
+
+
+def socket_port():
+    """A port that nobody listens on."""
+    with socket.create_server(('127.0.0.1', 0)) as sock:
+        return sock.getsockname()[1]
+
+
+def _then(said, end):
+    """A guest that says something at once and then ``end``."""
+
+    async def script(reader, writer):
+        writer.write(said)
+        await writer.drain()
+        await end(reader, writer)
+
+    return script
+
+
+async def _leave(reader, writer):
+    """A guest that closes its console."""
+
+
+async def _reset(reader, writer):
+    sock = writer.get_extra_info('socket')
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    writer.transport.abort()
+
+
+async def _stay(reader, writer):
+    await reader.read()
+
+
+async def _endless(reader, writer):
+    while True:
+        writer.write(b'x' * 65536)
+        await writer.drain()
+
+
+async def _pour(reader, writer):
+    writer.transport.pause_reading()
+    await _endless(reader, writer)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a proxy may connect to: networks and ports, and names whose addresses lie in and out of them."""
+
+import json
+import os
+import pathlib
+
+import fixtures
+
+from consoled.testing import daemons
+from consoled.testing.guests import EchoGuest
+from tests.functional import proxy_base
+
+_ALLOWED = '127.0.0.2/31'  # that is .2 and .3
+# By name the addresses of the first lookup, of the second and so on; the last one is for all that follow.
+_NAMES = {
+    'inside.test': [['127.0.0.2']],
+    'outside.test': [['127.0.0.1', '127.0.0.4', '::1', '::ffff:127.0.0.1']],
+    'both.test': [['127.0.0.1', '127.0.0.4', '127.0.0.3', '::ffff:127.0.0.4']],
+    'mapped.test': [['::ffff:127.0.0.2']],
+    'rebound.test': [['127.0.0.2'], ['127.0.0.1']],
+    'second.test': [['127.0.0.3', '127.0.0.2']],
+}
+
+
+# What Python runs first in the proxy's process.
+_RESOLVER = f"""
+import socket
+
+names = {_NAMES!r}
+resolve = socket.getaddrinfo
+
+def getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):
+    if host not in names or flags & socket.AI_NUMERICHOST:
+        return resolve(host, port, family, type, proto, flags)
+    lookups = names[host]
+    addresses = lookups.pop(0) if len(lookups) > 1 else lookups[0]
+    return [found for address in addresses for found in resolve(address, port, family, type, proto, flags)]
+
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+class _Proxy(daemons.ProxyProcess):
+    """``consoled-proxy`` whose resolver knows these names."""
+
+    def _prepare(self):
+        directory = self.useFixture(fixtures.TempDir()).path
+        pathlib.Path(directory, 'sitecustomize.py').write_text(_RESOLVER)
+        self._env = {
+            'PYTHONPATH': os.pathsep.join([directory, *filter(None, [os.environ.get('PYTHONPATH')])])
+        }
+
+
+class TargetsTest(proxy_base.ProxyTestCase):
+    """Guests listen at several addresses on one port: who is connected to shows."""
+
+    @classmethod
+    def new_daemon(cls, **options):
+        return _Proxy(cls.bus, {'proxy': {'connect_timeout': 2, 'allowed_networks': _ALLOWED, **options}})
+
+    def listen(self, *numbers):
+        """Guests at 127.0.0.N, on one port."""
+        self.there = {}
+        for number in numbers:
+            port = next(iter(self.there.values())).port if self.there else 0
+            self.there[number] = self.add(EchoGuest(host=f'127.0.0.{number}', port=port))
+        return next(iter(self.there.values()))
+
+    def connected(self):
+        """At which of these addresses there were connections."""
+        self.guests.settle()
+        return [number for number, guest in self.there.items() if guest.connections]
+
+    def refused(self, target):
+        """Status and code of a refusal."""
+        user, answer = self.ask(target, Accept='application/json')
+        user.leave()
+        self.assert_nothing_left()
+        return answer.status, json.loads(answer.body)['code']
+
+    def assert_reaches(self, number, host):
+        """A user who asks for this host gets to the guest at 127.0.0.N, and to no other."""
+        user = self.opened(target=self.grant(self.there[number], host=host))
+        self.assert_echo(user)
+        user.leave()
+        self.assert_nothing_left()
+        self.assertEqual([number], self.connected())
+
+    def test_invariant_8_an_address_outside_of_the_networks(self):
+        guest = self.listen(1, 2, 4)
+        for host in ('127.0.0.1', '127.0.0.4', '::ffff:127.0.0.1'):
+            with self.subTest(host):
+                target = self.grant(guest, host=host)
+                self.assertEqual((502, 'target_forbidden'), self.refused(target))
+        self.assertEqual([], self.connected())
+
+    def test_invariant_8_a_name_outside_of_the_networks(self):
+        guest = self.listen(1, 2, 4)
+        self.assertEqual((502, 'target_forbidden'), self.refused(self.grant(guest, host='outside.test')))
+        self.assertEqual([], self.connected())
+
+    def test_invariant_8_of_a_names_addresses_only_those_inside_are_tried(self):
+        self.listen(1, 3, 4)
+        self.assert_reaches(3, 'both.test')
+
+    def test_invariant_8_a_name_that_is_looked_up_again_elsewhere(self):
+        self.listen(1, 2)
+        self.assert_reaches(2, 'rebound.test')
+        guest = self.listen(1, 2)
+        self.assertEqual((502, 'target_forbidden'), self.refused(self.grant(guest, host='rebound.test')))
+        self.assertEqual([], self.connected())
+
+    def test_invariant_8_the_host_that_a_user_names_is_no_target(self):
+        guest = self.listen(1, 2, 3)
+        target = self.grant(guest, host='127.0.0.2')
+        user, answer = self.ask(
+            f'{target}&host=127.0.0.3&port=1&path=%3Fhost%3D127.0.0.3',
+            X_Forwarded_Host='127.0.0.3',
+            X_Forwarded_For='127.0.0.3',
+            X_Real_IP='127.0.0.3',
+        )
+        self.assertEqual(101, answer.status)
+        self.assert_echo(user)
+        user.leave()
+        self.assert_nothing_left()
+        self.assertEqual([2], self.connected())
+
+    def test_the_next_address_where_one_refuses(self):
+        self.listen(2)
+        self.assert_reaches(2, 'second.test')
+
+    def test_names_and_addresses_inside(self):
+        for host in ('inside.test', '127.0.0.2', 'mapped.test', '::ffff:127.0.0.2'):
+            with self.subTest(host):
+                self.listen(1, 2)
+                self.assert_reaches(2, host)
+
+    def test_a_name_that_nobody_knows(self):
+        guest = self.listen(2)
+        self.assertEqual((502, 'target_failed'), self.refused(self.grant(guest, host='nobody.test')))
+
+    def test_invariant_8_a_port_outside_of_the_ports(self):
+        guest = self.listen(2)
+        self.use_another(allowed_ports=f'1024-{guest.port - 1},{guest.port + 1}-65535')
+        for options in ({}, {'use_tls': 'true'}):
+            target = self.grant(guest, host='127.0.0.2', options=options)
+            self.assertEqual((502, 'target_forbidden'), self.refused(target))
+        inside = {'use_tls': 'true', 'tls_port': str(guest.port)}
+        target = self.grant(port=guest.port - 1, host='127.0.0.2', options=inside)
+        self.assertEqual((502, 'target_forbidden'), self.refused(target))
+        self.assertEqual([], self.connected())

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Users who never get as far as a websocket: heads without end, no head at all, answers nobody reads."""
+
+import contextlib
+import pathlib
+import resource
+import ssl
+import threading
+import time
+
+import fixtures
+
+from tests.functional import proxy_base
+from tests.functional.proxy_base import MIB, handshake
+
+_FLAT = 8 * MIB  # what memory may grow by, whatever users send
+_STALLED = 1000
+_GOOD = 20
+_PAGE = 8 * MIB  # more than the kernel takes for a user who does not read
+_LONG = 25.0  # seconds; far more than any deadline of these proxies
+
+PAGE = b'GET /core/rfb.js HTTP/1.1\r\nHost: localhost\r\n%b\r\n'
+NOTHING = b'GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n'
+
+
+def client_hello():
+    """The first bytes that a client sends in TLS."""
+    outgoing = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname='localhost')
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+def _read_all(sock):
+    with contextlib.suppress(OSError):
+        while sock.recv(MIB):
+            pass
+
+
+class _Requests:
+    @classmethod
+    def new_daemon(cls, **options):
+        """With a page that is large."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # the daemon inherits it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
+        script = pathlib.Path(cls.fixture(fixtures.TempDir()).path, 'core', 'rfb.js')
+        script.parent.mkdir()
+        script.write_bytes(b'export default 1;'.ljust(_PAGE))
+        novnc = script.parent.parent
+        return super().new_daemon(novnc_path=novnc, max_connections_per_address=2 * _STALLED, **options)
+
+    def assert_good_users_open(self):
+        """Each of some users gets a session in reasonable time."""
+        target = self.grant()
+        for _ in range(_GOOD):
+            began = time.monotonic()
+            with self.opened(target=target) as user:
+                self.assert_echo(user)
+            self.assertLess(time.monotonic() - began, 5.0)
+            self.wait_until(lambda: self.count('console_session') == 0, 'the end of the session')
+
+    def stall(self, number, data, **how):
+        """Users who send the beginning of something."""
+        users = [self.user(**how) for _ in range(number)]
+        for user in users:
+            user.send(data)
+        return users
+
+    def assert_ended_in_time(self, users, began):
+        """The proxy has ended all these connections before any patience would."""
+        for user in users:
+            user.ended()
+        self.assertLess(time.monotonic() - began, _LONG)
+        self.assert_nothing_left()
+
+
+class Requests(_Requests):
+    """HTTP that is none, or has no end."""
+
+    def test_invariant_9_a_mebibyte_of_headers_is_refused(self):
+        head = b'GET / HTTP/1.1\r\nHost: localhost\r\n' + (b'X-Filler: ' + b'x' * 1000 + b'\r\n') * 1024
+        for name, data in (('many', head), ('one', head[:50] + b'x' * MIB), ('no line', b'x' * MIB)):
+            with self.subTest(name), self.memory_within(_FLAT):
+                user = self.user()
+                with contextlib.suppress(OSError):
+                    user.send(data)
+                self.assertIn(user.answer().status, (400, 431) if name == 'no line' else (431,))
+                user.ended()
+                user.leave()
+                self.assert_nothing_left()
+
+    def test_invariant_9_the_head_has_a_limit_however_it_comes(self):
+        target = self.grant()
+        for size, status in ((15000, 101), (17000, 431), (100000, 431)):
+            with self.subTest(size):
+                user, answer = self.ask(target, X_Filler='x' * size)
+                self.assertEqual(status, answer.status)
+                user.leave()
+                self.assert_nothing_left()
+
+    def test_invariant_9_pipelined_requests_whose_answers_nobody_reads(self):
+        with self.memory_within(_FLAT):
+            began = time.monotonic()
+            user = self.user(rcvbuf=4096)
+            sent = user.flood(NOTHING * 100, seconds=0.5)
+            self.assertGreater(sent, 0)
+            self.assert_nothing_left()
+            self.assertLess(time.monotonic() - began, _LONG)
+
+    def test_pipelined_requests_are_all_answered(self):
+        user = self.user().send(NOTHING * 1000)
+        self.assertEqual({404}, {user.answer().status for _ in range(1000)})
+        user.leave()
+        self.assert_slot_free()
+
+    def test_who_asks_without_end_keeps_nobody_waiting(self):
+        user = self.user()
+        asking = threading.Thread(target=user.flood, args=(NOTHING * 1000, 5, 2**40), daemon=True)
+        reading = threading.Thread(target=_read_all, args=(user.sock,), daemon=True)
+        asking.start()
+        reading.start()
+        self.assert_good_users_open()
+        user.eof()
+        user.reset()
+        asking.join()
+        reading.join()
+        self.assert_slot_free()
+
+    def test_a_page_that_nobody_reads(self):
+        for name, more in (('one', b'Connection: close\r\n'), ('of more', b'')):
+            with self.subTest(name):
+                began = time.monotonic()
+                user = self.user(rcvbuf=4096)
+                user.send(PAGE % more)
+                self.assert_nothing_left()
+                self.assertLess(time.monotonic() - began, _LONG)
+                user.leave()
+
+    def test_a_page_that_is_read(self):
+        user = self.user()
+        for _ in range(2):
+            answer = user.send(PAGE % b'').answer()
+            self.assertEqual((200, _PAGE), (answer.status, len(answer.body)))
+        answer = user.send(PAGE % b'Connection: close\r\n').answer()
+        self.assertEqual((200, _PAGE), (answer.status, len(answer.body)))
+        self.assertEqual(b'', user.ended())
+        self.assert_nothing_left()
+
+    def test_a_head_that_comes_byte_by_byte_is_ended(self):
+        began = time.monotonic()
+        whole = iter(handshake(self.grant()))
+        user = self.user()
+        with contextlib.suppress(OSError):
+            while time.monotonic() - began < _LONG:
+                user.send(bytes([next(whole)]))
+                user.sock.settimeout(0.1)
+                with contextlib.suppress(TimeoutError):
+                    user.frame()  # what it gets is an answer: the first two bytes of it are enough
+                    break
+        user.sock.settimeout(proxy_base.PATIENCE)
+        self.assertLess(time.monotonic() - began, _LONG / 2)
+        self.assert_nothing_left()
+
+    def test_the_first_byte_and_no_more(self):
+        began = time.monotonic()
+        user = self.user().send(b'G')
+        self.assertEqual(408, user.answer().status)
+        self.assert_ended_in_time([user], began)
+
+    def test_who_says_nothing_is_told_nothing(self):
+        began = time.monotonic()
+        user = self.user()
+        self.assertEqual(b'', user.ended())
+        self.assert_ended_in_time([user], began)
+
+    def test_who_says_nothing_after_an_answer(self):
+        began = time.monotonic()
+        user = self.user()
+        self.assertEqual(404, user.send(NOTHING).answer().status)
+        self.assertEqual(b'', user.ended())
+        self.assert_ended_in_time([user], began)
+
+    def test_a_websocket_with_a_body(self):
+        target = self.grant()
+        for headers, body in (
+            ({'Content_Length': 5}, b'hello'),
+            ({'Content_Length': 10**9}, b'hello'),
+            ({'Transfer_Encoding': 'chunked'}, b'zz\r\n\r\n'),
+            ({'Transfer_Encoding': 'chunked'}, b'0\r\n\r\n'),
+        ):
+            with self.subTest(headers):
+                user = self.user().send(handshake(target, **headers) + body)
+                self.assertEqual(400, user.answer().status)
+                user.leave()
+                self.assert_slot_free()
+
+    def test_invariant_9_a_thousand_heads_that_stall_keep_nobody_waiting(self):
+        with self.memory_within(64 * MIB):
+            began = time.monotonic()
+            users = self.stall(_STALLED, b'GET / HTTP/1.1\r\nHost: localhost\r\n')
+            self.assert_good_users_open()
+            self.assert_ended_in_time(users, began)
+
+
+class RequestsInTLS(_Requests):
+    """TLS that is none, or has no end."""
+
+    def test_invariant_9_a_thousand_handshakes_that_stall_keep_nobody_waiting(self):
+        for name, data in (
+            ('no byte', b''),
+            ('part of a hello', client_hello()[:50]),
+            ('hello', client_hello()),
+        ):
+            with self.subTest(name), self.memory_within(64 * MIB):
+                began = time.monotonic()
+                users = self.stall(_STALLED, data, tls=None)
+                self.assert_good_users_open()
+                self.assert_ended_in_time(users, began)
+
+    def test_what_is_no_tls(self):
+        for data in (NOTHING, b'\x16\x03\x01\xff\xff' + b'x' * 70000, b'\x00' * 1000, client_hello()[::-1]):
+            with self.subTest(data[:10]):
+                user = self.user(tls=None)
+                with contextlib.suppress(OSError):
+                    user.send(data)
+                user.ended()
+                self.assert_nothing_left()
