@@ -10,7 +10,7 @@ import os
 import socket
 import ssl
 import stat
-from asyncio import sslproto
+from asyncio import selector_events, sslproto
 from collections.abc import Callable
 
 from oslo_config import cfg
@@ -27,8 +27,9 @@ _PAUSE = 0.1  # seconds after a connection could not be accepted: no file descri
 
 _VERSIONS = {'tlsv1_2': ssl.TLSVersion.TLSv1_2, 'tlsv1_3': ssl.TLSVersion.TLSv1_3}
 
-# asyncio takes 256 KiB a connection for what comes over TLS, at its first byte: a record has 16.
-_TLS_BUFFER = 16 * 1024
+# asyncio takes 256 KiB a connection for what comes over TLS, at its first byte: a record has 16. Without TLS
+# it reads as much at a time, of users who have not shown a token yet.
+_BUFFER = 16 * 1024
 
 
 def listen(conf: cfg.ConfigOpts) -> list[socket.socket]:
@@ -103,7 +104,8 @@ class Listener:
         return self._connections.count
 
     def start(self) -> None:
-        sslproto.SSLProtocol.max_size = _TLS_BUFFER
+        sslproto.SSLProtocol.max_size = _BUFFER
+        selector_events._SelectorTransport.max_size = _BUFFER  # type: ignore[attr-defined]
         loop = asyncio.get_running_loop()
         self._accepting = [loop.create_task(self._accept(sock), name='accept') for sock in self._sockets]
 

@@ -28,6 +28,8 @@ _HEADROOM = 10  # bytes of the longest header of a frame from a server (RFC 6455
 _CHUNK = 256 * 1024  # bytes read from a guest at a time
 # Bytes read from a user at a time: frames may be as small as 6 bytes, and all users wait for one read's.
 _USER_CHUNK = 16 * 1024
+_MANY = 200  # frames in a read; of a user who sends that many less is read the next time
+_FEW = 8  # times less
 _TARGET_BUFFER = 64 * 1024  # bytes held for a guest before its user is not read any more
 _USER_BUFFER = 64 * 1024  # the same for answers to a user's pings
 
@@ -116,6 +118,7 @@ class Channel:
         self._abort: asyncio.TimerHandle | None = None
         self._unsent: dict[asyncio.Transport, int] = {}  # bytes, when the end began
         self._held = 0  # bytes for the user, when they were looked at last
+        self.room = _USER_CHUNK  # bytes that are read of the user at a time
         self._unread = False  # the user does not take what it asks for with pings, and may ask no more
         self.reason: str | None = None
         self.bytes_in = 0  # from the user
@@ -212,11 +215,9 @@ class Channel:
         self.pinged = None
         self._socket.receive_data(cast(bytes, data))
         self._flush()
-        payload = [
-            frame.data
-            for frame in self._socket.events_received()
-            if isinstance(frame, Frame) and frame.opcode in _DATA
-        ]
+        frames = self._socket.events_received()
+        self.room = _USER_CHUNK if len(frames) < _MANY else _USER_CHUNK // _FEW
+        payload = [frame.data for frame in frames if isinstance(frame, Frame) and frame.opcode in _DATA]
         if payload:
             self._forward(bytes(payload[0]) if len(payload) == 1 else b''.join(payload))
         if self._socket.parser_exc is not None:
@@ -321,7 +322,7 @@ class _UserSide(asyncio.BufferedProtocol):
         self._scratch = scratch
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._scratch.user
+        return self._scratch.user[: self._channel.room]
 
     def buffer_updated(self, nbytes: int) -> None:
         self._channel.user_data(self._scratch.user[:nbytes])

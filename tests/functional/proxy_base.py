@@ -124,11 +124,12 @@ class User:
         :returns: how many bytes went out, about ``most`` at most
         """
         sent = 0
-        self.sock.settimeout(seconds)
         with contextlib.suppress(OSError):  # TimeoutError is one
+            self.sock.settimeout(seconds)
             while sent < most:
                 sent += self.sock.send(data[sent % len(data) :])
-        self.sock.settimeout(PATIENCE)
+        with contextlib.suppress(OSError):
+            self.sock.settimeout(PATIENCE)
         return sent
 
     # receiving

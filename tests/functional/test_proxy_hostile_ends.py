@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Users who end the connection at every stage of a session, politely or not: nothing of them stays."""
 
+import json
 import threading
 
 import fixtures
@@ -27,14 +28,14 @@ class Ends:
             getattr(user, way)()
         self.assert_slot_free()
 
-    def end_sessions_in_every_way(self, stage, new_guest=EchoGuest):
+    def end_sessions_in_every_way(self, stage, new_guest=EchoGuest, times=2):
         """Users with a session come to a stage and end there. Twice: the second needs the first one's slot.
 
         :param stage: is given the user and the guest
         """
         guests = [self.add(new_guest()) for _ in WAYS]
         targets = [self.grant(guest) for guest in guests]
-        for _ in range(2):
+        for _ in range(times):
             users = [self.opened(target=target) for target in targets]
             for user, guest in zip(users, guests, strict=True):
                 stage(user, guest)
@@ -86,11 +87,11 @@ class Ends:
             seen = []
             self.wait_until(lambda: _same(seen, guest.sent), 'the halt of the stream')
 
-        self.end_sessions_in_every_way(blocked, _endless)
+        self.end_sessions_in_every_way(blocked, _endless, times=1)
 
     def test_while_nothing_is_taken_by_the_guest(self):
         self.end_sessions_in_every_way(
-            lambda user, guest: user.flood(frame(b'x' * 65000), seconds=0.3), SilentGuest
+            lambda user, guest: user.flood(frame(b'x' * 65000), seconds=0.3), SilentGuest, times=1
         )
 
     def test_while_the_guest_is_connected_to(self):
@@ -170,23 +171,6 @@ class EndsAtTheManager:
             self.assert_echo(user)
         self.assert_nothing_left()
 
-    def test_invariant_4_an_answer_that_comes_too_late_keeps_no_slot(self):
-        target = self.define_asked()
-        self.set(manager__lease=4)
-        self.use_another(authorize_timeout=0.5)
-        self.useFixture(fixtures.MockPatchObject(proxies, 'OPEN_TAKES_AT_MOST', 1))
-        answer = self.asked(target).answer()
-        self.assertEqual(503, answer.status)
-        self.assertIn('retry-after', answer.headers)
-        self.answer.set()
-        self.wait_until(lambda: self.opens(target), 'the free slot')
-        self.assert_nothing_left()
-
-    def opens(self, target):
-        """Whether the console can be opened."""
-        with self.user() as user:
-            return self.ask(target, user)[1].status == 101
-
     def test_invariant_7_no_connection_to_the_guest_before_the_yes(self):
         user = self.asked(self.define_asked())
         self.guests.settle()
@@ -197,6 +181,30 @@ class EndsAtTheManager:
         self.assertEqual(1, self.guest.connections)
         user.leave()
         self.assert_nothing_left()
+
+
+class LateAnswers(EndsAtTheManager):
+    """Answers that nobody waits for any more."""
+
+    def test_invariant_4_an_answer_that_comes_too_late_keeps_no_slot(self):
+        target = self.define_asked()
+        self.set(manager__lease=4)
+        self.use_another(authorize_timeout=1.5, max_pending_opens=1)
+        self.useFixture(fixtures.MockPatchObject(proxies, 'OPEN_TAKES_AT_MOST', 1))
+        waiting = self.asked(target)
+        one_more = self.ask(target, Accept='application/json')[1]
+        self.assertEqual((503, 'proxy_busy'), (one_more.status, json.loads(one_more.body)['code']))
+        answer = waiting.answer()
+        self.assertEqual(503, answer.status)
+        self.assertIn('retry-after', answer.headers)
+        self.answer.set()
+        self.wait_until(lambda: self.opens(target), 'the free slot')
+        self.assert_nothing_left()
+
+    def opens(self, target):
+        """Whether the console can be opened."""
+        with self.user() as user:
+            return self.ask(target, user)[1].status == 101
 
 
 def _endless():

@@ -6,7 +6,8 @@ import socket
 import struct
 
 from consoled.testing.guests import EchoGuest, ResetGuest, SilentGuest, StreamGuest, pattern
-from tests.functional.proxy_base import MIB, ScriptedGuest, close_frame, frame
+from tests.functional import base
+from tests.functional.proxy_base import MIB, PATIENCE, ScriptedGuest, close_frame, frame, handshake
 
 _FLAT = 8 * MIB  # what memory may grow by, whatever users and guests do
 _VERSION = b'RFB 003.008\n'
@@ -84,10 +85,16 @@ class Guests:
 
     def test_a_guest_that_says_nothing_in_a_handshake(self):
         guest = self.add(SilentGuest())
-        self.assertEqual(504, self.status_of(guest, console_type='novnc'))
-        self.assertEqual(504, self.status_of(guest, options={'use_tls': 'true'}))
-        path = {'internal_access_path': 'x'}
-        self.assertEqual(504, self.status_of(guest, console_type='novnc', options=path))
+        path, secure = {'internal_access_path': 'x'}, {'use_tls': 'true'}
+        users = []
+        for console in ({}, {'options': path}, {'console_type': 'serial', 'options': secure}):
+            self.instance = base.new_uuid()
+            target = self.grant(guest, **{'console_type': 'novnc', **console})
+            users.append(self.user().send(handshake(target)))
+        self.assertEqual([504] * 3, [user.answer().status for user in users])
+        for user in users:
+            user.leave()
+        self.assert_nothing_left()
 
     def test_a_guest_that_breaks_off_in_the_handshake(self):
         for said in (
@@ -126,7 +133,7 @@ class Guests:
                 with self.subTest(said=said[:10], end=end.__name__):
                     guest = self.add(ScriptedGuest(_then(said, end)))
                     target = self.grant(guest)
-                    for _ in range(10):
+                    for _ in range(5):
                         user, answer = self.ask(target)
                         self.assertIn(answer.status, (101, 502))
                         if answer.status == 101:
@@ -134,14 +141,27 @@ class Guests:
                         user.leave()
                         self.assert_nothing_left()
 
+    def test_a_proxy_that_is_stopped_waits_for_none_of_them(self):
+        self.use_another()
+        streaming, silent, stalling = StreamGuest(total=2**40), SilentGuest(), SilentGuest()
+        for guest in (streaming, silent, stalling):
+            self.add(guest)
+        self.opened(streaming, rcvbuf=4096)
+        self.opened(silent).flood(frame(b'x' * 65000), seconds=0.3)
+        self.user().send(b'GET')
+        self.user().send(handshake(self.grant(stalling, console_type='novnc')))
+        self.wait_until(lambda: stalling.connections == 1, 'the connection')
+        self.assertEqual(0, self.daemon.stop(PATIENCE))
+        self.assertEqual(0, self.count('console_session'))
+
     # a session
 
     def test_a_guest_that_ends_behind_its_last_words(self):
         guest = self.add(ScriptedGuest(_then(b'x' * 3000000, _leave)))
         for _ in range(3):
-            user = self.opened(guest)
-            self.assertEqual(3000000, len(user.message(3000000)))
-            self.assertEqual(1011, user.close_code())
+            with self.opened(guest) as user:
+                self.assertEqual(3000000, len(user.message(3000000)))
+                self.assertEqual(1011, user.close_code())
             self.assert_nothing_left()
 
     def test_a_guest_that_is_reset_in_a_session(self):
