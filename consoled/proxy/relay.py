@@ -117,7 +117,7 @@ class Channel:
         self._open = {user, target}  # connections that are not closed yet
         self._abort: asyncio.TimerHandle | None = None
         self._unsent: dict[asyncio.Transport, int] = {}  # bytes, when the end began
-        self._held = 0  # bytes for the user, when they were looked at last
+        self._held = self._held_for_guest = 0  # bytes, when they were looked at last
         self.room = _USER_CHUNK  # bytes that are read of the user at a time
         self._unread = False  # the user does not take what it asks for with pings, and may ask no more
         self.reason: str | None = None
@@ -152,12 +152,15 @@ class Channel:
         if early:
             self.user_data(early)
 
-    def look_at_user(self) -> None:
-        """A user who takes what was sent gives a sign of life, however slowly."""
-        held = self._user.get_write_buffer_size()
-        if held < self._held:
-            self.last_heard = self._loop.time()
-        self._held = held
+    def look(self) -> None:
+        """Who takes what was sent gives a sign of life, however slowly: a user, a guest with a slow line."""
+        for_user, for_guest = self._user.get_write_buffer_size(), self._target.get_write_buffer_size()
+        now = self._loop.time()
+        if for_user < self._held:
+            self.last_heard = now
+        if self.stalled is not None and for_guest < self._held_for_guest:
+            self.stalled = now
+        self._held, self._held_for_guest = for_user, for_guest
 
     def _begin(self) -> None:
         self._greeting = None

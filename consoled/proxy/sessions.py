@@ -99,12 +99,12 @@ class Session:
 
 
 def _check_channel(channel: Channel, rules: Rules, now: float) -> None:
+    channel.look()
     if channel.stalled is not None:
         # its user is not read either, so that silence means nothing
         if now - channel.stalled > rules.ping_timeout:
             channel.end(closing.GUEST_STALLED)
         return
-    channel.look_at_user()
     silent = now - channel.last_heard
     slow_to_greet = not channel.greeted and now - channel.began > rules.greeting
     if slow_to_greet or silent > rules.ping_interval + rules.ping_timeout:

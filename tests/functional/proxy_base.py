@@ -86,7 +86,6 @@ class User:
     """A user's end of a connection.
 
     :param tls: a client's context, or None
-    :param source: loopback address to come from
     :param rcvbuf: bytes that the kernel takes for a user who does not read
     """
 
@@ -258,7 +257,6 @@ class ProxyTestCase(base.CellTestCase):
 
     @classmethod
     def fixture(cls, fixture):
-        """``useFixture`` for the class."""
         fixture.setUp()
         cls.addClassCleanup(fixture.cleanUp)
         return fixture
@@ -285,7 +283,12 @@ class ProxyTestCase(base.CellTestCase):
         self.before = self.left()
         said = len(daemon.log())
         self.addOnException(lambda _: self.addDetail('proxy', text_content(daemon.log()[said:][-8000:])))
-        self.addCleanup(lambda: self.assertNotIn('Traceback', daemon.log()[said:]))
+        self.addCleanup(lambda: self.assert_no_traceback(daemon.log()[said:]))
+
+    def assert_no_traceback(self, log):
+        # asyncio (3.11) may close a connection with TLS twice that is lost as its last bytes are sent
+        twice = log.count('Exception in callback _SelectorSocketTransport._call_connection_lost')
+        self.assertEqual(2 * twice, log.count('Traceback'), log)
 
     def use_another(self, **options):
         """Let a proxy with more options be the one that users connect to."""
@@ -294,7 +297,6 @@ class ProxyTestCase(base.CellTestCase):
         self.use(daemon)
 
     def add(self, guest):
-        """Start a guest for this test."""
         self.guests.add(guest)
         self.addCleanup(self.guests.remove, guest)
         return guest
@@ -360,11 +362,9 @@ class ProxyTestCase(base.CellTestCase):
         return count - len(to_bus)
 
     def rss(self):
-        """Bytes of memory of the worker."""
         return psutil.Process(self.worker).memory_info().rss
 
     def left(self):
-        """What there is now."""
         values = self.metrics()
         return Left(
             self.metric('consoled_proxy_sessions', values=values),

@@ -2,6 +2,7 @@
 """Guests that refuse, stall, break off or never stop; and users and guests who take nothing of each other."""
 
 import contextlib
+import pathlib
 import socket
 import struct
 
@@ -49,12 +50,22 @@ class Flow:
         """The user's connection is closed in good order before the guest's is given up."""
         guest = self.add(ScriptedGuest(_pour))
         user = self.opened(guest, rcvbuf=4096)
-        user.flood(frame(b'x' * 65000), seconds=0.3)
-        user.send(close_frame())
-        self.assertIsNotNone(user.close_code())
+        rest = user.flood(frame(b'x' * 65000), seconds=0.3) % len(frame(b'x' * 65000))
+        user.send(frame(b'x' * 65000)[rest:] + close_frame())  # taken when the session has ended
+        self.wait_until(lambda: self.unread_of(user) == 0, 'the end of what was sent')
+        self.assertEqual(1011, user.close_code())
         user.ended()
         user.leave()
         self.assert_slot_free(guest)
+
+    def unread_of(self, user):
+        """Bytes that the proxy has not read, of those that its kernel has for it."""
+        ends = [f'{port:04X}' for port in (self.daemon.port, user.sock.getsockname()[1])]
+        for line in pathlib.Path('/proc/net/tcp').read_text().splitlines()[1:]:
+            local, remote, _, queues = line.split()[1:5]
+            if [end.rpartition(':')[2] for end in (local, remote)] == ends:
+                return int(queues.rpartition(':')[2], 16)
+        return None
 
 
 class Guests:

@@ -235,6 +235,7 @@ class LimitsTest(_Refusals, proxy_base.ProxyTestCase):
         target = self.grant(guest)
         for _ in range(5):
             self.assertEqual((502, 'target_failed'), self.refused(target)[:2])
+            self.wait_until(lambda: self.count('console_session') == 0, 'the end of the session')
         self.assert_slot_free()
 
     def test_invariant_7_who_has_failed_too_often_is_not_looked_at(self):

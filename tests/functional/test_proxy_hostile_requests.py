@@ -93,8 +93,13 @@ class Requests(_Requests):
         target = self.grant()
         for size, status in ((15000, 101), (17000, 431), (100000, 431)):
             with self.subTest(size):
-                user, answer = self.ask(target, X_Filler='x' * size)
-                self.assertEqual(status, answer.status)
+                user = self.user()
+                answered = 431
+                # who is still sending when it is refused may find the connection closed, and no answer
+                with contextlib.suppress(OSError, EOFError):
+                    user.send(proxy_base.handshake(target, X_Filler='x' * size))
+                    answered = user.answer().status
+                self.assertEqual(status, answered)
                 user.leave()
                 self.assert_nothing_left()
 
