@@ -97,7 +97,7 @@ class Requests(_Requests):
                 answered = 431
                 # who is still sending when it is refused may find the connection closed, and no answer
                 with contextlib.suppress(OSError, EOFError):
-                    user.send(proxy_base.handshake(target, X_Filler='x' * size))
+                    user.send(handshake(target, X_Filler='x' * size))
                     answered = user.answer().status
                 self.assertEqual(status, answered)
                 user.leave()
