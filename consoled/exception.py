@@ -250,3 +250,32 @@ class TargetTimeout(ConsoledException):
     msg_fmt = "The guest's console does not answer."
     http_status = 504
     retryable = True
+
+
+# What a compute agent says of its guests.
+
+
+class ConsoleTypeUnavailable(ConsoledException):
+    """The guest has none of this type, or its compute host does not offer them."""
+
+    code = 'console_type_unavailable'
+    msg_fmt = 'Instance %(instance_uuid)s has no %(console_type)s console.'
+    http_status = 404
+
+
+class InstanceNotReady(ConsoledException):
+    """The guest is not running, or is on its way: what holds of its consoles now may not hold in a moment."""
+
+    code = 'instance_not_ready'
+    msg_fmt = 'Instance %(instance_uuid)s has no console now: %(reason)s.'
+    http_status = 409
+    retryable = True
+
+
+class HypervisorUnreachable(ConsoledException):
+    """The compute host answers, its hypervisor does not. Why is for the log only."""
+
+    code = 'hypervisor_unreachable'
+    msg_fmt = 'The hypervisor of the compute host does not answer.'
+    http_status = 503
+    retryable = True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``consolectl``: see and take back what consoled has granted, over the cell's message bus."""
+"""``consolectl``: open consoles, see and take back what consoled has granted, over the cell's message bus."""
 
 from __future__ import annotations
 
@@ -11,30 +11,35 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from consoled.cmd import _backend, _cli
+from consoled.cmd import _backend, _cli, _console_attach, _console_bus, _console_commands
 
 if TYPE_CHECKING:
     from consoled import objects
     from consoled.context import RequestContext
-    from consoled.rpc.client import ConsoleAuthAPI
+    from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI
 
 _PAGE = 1000  # sessions in one call, the most a manager gives
 _TIMEOUT = 10  # seconds
 _LONGEST_TOKEN = 4096  # characters that are read; more is no token
 _FILTERS = ('instance_uuid', 'project_id', 'user_id', 'compute_host')
+_NO_AGENT = (
+    'Check the name of the compute host (--host), that consoled-compute runs there, and [DEFAULT] '
+    'transport_url.'
+)
 
 
 class Consolectl(_cli.App):
     """The program.
 
     :param api: the managers; None for those on the bus of the configuration
+    :param agents: the same for the compute agents
     """
 
     NAME = 'consolectl'
     DESCRIPTION = (
-        'See and take back what consoled has granted: free ports, tokens, live sessions. Talks to the '
-        'managers of one cell over its message bus. Exit codes: 0 done, 1 refused, 2 wrong usage or '
-        'configuration, 3 the service does not answer, 4 internal error.'
+        'Open consoles, see and take back what consoled has granted: free ports, tokens, live sessions. '
+        'Talks to the managers and compute agents of one cell over its message bus. Exit codes: 0 done, 1 '
+        'refused, 2 wrong usage or configuration, 3 the service does not answer, 4 internal error.'
     )
 
     def __init__(
@@ -43,9 +48,11 @@ class Consolectl(_cli.App):
         stdin: TextIO | None = None,
         stdout: TextIO | None = None,
         stderr: TextIO | None = None,
+        agents: ComputeConsoleAPI | None = None,
     ) -> None:
         super().__init__(stdin, stdout, stderr)
         self._api = api
+        self._agents = agents
 
     def build_option_parser(
         self, description: str | None, version: str | None, argparse_kwargs: dict[str, Any] | None = None
@@ -56,52 +63,64 @@ class Consolectl(_cli.App):
             type=_cli.at_least(1),
             default=_TIMEOUT,
             metavar='SECONDS',
-            help=f'How long to wait for each answer of a manager, in seconds. Default: {_TIMEOUT}.',
+            help='How long to wait for each answer of a manager or compute agent, in seconds. '
+            f'Default: {_TIMEOUT}.',
         )
         return parser
 
-    @property
-    def api(self) -> ConsoleAuthAPI:
-        """The managers of the cell."""
-        if self._api is None:
-            self._api = self._connected()
-        return self._api
+    @functools.cached_property
+    def bus(self) -> _console_bus.Bus:
+        """The cell's message bus."""
+        bus = _console_bus.Bus(lambda: self.conf, self.options.timeout)
+        self.resources.callback(bus.release)
+        return bus
 
     def call(self, method: str, *args: Any, **values: Any) -> Any:
         """Call a method of the managers."""
+        return self._reached(self._api or self.bus.managers, method, self.context, *args, **values)
+
+    def call_agent(self, context: RequestContext, method: str, compute_host: str, *args: Any) -> Any:
+        """Call a method of the agent of a compute host, on behalf of the user of the context."""
+        return self._reached(self._agents or self.bus.agents, method, context, compute_host, *args)
+
+    def _reached(self, peer: Any, method: str, *args: Any, **values: Any) -> Any:
         from consoled import exception
 
         try:
-            return getattr(self.api, method)(self.context, *args, **values)
-        except exception.ManagerUnreachable:
-            # the transport would wait for the connection that it could not make; the process ends anyway
-            self.resources.pop_all()
+            return getattr(peer, method)(*args, **values)
+        except (exception.ManagerUnreachable, exception.ComputeUnreachable):
+            self.bus.forget()  # it may be the broker that could not be reached
             raise
 
-    def _connected(self) -> ConsoleAuthAPI:
-        import oslo_messaging
+    def explain(self, error: Exception) -> _cli.Failed:
+        from consoled import exception
 
-        from consoled.rpc.client import ConsoleAuthAPI
-        from consoled.rpc.transport import get_transport
-
-        try:
-            transport = get_transport(self.conf)
-        except (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure) as exc:
-            raise _cli.misconfigured('[DEFAULT] transport_url', exc) from exc
-        self.resources.callback(transport.cleanup)
-        try:
-            return ConsoleAuthAPI(
-                transport, level=self.conf.upgrade_levels.consoled, timeout=self.options.timeout
-            )
-        except ValueError as exc:
-            raise _cli.misconfigured('[upgrade_levels] consoled', exc) from exc
+        if isinstance(error, exception.ComputeUnreachable):
+            return _cli.Failed(_cli.UNREACHABLE, error.code, str(error), _NO_AGENT)
+        if isinstance(error, exception.HypervisorUnreachable):
+            hint = 'The log of consoled-compute there has the details.'
+            return _cli.Failed(_cli.UNREACHABLE, error.code, str(error), hint)
+        return super().explain(error)
 
     @functools.cached_property
     def context(self) -> RequestContext:
-        """On whose behalf the calls are made: nobody's, under one request id."""
+        """On whose behalf the managers are called: nobody's, under one request id."""
         from consoled.context import RequestContext
 
         return RequestContext()
+
+    def sessions(self, filters: dict[str, str], total: int | None = None) -> Iterator[objects.ConsoleSession]:
+        """The live sessions, page by page; one that comes or goes meanwhile may be among them or not."""
+        marker = None
+        left = sys.maxsize if total is None else total
+        while left:
+            asked = min(left, _PAGE)
+            page = self.call('list_sessions', limit=asked, marker=marker, **filters).objects
+            yield from page
+            if len(page) < asked:
+                return
+            left -= asked
+            marker = page[-1].id
 
 
 class _ConsolectlCommand(_cli.Command):
@@ -138,35 +157,6 @@ def _add_reason(parser: argparse.ArgumentParser) -> None:
 
 def _given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, str]:
     return {name: value for name in names if (value := getattr(args, name)) is not None}
-
-
-class ListFreePorts(_ConsolectlCommand, _cli.Lister):
-    """List the consoles of a guest that are defined and not connected
-
-    These are the ports that the guest's next console of that type can be opened on, by port.
-    """
-
-    columns = ('port', 'host', 'console_type', 'compute_host')
-    example = 'consolectl console list-free-ports 5c8a1c1e-7f9b-4a55-9d0c-2f4b5a0e1d11 --type serial'
-
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        from consoled.objects import fields
-
-        parser = super().get_parser(prog_name)
-        parser.add_argument('instance', type=_cli.uuid, metavar='INSTANCE', help='UUID of the guest.')
-        parser.add_argument(
-            '--type',
-            dest='console_type',
-            choices=fields.ConsoleType.ALL,
-            default=fields.ConsoleType.SERIAL,
-            help='Console type. Default: serial.',
-        )
-        return parser
-
-    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
-        found = self.app.call('list_free_ports', parsed_args.instance, parsed_args.console_type)
-        rows = [tuple(getattr(console, name) for name in self.columns) for console in found.objects]
-        return self.columns, rows
 
 
 class ValidateToken(_ConsolectlCommand, _cli.ShowOne):
@@ -275,21 +265,8 @@ class ListSessions(_ConsolectlCommand, _cli.Lister):
         short = parsed_args.formatter == 'table' and not (parsed_args.long or parsed_args.columns)
         columns = self._SHORT if short else self.columns
         filters = _given(parsed_args, (*_FILTERS, 'proxy_id'))
-        rows = [self._row(session, columns) for session in self._sessions(filters, parsed_args.limit)]
+        rows = [self._row(session, columns) for session in self.app.sessions(filters, parsed_args.limit)]
         return columns, rows
-
-    def _sessions(self, filters: dict[str, str], total: int | None) -> Iterator[objects.ConsoleSession]:
-        """Page through; a session that comes or goes meanwhile may be in the list or not."""
-        marker = None
-        left = sys.maxsize if total is None else total
-        while left:
-            asked = min(left, _PAGE)
-            page = self.app.call('list_sessions', limit=asked, marker=marker, **filters).objects
-            yield from page
-            if len(page) < asked:
-                return
-            left -= asked
-            marker = page[-1].id
 
     def _row(self, session: objects.ConsoleSession, columns: Sequence[str]) -> tuple[Any, ...]:
         values = {name: getattr(session.console, name) for name in self._OF_CONSOLE}
@@ -360,7 +337,10 @@ class Revoke(_ConsolectlCommand, _cli.ShowOne):
 
 
 Consolectl.COMMANDS = {
-    'console list-free-ports': ListFreePorts,
+    'console open': _console_commands.OpenConsole,
+    'console list': _console_commands.ListConsoles,
+    'console list-free-ports': _console_commands.ListFreePorts,
+    'console attach': _console_attach.AttachConsole,
     'token validate': ValidateToken,
     'session list': ListSessions,
     'session cut': CutSession,
@@ -370,7 +350,9 @@ Consolectl.COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``consolectl``; return its exit code."""
-    _backend.select()
+    argv = sys.argv[1:] if argv is None else argv
+    # a terminal needs threads that may wait for it, which eventlet's may not
+    _backend.select('threading' if 'attach' in argv else None)
     return _cli.run(Consolectl(), argv)
 
 

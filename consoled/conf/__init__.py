@@ -9,6 +9,7 @@ from oslo_config import cfg
 from consoled.conf import (
     base,
     cell,
+    compute,
     consoleauth,
     consoles,
     database,
@@ -22,6 +23,7 @@ from consoled.conf import (
 MODULES = (
     base,
     cell,
+    compute,
     consoleauth,
     consoles,
     database,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[vnc], [spice], [serial_console], [mks]: limits of each console type.
+"""[vnc], [spice], [serial_console], [mks]: limits of each console type, and how compute hosts offer it.
 
 The groups have the names that operators of such clouds know; ``GROUP_OF_TYPE`` says which type each is for.
 """
@@ -16,6 +16,8 @@ GROUP_OF_TYPE = {
 
 # A serial port has one reader: two would each get half of the output.
 _DEFAULT_MAX_SESSIONS = {'vnc': 0, 'spice': 0, 'serial_console': 1, 'mks': 0}
+
+_PAGES = {'vnc': 'novnc.html', 'spice': 'spice.html', 'serial_console': 'serial.html', 'mks': ''}
 
 
 def _opts(max_sessions: int) -> list[cfg.Opt]:
@@ -38,6 +40,38 @@ def _opts(max_sessions: int) -> list[cfg.Opt]:
             ],
             mutable=True,
             help='What happens when a console with all its sessions taken is opened once more.',
+        ),
+    ]
+
+
+def _offer(page: str) -> list[cfg.Opt]:
+    """What a compute agent says of consoles of a type.
+
+    :param page: of the proxy
+    """
+    return [
+        cfg.BoolOpt(
+            'enabled',
+            default=True,
+            mutable=True,
+            help='Whether this compute host offers the consoles of this type that its guests have. Switched '
+            'off, those that are open are cut with the next sync.',
+        ),
+        cfg.URIOpt(
+            'base_url',
+            default=f'http://127.0.0.1:6080/{page}',
+            schemes=['http', 'https', 'ws', 'wss'],
+            max_length=1024,
+            mutable=True,
+            help="URL of the proxy's page, as users reach it, for consoles of this compute host. A manager "
+            'adds the token to it.',
+        ),
+        cfg.HostAddressOpt(
+            'server_proxyclient_address',
+            default='127.0.0.1',
+            mutable=True,
+            help='Address of this compute host for proxies. It stands for the address that a guest listens '
+            'on if that is 0.0.0.0, :: or a loopback address; any other is used as it is.',
         ),
     ]
 
@@ -72,6 +106,8 @@ OPTS = {group: _opts(limit) for group, limit in _DEFAULT_MAX_SESSIONS.items()}
 OPTS['vnc'] += _VENCRYPT
 for _group in ('spice', 'serial_console', 'mks'):
     OPTS[_group] += _TARGET_TLS
+for _group, _page in _PAGES.items():
+    OPTS[_group] += _offer(_page)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -60,16 +61,25 @@ def revoke(db: Database, filters: dict[str, str], reason: str) -> Revoked:
     return Revoked(tokens, cut)
 
 
-def forget_instance(db: Database, instance_uuid: str, reason: str) -> list[str]:
+def forget_instance(
+    db: Database, instance_uuid: str, reason: str, compute_host: str | None = None
+) -> list[str]:
     """Delete an instance with its consoles and tokens; mark its sessions to be cut.
 
+    :param compute_host: only what it has there; None: wherever it is. A guest that has moved is deleted where
+        it was, and lives on.
     :returns: ids of the sessions to cut
     """
-    _delete_tokens(db, [_T.instance_uuid == instance_uuid])  # in batches; what comes meanwhile goes below
+
+    def of(columns: Any, instance: Any) -> list[sa.ColumnElement[bool]]:
+        there = [] if compute_host is None else [columns.compute_host == compute_host]
+        return [instance == instance_uuid, *there]
+
+    _delete_tokens(db, of(_T, _T.instance_uuid))  # in batches; what comes meanwhile goes below
 
     def work(conn: sa.Connection) -> list[str]:
-        conn.execute(sa.delete(models.instances).where(_I.uuid == instance_uuid))
-        return consoles.mark_cut(conn, [_S.instance_uuid == instance_uuid], reason)
+        conn.execute(sa.delete(models.instances).where(*of(_I, _I.uuid)))
+        return consoles.mark_cut(conn, of(_S, _S.instance_uuid), reason)
 
     return db.transaction(work)
 

@@ -40,6 +40,7 @@ instances = sa.Table(
     # set by the sweep on an instance that nothing needs any more; see db/cleanup.py
     sa.Column('retired_at', Moment),
     sa.Column('created_at', Moment, nullable=False),
+    sa.Index('ix_instances_host', 'compute_host'),
     **_TABLE_ARGS,
 )
 

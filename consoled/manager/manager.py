@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import datetime
 import logging
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 from oslo_config import cfg
@@ -15,6 +17,7 @@ from consoled.conf import consoles as console_conf
 from consoled.context import RequestContext
 from consoled.db import cleanup, proxies
 from consoled.db import consoles as db_consoles
+from consoled.db import hosts as db_hosts
 from consoled.db import sessions as db_sessions
 from consoled.db import tokens as db_tokens
 from consoled.db.session import Database
@@ -33,6 +36,9 @@ INSTANCE_GONE = 'instance_gone'
 _MAX_BYTES = 2**63 - 1
 _MAX_SESSIONS = 20000  # that one proxy process may name in a call
 _CUT_AT_ONCE = 1000  # ids in one cast
+_MAX_CONSOLES = 256  # of an instance
+_MAX_GUESTS = 4000  # of a compute host
+_MAX_CONSOLES_OF_HOST = 16000
 
 _CLOSING = {
     'session_id': arg.uuid(),
@@ -64,6 +70,23 @@ def _given(values: dict[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _checked_consoles(
+    consoles: objects.ConsoleConnectionList, limit: int, compute_host: str, instance_uuids: Sequence[str]
+) -> list[objects.ConsoleConnection]:
+    """The consoles, if they are complete, and of that compute host and those instances."""
+    complete = arg.instance_of(objects.ConsoleConnection)
+    checked = arg.checked({'consoles': arg.list_of(complete, limit)}, {'consoles': consoles.objects})
+    known = frozenset(instance_uuids)
+    for console in checked['consoles']:
+        if console.compute_host != compute_host or console.instance_uuid not in known:
+            raise exception.InvalidArgument(
+                argument='consoles', reason='has a console of another instance or compute host'
+            )
+        access_url.check_base(console.access_url_base)
+    found: list[objects.ConsoleConnection] = checked['consoles']
+    return found
+
+
 class ConsoleAuthManager(Endpoint):
     """Answers the contract's calls. Each may be repeated (DESIGN invariant 6)."""
 
@@ -80,6 +103,8 @@ class ConsoleAuthManager(Endpoint):
         self._proxy = proxy
         self._metrics = metrics
         self._opener = SessionOpener(conf, db, compute, self._cut)
+        # The agents of a whole cell may start at once: half of the threads go on answering users.
+        self._hosts = threading.BoundedSemaphore(max(1, conf.executor_thread_pool_size // 2))
 
     def observe(self, method: str, code: str, seconds: float) -> None:
         self._metrics.called(method, code, seconds)
@@ -171,16 +196,39 @@ class ConsoleAuthManager(Endpoint):
         compute_host: str,
         consoles: objects.ConsoleConnectionList,
     ) -> None:
-        complete = arg.instance_of(objects.ConsoleConnection)
-        wanted = arg.checked({'consoles': arg.list_of(complete, 256)}, {'consoles': consoles.objects})
-        for console in wanted['consoles']:
-            if (console.instance_uuid, console.compute_host) != (instance_uuid, compute_host):
-                raise exception.InvalidArgument(
-                    argument='consoles', reason='has a console of another instance or compute host'
-                )
-            access_url.check_base(console.access_url_base)
-        cut = db_consoles.define(self._db, instance_uuid, compute_host, wanted['consoles'])
+        wanted = _checked_consoles(consoles, _MAX_CONSOLES, compute_host, [instance_uuid])
+        cut = db_consoles.define(self._db, instance_uuid, compute_host, wanted)
         self._cut(context, cut, db_consoles.GONE)
+
+    @exposed(
+        compute_host=arg.text(),
+        instance_uuids=arg.list_of(arg.uuid(), _MAX_GUESTS),
+        consoles=arg.instance_of(objects.ConsoleConnectionList),
+        unsure=arg.list_of(arg.uuid(), _MAX_GUESTS).default_to(()),
+    )
+    def define_host(
+        self,
+        context: RequestContext,
+        compute_host: str,
+        instance_uuids: list[str],
+        consoles: objects.ConsoleConnectionList,
+        unsure: list[str],
+    ) -> dict[str, int]:
+        said = _checked_consoles(consoles, _MAX_CONSOLES_OF_HOST, compute_host, instance_uuids)
+        guests = db_hosts.by_instance(instance_uuids, said, unsure)
+        if not self._hosts.acquire(blocking=False):
+            raise exception.ManagerBusy()
+        retired = changed = 0
+        try:
+            for change in db_hosts.define(self._db, compute_host, guests, INSTANCE_GONE):
+                self._cut(context, change.cut, INSTANCE_GONE if change.retired else db_consoles.GONE)
+                retired += change.retired
+                changed += not change.retired
+        finally:
+            self._hosts.release()
+        if retired or changed:
+            LOG.info('compute host %s: %d guests retired, %d changed', compute_host, retired, changed)
+        return {'retired': retired, 'changed': changed}
 
     # sessions
 
@@ -290,9 +338,11 @@ class ConsoleAuthManager(Endpoint):
         )
         return {'tokens': revoked.tokens, 'sessions': len(revoked.sessions)}
 
-    @exposed_cast(instance_uuid=arg.uuid())
-    def clean_console_auths_for_instance(self, context: RequestContext, instance_uuid: str) -> None:
-        cut = cleanup.forget_instance(self._db, instance_uuid, INSTANCE_GONE)
+    @exposed_cast(instance_uuid=arg.uuid(), compute_host=arg.text().or_none())
+    def clean_console_auths_for_instance(
+        self, context: RequestContext, instance_uuid: str, compute_host: str | None
+    ) -> None:
+        cut = cleanup.forget_instance(self._db, instance_uuid, INSTANCE_GONE, compute_host)
         self._cut(context, cut, INSTANCE_GONE)
 
     @exposed_cast(compute_host=arg.text())

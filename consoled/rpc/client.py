@@ -7,127 +7,18 @@ too. Any call may be repeated with the same ids (DESIGN invariant 6).
 
 from __future__ import annotations
 
-import functools
-import threading
-from collections.abc import Callable, Sequence
-from concurrent import futures
+from collections.abc import Sequence
 from typing import Any
-
-import oslo_messaging
-from oslo_messaging import exceptions as messaging_exc
 
 from consoled import exception, objects
 from consoled.context import RequestContext
 from consoled.rpc import versions
-from consoled.rpc.serializer import Serializer
+from consoled.rpc.caller import CALL_TIMEOUT, Caller
 
-# Longest wait for an answer, in seconds, where the caller names none. A manager gives up before.
-CALL_TIMEOUT = 10.0
-
-# How often the library tries to reach the bus for one message, about a second apart.
-_CONNECT_RETRIES = 3
-
-# Without this a message to a queue that nobody has declared (yet) would be dropped in silence.
-_OPTIONS = oslo_messaging.TransportOptions(at_least_once=True)
-
-# MessageUndeliverable is no MessagingException
-_BUS_ERRORS = (messaging_exc.MessagingException, messaging_exc.MessageUndeliverable)
+__all__ = ['CALL_TIMEOUT', 'ComputeConsoleAPI', 'ConsoleAuthAPI', 'ProxyAPI']
 
 
-def _plain(error: exception.ConsoledException) -> exception.ConsoledException:
-    """The error without the remote traceback that oslo.messaging puts into its text."""
-    for cls in type(error).__mro__:
-        if cls.__module__ == exception.__name__:
-            return cls(*error.args, **error.kwargs)  # type: ignore[no-any-return]
-    return exception.InternalError()
-
-
-class _Client:
-    """One topic's client.
-
-    :param level: ``[upgrade_levels]`` value for this topic, or None
-    :param timeout: seconds to wait for an answer
-    :raises ValueError: the level is not known
-    """
-
-    topic: str
-    unreachable: type[exception.ConsoledException] = exception.ManagerUnreachable
-
-    def __init__(
-        self,
-        transport: oslo_messaging.RPCTransport,
-        *,
-        level: str | None = None,
-        timeout: float = CALL_TIMEOUT,
-    ) -> None:
-        version, pins = versions.pinned(level)
-        self._client = oslo_messaging.get_rpc_client(
-            transport,
-            oslo_messaging.Target(topic=self.topic, version=version),
-            version_cap=version,
-            timeout=timeout,
-            retry=_CONNECT_RETRIES,
-            serializer=Serializer(pins, backport=self._backport),
-            transport_options=_OPTIONS,
-        )
-        self._connecting = threading.Lock()
-        self._connected = threading.Event()
-
-    def _backport(self, context: Any, primitive: dict[str, Any], wanted: dict[str, str]) -> Any:
-        raise exception.IncompatibleObject(
-            name=primitive.get('consoled_object.name'),
-            version=primitive.get('consoled_object.version'),
-            supported=wanted,
-        )
-
-    def _call(self, context: RequestContext, method: str, target: Any = None, **values: Any) -> Any:
-        target = target or self._client
-        call = functools.partial(target.call, context, method, **values)
-        try:
-            return call() if self._connected.is_set() else self._first_call(call, target.timeout)
-        except exception.ConsoledException as exc:
-            raise _plain(exc) from None
-        except oslo_messaging.RemoteError as exc:
-            raise exception.InternalError() from exc
-        except messaging_exc.MessagingTimeout as exc:
-            raise self.unreachable(reason='no answer in time') from exc
-        except _BUS_ERRORS as exc:
-            raise self.unreachable(reason=type(exc).__name__) from exc
-
-    def _first_call(self, call: Callable[[], Any], timeout: float) -> Any:
-        """Make a call while it is not known that the bus can be reached.
-
-        For its first connection, the one replies come by, the library waits without any limit, and no option
-        or argument changes that. So one call waits for it in a thread of its own, and nobody waits for that
-        thread longer than for an answer.
-        """
-        if not self._connecting.acquire(blocking=False):
-            if not self._connected.wait(timeout):
-                raise messaging_exc.MessagingTimeout()
-            return call()
-        outcome: futures.Future[Any] = futures.Future()
-
-        def connect() -> None:
-            try:
-                outcome.set_result(call())
-            except BaseException as exc:
-                outcome.set_exception(exc)
-            self._connected.set()
-
-        threading.Thread(target=connect, daemon=True).start()
-        try:
-            return outcome.result(timeout + 1)  # the call has a limit of its own once it is connected
-        except futures.TimeoutError:
-            raise messaging_exc.MessagingTimeout() from None
-
-    def _cast(self, context: RequestContext, method: str, target: Any = None, **values: Any) -> None:
-        try:
-            (target or self._client).cast(context, method, **values)
-        except _BUS_ERRORS as exc:
-            raise self.unreachable(reason=type(exc).__name__) from exc
-
-
-class ConsoleAuthAPI(_Client):
+class ConsoleAuthAPI(Caller):
     """What managers offer to compute agents, proxies and operators (topic ``consoled``)."""
 
     topic = versions.TOPIC
@@ -177,15 +68,42 @@ class ConsoleAuthAPI(_Client):
         instance_uuid: str,
         compute_host: str,
         consoles: objects.ConsoleConnectionList,
+        wait: bool = False,
     ) -> None:
-        """Cast: these, and only these, are the instance's consoles."""
-        self._cast(
+        """Cast: these, and only these, are the instance's consoles.
+
+        :param wait: call: return when it is done, and raise what went wrong
+        """
+        (self._call if wait else self._cast)(
             context,
             'define_consoles',
             instance_uuid=instance_uuid,
             compute_host=compute_host,
             consoles=consoles,
         )
+
+    def define_host(
+        self,
+        context: RequestContext,
+        compute_host: str,
+        instance_uuids: Sequence[str],
+        consoles: objects.ConsoleConnectionList,
+        unsure: Sequence[str] = (),
+    ) -> dict[str, int]:
+        """These, and only these, are the guests of a compute host, with these consoles.
+
+        :param unsure: those of them of whose consoles nothing is said
+        :returns: counts of instances ``retired`` (gone for good) and ``changed``
+        """
+        result: dict[str, int] = self._call(
+            context,
+            'define_host',
+            compute_host=compute_host,
+            instance_uuids=list(instance_uuids),
+            consoles=consoles,
+            unsure=list(unsure),
+        )
+        return result
 
     def open_session(
         self,
@@ -271,9 +189,24 @@ class ConsoleAuthAPI(_Client):
         result: dict[str, int] = self._call(context, 'revoke', reason=reason, **filters)
         return result
 
-    def clean_console_auths_for_instance(self, context: RequestContext, instance_uuid: str) -> None:
-        """Cast: the instance is gone; so are its consoles, tokens and sessions."""
-        self._cast(context, 'clean_console_auths_for_instance', instance_uuid=instance_uuid)
+    def clean_console_auths_for_instance(
+        self,
+        context: RequestContext,
+        instance_uuid: str,
+        compute_host: str | None = None,
+        wait: bool = False,
+    ) -> None:
+        """Cast: the instance is gone; so are its consoles, tokens and sessions.
+
+        :param compute_host: gone from there only: if it is on another one, nothing is done
+        :param wait: call: return when it is done, and raise what went wrong
+        """
+        (self._call if wait else self._cast)(
+            context,
+            'clean_console_auths_for_instance',
+            instance_uuid=instance_uuid,
+            compute_host=compute_host,
+        )
 
     def clean_expired_console_auths_for_host(self, context: RequestContext, compute_host: str) -> None:
         """Cast: delete the expired tokens of a compute host."""
@@ -313,7 +246,7 @@ class ConsoleAuthAPI(_Client):
         return result
 
 
-class ComputeConsoleAPI(_Client):
+class ComputeConsoleAPI(Caller):
     """What compute agents offer (topic ``consoled-compute``, server = compute host)."""
 
     topic = versions.COMPUTE_TOPIC
@@ -322,7 +255,15 @@ class ComputeConsoleAPI(_Client):
     def get_console(
         self, context: RequestContext, compute_host: str, instance_uuid: str, console_type: str
     ) -> objects.ConsoleAuthToken:
-        """An authorized token for a console of the guest."""
+        """An authorized token for a console of the guest, for the user and project of the context.
+
+        :raises InstanceNotFound: the guest is not on that host
+        :raises InstanceNotReady: it does not run, is being shut down, or is being migrated
+        :raises ConsoleTypeUnavailable: it has no console of that type
+        :raises ConsolePortsExhausted: it has several, and all are connected
+        :raises HypervisorUnreachable: the host's hypervisor does not answer
+        :raises ComputeUnreachable: the agent does not answer
+        """
         target = self._client.prepare(server=compute_host)
         result: objects.ConsoleAuthToken = self._call(
             context, 'get_console', target, instance_uuid=instance_uuid, console_type=console_type
@@ -332,7 +273,7 @@ class ComputeConsoleAPI(_Client):
     def list_consoles(
         self, context: RequestContext, compute_host: str, instance_uuid: str
     ) -> objects.ConsoleConnectionList:
-        """The consoles that the guest has."""
+        """The consoles that the guest has; errors as for ``get_console``."""
         target = self._client.prepare(server=compute_host)
         result: objects.ConsoleConnectionList = self._call(
             context, 'list_consoles', target, instance_uuid=instance_uuid
@@ -345,6 +286,8 @@ class ComputeConsoleAPI(_Client):
         """Whether the port is still that guest's.
 
         :param timeout: seconds to wait
+        :raises InstanceNotReady: it is on its way between hosts
+        :raises HypervisorUnreachable: the host's hypervisor does not answer
         :raises ComputeUnreachable: no answer
         """
         target = self._client.prepare(server=console.compute_host, timeout=timeout, retry=0)
@@ -360,8 +303,17 @@ class ComputeConsoleAPI(_Client):
             )
         )
 
+    def ping(self, context: RequestContext, compute_host: str, timeout: float) -> str:
+        """Ask the agent whether it answers; returns its version of the contract.
 
-class ProxyAPI(_Client):
+        :raises ComputeUnreachable: it does not
+        """
+        target = self._client.prepare(server=compute_host, timeout=timeout, retry=0)
+        result: str = self._call(context, 'ping', target)
+        return result
+
+
+class ProxyAPI(Caller):
     """What all proxies of the cell are told (topic ``consoled-proxy``, fanout)."""
 
     topic = versions.PROXY_TOPIC

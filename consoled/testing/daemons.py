@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 import uuid
 from typing import Any
@@ -224,3 +225,30 @@ class ProxyProcess(DaemonProcess):
 
     def wait_ready(self) -> None:
         wait_until(self.ready, timeout=60, what='the lease of the proxy')
+
+
+class ComputeProcess(DaemonProcess):
+    """The daemon ``consoled-compute``; the managers know its guests when ``start`` returns, if all is well.
+
+    :param transport_url: the bus
+    :param options: lines of the config file by group; without others, the guests are the demo's
+    """
+
+    def __init__(self, transport_url: str, options: Options | None = None) -> None:
+        self.monitoring_port = free_port()
+        defaults: Options = {
+            'DEFAULT': {'host': f'compute-{uuid.uuid4().hex[:8]}', 'transport_url': transport_url},
+            'compute': {'driver': 'demo'},
+            'monitoring': {'port': self.monitoring_port},
+        }
+        super().__init__('consoled.cmd.compute', _merged(defaults, options))
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of a path of its monitoring address."""
+        try:
+            with urllib.request.urlopen(
+                f'http://127.0.0.1:{self.monitoring_port}{path}', timeout=10
+            ) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()

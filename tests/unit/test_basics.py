@@ -72,6 +72,9 @@ CODES = {
     'TargetForbidden': ('target_forbidden', 502),
     'TargetTimeout': ('target_timeout', 504),
     'UpgradeRequired': ('upgrade_required', 426),
+    'ConsoleTypeUnavailable': ('console_type_unavailable', 404),
+    'InstanceNotReady': ('instance_not_ready', 409),
+    'HypervisorUnreachable': ('hypervisor_unreachable', 503),
 }
 
 

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     'monitoring': set(),
     'notify': set(),
     'manager': {'db', 'objects', 'rpc', 'token', 'context', 'conf', 'exception', 'monitoring', 'notify'},
-    'compute': {'objects', 'rpc', 'context', 'conf', 'exception', 'monitoring'},
+    'compute': {'objects', 'rpc', 'context', 'conf', 'exception', 'monitoring', 'notify'},
     'proxy': {'rpc', 'token', 'context', 'exception', 'monitoring', 'notify'},
     'contrib': {'rpc', 'context', 'exception', 'token', 'conf', 'proxy'},
     'cmd': None,

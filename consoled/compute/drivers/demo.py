@@ -4,11 +4,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import logging
+import pathlib
+import threading
 from collections.abc import Iterable, Sequence
+
+from oslo_config import cfg
 
 from consoled import exception, objects
 from consoled.compute.drivers import base
 from consoled.objects import ConsoleType
+
+LOG = logging.getLogger(__name__)
+
+_LOOK = 0.1  # seconds between two looks at a file of guests
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +38,7 @@ class Guest:
     name: str
     host: str
     consoles: tuple[Console, ...]
+    running: bool = True
 
     def at(self, host: str, ports: Sequence[int], access_url_base: str) -> Guest:
         """The same guest with its consoles at other places, and another page that shows them."""
@@ -58,23 +69,62 @@ ROUTER = Guest(
 GUESTS = (DESKTOP, ROUTER)
 
 
+def from_conf(conf: cfg.ConfigOpts) -> DemoDriver:
+    """The driver as configured: with the guests of ``[compute] demo_guests``, or the usual two."""
+    path = conf.compute.demo_guests
+    return DemoDriver(conf.host) if path is None else DemoDriver(conf.host, (), pathlib.Path(path))
+
+
+def read_guests(path: pathlib.Path) -> list[Guest]:
+    """The guests in a file: a JSON list of objects with the fields of ``Guest`` and ``Console``.
+
+    :raises OSError: it can't be read
+    :raises ValueError: it has another form
+    """
+    try:
+        return [
+            Guest(**{**item, 'consoles': tuple(Console(**console) for console in item['consoles'])})
+            for item in json.loads(path.read_text())
+        ]
+    except (TypeError, KeyError):
+        raise ValueError('is no list of guests') from None
+
+
 class DemoDriver(base.Driver):
     """A hypervisor without guests' processes.
 
     :param compute_host: name of the compute service, which is not the address of the consoles
+    :param path: a file with the guests; they change with it, and without it the hypervisor is away
     """
 
-    def __init__(self, compute_host: str, guests: Iterable[Guest] = GUESTS) -> None:
+    def __init__(
+        self, compute_host: str, guests: Iterable[Guest] = GUESTS, path: pathlib.Path | None = None
+    ) -> None:
         self._compute_host = compute_host
+        self._path = path
+        self._version: tuple[int, int, int] | None = None
+        self._lock = threading.Lock()
         self._guests = {guest.uuid: guest for guest in guests}
+        self._changed: base.Changed = lambda instance_uuid: None
+        self._closed = threading.Event()
+
+    def put(self, guest: Guest) -> None:
+        """Add a guest, or let it become this."""
+        with self._lock:
+            self._guests[guest.uuid] = guest
+        self._changed(guest.uuid)
+
+    def remove(self, instance_uuid: str) -> None:
+        """Delete a guest."""
+        with self._lock:
+            self._guests.pop(instance_uuid, None)
+        self._changed(instance_uuid)
 
     def list_instances(self) -> list[str]:
-        return list(self._guests)
+        return list(self._now())
 
     def list_consoles(self, instance_uuid: str) -> list[objects.ConsoleConnection]:
-        guest = self._guests.get(instance_uuid)
-        if guest is None:
-            raise exception.InstanceNotFound(instance_uuid=instance_uuid)
+        guest = self._guest(instance_uuid)
         return [
             objects.ConsoleConnection(
                 instance_uuid=guest.uuid,
@@ -86,4 +136,64 @@ class DemoDriver(base.Driver):
                 options={},
             )
             for console in guest.consoles
+            if guest.running
         ]
+
+    def check_ready(self, instance_uuid: str) -> None:
+        if not self._guest(instance_uuid).running:
+            raise exception.InstanceNotReady(instance_uuid=instance_uuid, reason='it is not running')
+
+    def _guest(self, instance_uuid: str) -> Guest:
+        guest = self._now().get(instance_uuid)
+        if guest is None:
+            raise exception.InstanceNotFound(instance_uuid=instance_uuid)
+        return guest
+
+    def _now(self) -> dict[str, Guest]:
+        """The guests by UUID, of the file if there is one.
+
+        :raises HypervisorUnreachable: it can't be read
+        """
+        with self._lock:
+            if self._path is not None:
+                self._read(self._path)
+            return dict(self._guests)
+
+    def _read(self, path: pathlib.Path) -> None:
+        try:
+            found = path.stat()
+            version = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if version != self._version:
+                self._guests = {guest.uuid: guest for guest in read_guests(path)}
+                self._version = version
+        except (OSError, ValueError) as exc:
+            LOG.warning('the guests of %s: %s', path, exc)
+            raise exception.HypervisorUnreachable() from None
+
+    def watch(self, changed: base.Changed) -> None:
+        self._changed = changed
+        if self._path is None:
+            changed(None)
+        else:
+            threading.Thread(target=self._watch, name='demo-guests', daemon=True).start()
+
+    def _watch(self) -> None:
+        known: dict[str, Guest] | None = None
+        while not self._closed.is_set():
+            try:
+                guests = self._now()
+            except exception.HypervisorUnreachable:
+                known = None
+            else:
+                if known is None:
+                    self._changed(None)
+                else:
+                    for instance_uuid in known.keys() | guests.keys():
+                        if known.get(instance_uuid) != guests.get(instance_uuid):
+                            self._changed(instance_uuid)
+                known = guests
+            self._closed.wait(_LOOK)
+
+    def close(self) -> None:
+        self._changed = lambda instance_uuid: None
+        self._closed.set()

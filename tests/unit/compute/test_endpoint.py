@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compute agent's endpoint, with the demo's guests and a manager that writes down what it is asked."""
 
+import dataclasses
 import uuid
 
+import oslo_messaging
 import testtools
 from oslo_messaging.rpc import dispatcher
 
 from consoled import exception, objects
 from consoled.compute import endpoint
-from consoled.compute.drivers import base, demo
+from consoled.compute.drivers import demo
 from consoled.context import RequestContext
 
 HOST = 'compute-9'
@@ -85,13 +87,22 @@ class GetConsoleTest(EndpointCase):
 
     def test_a_type_that_the_guest_has_not(self):
         error = self.assert_refused(
-            exception.InvalidConsole,
+            exception.ConsoleTypeUnavailable,
             self.agent.get_console,
             instance_uuid=SCREEN.uuid,
             console_type='serial',
         )
         self.assertIn('no serial console', str(error))
         self.assertEqual([], self.manager.asked)
+
+    def test_a_guest_that_does_not_run(self):
+        self.driver.put(dataclasses.replace(SCREEN, running=False))
+        self.assert_refused(
+            exception.InstanceNotReady,
+            self.agent.get_console,
+            instance_uuid=SCREEN.uuid,
+            console_type='novnc',
+        )
 
     def test_the_refusal_of_the_manager_is_passed_on(self):
         self.manager.refusal = exception.ConsolePortsExhausted(
@@ -148,14 +159,122 @@ class CheckConsoleTest(EndpointCase):
             self.assertIs(False, self.check(**changed), changed)
 
 
-class DriverTest(testtools.TestCase):
-    def test_the_demo_has_two_guests(self):
-        driver = demo.DemoDriver(HOST)
-        self.assertIsInstance(driver, base.Driver)
-        self.assertEqual([SCREEN.uuid, PORTS.uuid], driver.list_instances())
+class Knowledge:
+    """A synchronizer that writes down what is to be known; ``taken`` has contested places."""
 
-    def test_guests_can_be_given(self):
-        guest = demo.Guest(str(uuid.uuid4()), 'bare', '192.0.2.1', ())
-        driver = demo.DemoDriver(HOST, [guest])
-        self.assertEqual([guest.uuid], driver.list_instances())
-        self.assertEqual([], driver.list_consoles(guest.uuid))
+    def __init__(self):
+        self.ensured = []
+        self.taken = set()
+
+    def ensure(self, instance_uuid, consoles, timeout, *, anew=False):
+        self.ensured.append((instance_uuid, [console.port for console in consoles], anew))
+
+    def contested(self, instance_uuid, host, port):
+        return (host, port) in self.taken
+
+    def without_contested(self, consoles):
+        return [console for console in consoles if (console.host, console.port) not in self.taken]
+
+
+class KnowledgeTest(EndpointCase):
+    """What the managers must know before, and what two guests have at once."""
+
+    def setUp(self):
+        super().setUp()
+        self.knowledge = Knowledge()
+        self.observed = []
+        self.agent = endpoint.ComputeConsoles(
+            self.driver, self.manager, self.knowledge, lambda *observed: self.observed.append(observed[:2])
+        )
+
+    def get(self, guest, console_type):
+        return self.agent.get_console(self.context, instance_uuid=guest.uuid, console_type=console_type)
+
+    def test_all_consoles_of_the_guest_are_known_before_one_is_authorized(self):
+        known = []
+
+        def authorize(context, grant):
+            known.append(len(self.knowledge.ensured))
+            return grant
+
+        self.manager.authorize = authorize
+        self.get(PORTS, 'serial')
+        self.assertEqual([1], known)
+        self.assertEqual([(PORTS.uuid, [10000, 10001, 10002, 10003], False)], self.knowledge.ensured)
+
+    def test_a_guest_that_the_managers_have_forgotten_is_told_of_anew(self):
+        for error in (
+            exception.InstanceNotFound(instance_uuid=PORTS.uuid),
+            exception.ConsolePortsExhausted(instance_uuid=PORTS.uuid, console_type='serial'),
+        ):
+            self.knowledge.ensured.clear()
+            answers = [error, None]
+
+            def authorize(context, grant, answers=answers):
+                answer = answers.pop(0)
+                if answer is not None:
+                    raise answer
+                return grant
+
+            self.manager.authorize = authorize
+            self.assertEqual(PORTS.uuid, self.get(PORTS, 'serial').instance_uuid)
+            self.assertEqual([False, True], [anew for _, _, anew in self.knowledge.ensured])
+
+    def test_a_guest_that_the_managers_believe_elsewhere_is_told_of_anew(self):
+        hosts = ['node-2', HOST]
+
+        def authorize(context, grant):
+            grant.compute_host = hosts.pop(0)
+            return grant
+
+        self.manager.authorize = authorize
+        self.assertEqual(HOST, self.get(PORTS, 'serial').compute_host)
+        self.assertEqual([False, True], [anew for _, _, anew in self.knowledge.ensured])
+
+    def test_what_is_refused_twice_is_refused(self):
+        self.manager.refusal = exception.ConsolePortsExhausted(
+            instance_uuid=PORTS.uuid, console_type='serial'
+        )
+        self.assert_refused(
+            exception.ConsolePortsExhausted,
+            self.agent.get_console,
+            instance_uuid=PORTS.uuid,
+            console_type='serial',
+        )
+        self.assertEqual(2, len(self.manager.asked))
+
+    def test_a_contested_console_is_not_handed_out(self):
+        self.knowledge.taken = {(SCREEN.host, 5900), (PORTS.host, 10000)}
+        self.assert_refused(
+            exception.ConsoleTypeUnavailable,
+            self.agent.get_console,
+            instance_uuid=SCREEN.uuid,
+            console_type='novnc',
+        )
+        self.assertEqual([], self.manager.asked)
+        found = self.agent.list_consoles(self.context, instance_uuid=PORTS.uuid)
+        self.assertEqual([10001, 10002, 10003], [console.port for console in found.objects])
+        self.get(PORTS, 'serial')
+        self.assertEqual([10001, 10002, 10003], self.knowledge.ensured[-1][1])
+
+    def test_a_contested_console_is_nobodys(self):
+        place = {'instance_uuid': PORTS.uuid, 'host': PORTS.host, 'port': 10000, 'console_type': 'serial'}
+        self.assertIs(True, self.agent.check_console(self.context, **place))
+        self.knowledge.taken = {(PORTS.host, 10000)}
+        self.assertIs(False, self.agent.check_console(self.context, **place))
+
+    def test_calls_are_observed(self):
+        self.get(SCREEN, 'novnc')
+        self.assert_refused(exception.InvalidArgument, self.agent.list_consoles, instance_uuid='x')
+        self.assertEqual('1.0', self.agent.ping(self.context))
+        self.assertEqual(
+            [('get_console', 'ok'), ('list_consoles', 'invalid_argument'), ('ping', 'ok')], self.observed
+        )
+
+
+class ExposedTest(testtools.TestCase):
+    def test_exactly_the_contract_can_be_called(self):
+        policy = oslo_messaging.ExplicitRPCAccessPolicy()
+        cls = endpoint.ComputeConsoles
+        allowed = {name for name in dir(cls) if policy.is_allowed(cls, name)}
+        self.assertEqual({'get_console', 'list_consoles', 'check_console', 'ping'}, allowed)

@@ -26,6 +26,7 @@ CONTRACT = {
     'validate',
     'list_free_ports',
     'define_consoles',
+    'define_host',
     'open_session',
     'close_session',
     'register_proxy',

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Has the expired tokens of this host deleted, from time to time."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+
+from oslo_config import cfg
+
+from consoled import exception
+from consoled.context import RequestContext
+from consoled.rpc.client import ConsoleAuthAPI
+
+LOG = logging.getLogger(__name__)
+
+
+class Cleaner:
+    """Asks a manager every ``[compute] clean_interval``, in a thread of its own.
+
+    A cast: if it is lost, the next one does the work.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, manager: ConsoleAuthAPI) -> None:
+        self._conf = conf
+        self._manager = manager
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name='cleaner', daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Ask no more; wait for what is under way, ``timeout`` seconds at most."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        # anywhere in the first interval: hosts that start together do not meet
+        delay = random.uniform(0, self._conf.compute.clean_interval)
+        while not self._stopped.wait(delay):
+            self.clean()
+            delay = self._conf.compute.clean_interval * random.uniform(0.9, 1.1)
+
+    def clean(self) -> None:
+        """Ask once."""
+        try:
+            self._manager.clean_expired_console_auths_for_host(RequestContext(), self._conf.host)
+        except exception.ConsoledException as exc:
+            LOG.warning('the expired tokens of this host could not be deleted: %s', exc)
+        except Exception:  # a fault here must not end the thread
+            LOG.exception('the expired tokens of this host could not be deleted')

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A libvirtd of a test's own, with guests of QEMU by software emulation.
+
+It runs in namespaces of its own for mounts and processes: its configuration and state are in memory, the
+system's are not touched, and with the first process of the namespace all of it is gone, guests too. A guest
+lives on when libvirtd dies, as it does on a real host.
+"""
+
+import contextlib
+import os
+import pathlib
+import random
+import signal
+import unittest
+import uuid
+
+from consoled.testing import processes
+from consoled.testing.fixtures import wait_until
+
+try:
+    import libvirt
+except ImportError:
+    libvirt = None
+
+_STATE = ('/etc/libvirt', '/var/lib/libvirt', '/var/cache/libvirt', '/var/log/libvirt', '/run/libvirt')
+# The first process of a namespace has to wait for its orphans: bash does while it waits.
+_HOLD = f"""
+for directory in {' '.join(_STATE)}; do
+    mkdir -p $directory && mount -t tmpfs tmpfs $directory || exit 1
+done
+echo ready > "$1"
+sleep infinity & wait
+"""
+_LIBVIRTD_CONF = """
+unix_sock_dir = "{directory}"
+unix_sock_ro_perms = "0700"
+unix_sock_rw_perms = "0700"
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+host_uuid = "{host_uuid}"
+log_outputs = "3:stderr"
+"""
+_QEMU_CONF = """
+security_driver = "none"
+user = "root"
+group = "root"
+cgroup_controllers = []
+namespaces = []
+remember_owner = 0
+stdio_handler = "file"
+remote_display_port_min = {first}
+remote_display_port_max = {last}
+migration_port_min = {migration}
+migration_port_max = {migration_last}
+"""
+_PORTS = 100  # a libvirtd gives to screens
+
+
+class Libvirtd(processes.ServiceProcess):
+    """libvirtd; ``uri`` is what a driver connects to, and ``connection`` can do anything."""
+
+    programs = ('libvirtd', 'qemu-system-x86_64', 'unshare', 'nsenter', 'bash', 'sleep')
+
+    def setUp(self):
+        if libvirt is None:
+            required = os.environ.get('CONSOLED_REQUIRE_SERVICES') == '1'
+            missing = processes.MissingService if required else unittest.SkipTest
+            raise missing('the Python module libvirt is not installed')
+        super().setUp()
+
+    def _prepare(self):
+        self.connection = None
+        self._holder = None
+        # below the ports that the kernel gives to others
+        first = random.SystemRandom().randrange(10000, 30000, 2 * _PORTS)
+        self._write('libvirtd.conf', _LIBVIRTD_CONF.format(directory=self.directory, host_uuid=uuid.uuid4()))
+        self._write(
+            'qemu.conf',
+            _QEMU_CONF.format(
+                first=first,
+                last=first + _PORTS - 1,
+                migration=first + _PORTS,
+                migration_last=first + 2 * _PORTS - 1,
+            ),
+        )
+        self._hold()
+
+    def _configure(self):
+        """Its ports are not its own but its guests'."""
+
+    def _hold(self):
+        """Make the namespaces, and the process that they live as long as."""
+        mark = self.directory / 'namespace'
+        self._holder = self._spawn(
+            [
+                self.program['unshare'],
+                *('--mount', '--pid', '--fork', '--kill-child', '--mount-proc'),
+                *(self.program['bash'], '-c', _HOLD, 'hold', str(mark)),
+            ]
+        )
+        self.addCleanup(self._holder.wait)
+        self.addCleanup(self._holder.kill)
+        wait_until(lambda: mark.exists() or self._holder.poll() is not None, what='the namespaces')
+        if self._holder.poll() is not None:
+            raise self._failure('has no namespaces')
+
+    def _inside(self):
+        """The first process of the namespaces, by its number out here."""
+        (pid,) = (
+            pathlib.Path(f'/proc/{self._holder.pid}/task/{self._holder.pid}/children').read_text().split()
+        )
+        return pid
+
+    def _commands(self):
+        enter = [self.program['nsenter'], f'--target={self._inside()}', '--mount', '--pid']
+        here = self.directory
+        script = (
+            f'cp {here}/qemu.conf /etc/libvirt/ && rm -f /run/libvirtd.pid {here}/pid && '
+            f'exec {self.program["libvirtd"]} --config {here}/libvirtd.conf --pid-file {here}/pid'
+        )
+        return [[*enter, self.program['bash'], '-c', script]]
+
+    def _handshake(self):
+        libvirt.registerErrorHandler(lambda context, error: None, None)
+        self.connection = libvirt.open(f'qemu+unix:///system?socket={self.directory}/libvirt-sock')
+
+    def _listens(self):
+        return True
+
+    @property
+    def uri(self):
+        return f'qemu+unix:///system?socket={self.directory}/libvirt-sock-ro'
+
+    def daemon_pid(self):
+        """The process libvirtd: nsenter --pid has forked it."""
+        for process in processes._tree(self.pid):
+            with contextlib.suppress(processes.psutil.NoSuchProcess):
+                if process.name() == 'libvirtd':
+                    return process.pid
+        raise LookupError('libvirtd does not run')
+
+    def freeze(self):
+        os.kill(self.daemon_pid(), signal.SIGSTOP)
+
+    def thaw(self):
+        os.kill(self.daemon_pid(), signal.SIGCONT)
+
+    def guest(self, *devices, name=None, instance=None):
+        """Define a guest with these devices, not started."""
+        instance = instance or str(uuid.uuid4())
+        xml = GUEST.format(
+            name=name or f'guest-{instance[:8]}',
+            uuid=instance,
+            emulator=self.program['qemu-system-x86_64'],
+            devices=''.join(devices),
+        )
+        return self.connection.defineXML(xml)
+
+    def qemu_pid(self, domain):
+        """The process of a guest, by its number out here."""
+        for process in processes.psutil.process_iter(['cmdline']):
+            if process.info['cmdline'] and f'-uuid {domain.UUIDString()}' in ' '.join(
+                process.info['cmdline']
+            ):
+                return process.pid
+        raise LookupError(f'{domain.name()} does not run')
+
+
+GUEST = """
+<domain type='qemu'>
+  <name>{name}</name><uuid>{uuid}</uuid>
+  <memory unit='MiB'>32</memory><vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <devices>
+    <emulator>{emulator}</emulator>
+    {devices}
+    <video><model type='vga'/></video>
+    <memballoon model='none'/>
+  </devices>
+</domain>
+"""
+
+
+def vnc(listen='127.0.0.1'):
+    return f"<graphics type='vnc' autoport='yes'><listen type='address' address='{listen}'/></graphics>"
+
+
+def spice(listen='127.0.0.1'):
+    return f"<graphics type='spice' autoport='yes'><listen type='address' address='{listen}'/></graphics>"
+
+
+def serial(port, listen='127.0.0.1', number=0):
+    return (
+        f"<serial type='tcp'><source mode='bind' host='{listen}' service='{port}'/>"
+        f"<protocol type='raw'/><target type='isa-serial' port='{number}'/></serial>"
+    )
+
+
+def usb_serial(port):
+    """A serial port that a running guest can be given."""
+    return (
+        f"<serial type='tcp'><source mode='bind' host='127.0.0.1' service='{port}'/>"
+        "<protocol type='raw'/><target type='usb-serial'/></serial>"
+    )
