@@ -372,10 +372,17 @@ def run(app: App, argv: Sequence[str] | None) -> int:
             result = app.run(list(sys.argv[1:] if argv is None else argv))
         except SystemExit as exc:  # from argparse, and from cliff after help
             result = OK if exc.code is None else int(exc.code)
-    try:
-        app.stdout.flush()
-    except BrokenPipeError:
-        # its reader (| head) has gone: let the interpreter's own last flush succeed
-        os.dup2(os.open(os.devnull, os.O_WRONLY), app.stdout.fileno())
-        return _BROKEN_PIPE
+    for stream in (app.stdout, app.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:  # its reader (| head) has gone
+            _give_up(stream)
+            result = _BROKEN_PIPE
+        except OSError:  # the terminal has gone
+            _give_up(stream)
     return result
+
+
+def _give_up(stream: TextIO) -> None:
+    """Let the interpreter's own last flush succeed: it would end with a code of its own."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
