@@ -174,7 +174,9 @@ class Command(command.Command):
     example = ''
 
     def get_epilog(self) -> str:
-        return f'Example:\n  {self.example}' if self.example else ''
+        columns = f'Columns: {", ".join(self.columns)}.' if self.columns else ''
+        example = f'Example:\n  {self.example}' if self.example else ''
+        return '\n\n'.join(filter(None, (columns, example)))
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -262,8 +264,8 @@ class App(cliff_app.App):
             default=[],
             dest='config_files',
             metavar='PATH',
-            help='Configuration file; repeatable, a later one wins. Default: consoled.conf where oslo.config '
-            'looks for it (~/.consoled, ~, /etc/consoled, /etc).',
+            help='Configuration file; repeatable, a later one wins. Default: consoled.conf and '
+            f'{self.NAME}.conf, where there (the first of each in ~/.consoled, ~, /etc/consoled, /etc).',
         )
         parser.add_argument(
             '--debug', action='store_true', help='Show log lines of all levels, and tracebacks of errors.'

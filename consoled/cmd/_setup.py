@@ -20,12 +20,35 @@ PROJECT = 'consoled'
 _QUIETER = {'amqp': 'ERROR', 'alembic': 'WARN'}
 
 
+# what --help of each daemon says last
+EXIT_CODES = (
+    'Exit codes: 0 after SIGTERM; 1 an option is wrong, or what it names (a file, an address) can not be '
+    'had; 2 wrong usage.'
+)
+
+
+def files(*names: str) -> str:
+    """What --help says of the configuration files that a program reads."""
+    return (
+        f'Configuration: {" and ".join(names)}, where there (the first of each in ~/.consoled, ~, '
+        '/etc/consoled, /etc), or what --config-file names instead; then the *.conf of --config-dir. '
+        'etc/consoled/consoled.conf.sample in the source explains every option.'
+    )
+
+
 def read_options(
-    argv: Sequence[str], *, prog: str, conf: cfg.ConfigOpts, description: str | None = None
+    argv: Sequence[str],
+    *,
+    prog: str,
+    conf: cfg.ConfigOpts,
+    description: str | None = None,
+    epilog: str | None = None,
 ) -> None:
     """Register all options on ``conf``, parse the arguments and the files.
 
     :param argv: arguments without the program's name
+    :param description: what ``--help`` says first
+    :param epilog: what it says last
     :raises cfg.Error: a file can't be read or parsed
     :raises ValueError: an option is wrong
     """
@@ -38,6 +61,7 @@ def read_options(
         prog=prog,
         version=version.VERSION,
         description=description,
+        epilog=epilog,
         default_config_dirs=[],
     )
 
@@ -47,18 +71,26 @@ def configure(
     *,
     prog: str,
     description: str | None = None,
+    epilog: str | None = None,
     conf: cfg.ConfigOpts | None = None,
 ) -> cfg.ConfigOpts:
     """Register all options, parse the command line and the files, set logging up.
 
     :param argv: arguments without the program's name; None for the process's
     :param description: what ``--help`` says first
+    :param epilog: what it says last
     :param conf: where to register; None for the global one, which libraries look at too
     :raises SystemExit: an option is wrong; the message says which
     """
     conf = cfg.CONF if conf is None else conf
     try:
-        read_options(sys.argv[1:] if argv is None else argv, prog=prog, description=description, conf=conf)
+        read_options(
+            sys.argv[1:] if argv is None else argv,
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            conf=conf,
+        )
         _read_all(conf)
     except (cfg.Error, ValueError) as exc:
         raise SystemExit(f'{prog}: {exc}') from None

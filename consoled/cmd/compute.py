@@ -12,10 +12,13 @@ PROG = 'consoled-compute'
 
 _DESCRIPTION = (
     'The agent on a compute host: hands out tokens for the consoles of its guests, tells the managers which '
-    "there are, and says whether a port is still that guest's. Reads consoled.conf and "
-    'consoled-compute.conf where oslo.config looks for them (~/.consoled, ~, /etc/consoled, /etc); '
-    'etc/consoled/consoled.conf.sample explains every option. SIGTERM ends it once the calls in flight are '
-    'answered, SIGHUP reads the files again and tells the managers what has changed.'
+    "there are, and says whether a port is still that guest's. Needs [DEFAULT] transport_url, the hypervisor "
+    'at [compute] libvirt_uri (for reading only), and base_url and server_proxyclient_address of [vnc], '
+    '[spice] and [serial_console]. It does not use the database.'
+)
+_SIGNALS = (
+    'Signals: SIGTERM ends it once the calls in flight are answered; SIGHUP reads the files again and tells '
+    'the managers what has changed.'
 )
 
 
@@ -26,7 +29,8 @@ def main() -> int:
     from consoled.cmd import _setup
     from consoled.compute import service
 
-    conf = _setup.configure(prog=PROG, description=_DESCRIPTION)
+    epilog = f'{_setup.files("consoled.conf", f"{PROG}.conf")} {_SIGNALS} {_setup.EXIT_CODES}'
+    conf = _setup.configure(prog=PROG, description=_DESCRIPTION, epilog=epilog)
     try:
         service.prepare(conf)
     except ValueError as exc:

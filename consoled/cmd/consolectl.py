@@ -38,7 +38,9 @@ class Consolectl(_cli.App):
     NAME = 'consolectl'
     DESCRIPTION = (
         'Open consoles, see and take back what consoled has granted: free ports, tokens, live sessions. '
-        'Talks to the managers and compute agents of one cell over its message bus. Exit codes: 0 done, 1 '
+        'Talks to the managers and compute agents of one cell over its message bus: of the configuration it '
+        'needs [DEFAULT] transport_url, and [oslo_messaging_rabbit] ssl* where the bus has TLS. "consolectl '
+        'help COMMAND" has the arguments, the columns and an example of a command. Exit codes: 0 done, 1 '
         'refused, 2 wrong usage or configuration, 3 the service does not answer, 4 internal error.'
     )
 
@@ -312,7 +314,8 @@ class Revoke(_ConsolectlCommand, _cli.ShowOne):
     there must be one. Shows how many tokens were deleted and how many sessions are cut. Users may ask for new
     tokens afterwards: to keep them out, take their rights away first.
 
-    Without --instance it asks at a terminal before it does so.
+    Without --instance it asks first, if there is a terminal to ask at. Exit code 0 with both counts at zero
+    says that nothing matched.
     """
 
     columns = ('tokens', 'sessions')

@@ -60,9 +60,14 @@ def _parser() -> argparse.ArgumentParser:
         description='Runs a manager, a compute agent with two guests and a proxy in one process, walks '
         'through the life of their consoles and says what happens; then prints links that open the '
         "guests' consoles in a browser of this machine, and runs until SIGINT or SIGTERM. It listens on "
-        '127.0.0.1 only.',
+        '127.0.0.1 only. It reads no configuration file, and needs no message broker, database server or '
+        'hypervisor.',
+        epilog='Exit codes: 0 ended by a signal after the walk, or with --check all of it went well; 1 a '
+        'step failed, --check was stopped before the end, or the cell could not be started; 2 wrong usage.',
     )
-    parser.add_argument('--check', action='store_true', help='end after the walk: 0 if all went well, else 1')
+    parser.add_argument(
+        '--check', action='store_true', help='end after the walk; the exit code says how it went'
+    )
     parser.add_argument(
         '--port',
         type=int,

@@ -25,7 +25,8 @@ class Manage(_cli.App):
     NAME = 'consoled-manage'
     DESCRIPTION = (
         "Keep a cell's database: create and upgrade its schema, purge what is worthless. Talks to the "
-        'database of [database] connection directly. Exit codes: 0 done, 1 refused, 2 wrong '
+        'database of [database] connection directly; needs neither bus nor manager. "consoled-manage help '
+        'COMMAND" has the arguments and an example of a command. Exit codes: 0 done, 1 refused, 2 wrong '
         'usage or configuration, 3 the database does not answer, 4 internal error.'
     )
 
@@ -157,7 +158,7 @@ class Purge(_ManageCommand, _cli.ShowOne):
 
     With --compute-host also all guests of a host that is gone for good: their consoles and tokens are
     deleted, and their sessions cut when their proxies next renew their lease. Guests that live on elsewhere
-    are defined anew by that host. Asks first.
+    are defined anew by that host. Asks first; where there is no terminal to ask at, --yes is needed.
     """
 
     columns = ('tokens', 'proxies', 'instances')

@@ -9,10 +9,14 @@ from consoled import notify
 from consoled.cmd import _backend, _daemon
 
 _DESCRIPTION = (
-    'The manager of a cell: decides who may open which guest console. Reads consoled.conf where oslo.config '
-    'looks for it (~/.consoled, ~, /etc/consoled, /etc); etc/consoled/consoled.conf.sample explains every '
-    'option. SIGTERM ends it once the calls in flight are answered, SIGHUP reads the files again. '
-    'CONSOLED_CONCURRENCY=eventlet in the environment replaces threads by eventlet.'
+    'The manager of a cell: decides who may open which guest console. Answers calls of proxies, compute '
+    'agents and operators over the message bus, keeps the cell database, and starts [manager] workers '
+    'processes for that and one that cleans up and serves metrics and health. Needs [DEFAULT] '
+    'transport_url and [database] connection; consoled-manage db upgrade makes the tables.'
+)
+_SIGNALS = (
+    'Signals: SIGTERM ends it once the calls in flight are answered; SIGHUP reads the files again. '
+    'Environment: CONSOLED_CONCURRENCY=eventlet replaces threads by eventlet.'
 )
 
 
@@ -26,7 +30,8 @@ def main() -> int:
     from consoled.cmd import _setup
     from consoled.manager import service as manager_service
 
-    conf = _setup.configure(prog='consoled', description=_DESCRIPTION)
+    epilog = f'{_setup.files("consoled.conf")} {_SIGNALS} {_setup.EXIT_CODES}'
+    conf = _setup.configure(prog='consoled', description=_DESCRIPTION, epilog=epilog)
     try:
         manager_service.database(conf)
         manager_service.versions.pinned(conf.upgrade_levels.consoled)

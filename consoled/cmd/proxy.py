@@ -11,11 +11,14 @@ from consoled.cmd import _backend, _daemon
 PROG = 'consoled-proxy'
 
 _DESCRIPTION = (
-    'The proxy of a cell: takes websockets and serves pages to browsers, asks the managers, connects to the '
-    "guest's VNC, SPICE or serial console, and relays. Reads consoled.conf and consoled-proxy.conf where "
-    'oslo.config looks for them (~/.consoled, ~, /etc/consoled, /etc); '
-    'etc/consoled/consoled.conf.sample explains every option. SIGTERM tells the users and ends it, SIGHUP '
-    'reads options, certificate and pages again without ending a session.'
+    "The proxy of a cell: takes users' websockets and serves pages to browsers on [proxy] host and port, "
+    "asks the managers, connects to the guest's VNC, SPICE or serial console, and relays. Needs [DEFAULT] "
+    'transport_url, and [proxy] allowed_networks where the consoles are; for users, ssl_cert and ssl_key. It '
+    'does not use the database.'
+)
+_SIGNALS = (
+    'Signals: SIGTERM tells the users and ends it; SIGHUP reads options, certificate and pages again, and '
+    'ends no session.'
 )
 
 
@@ -27,7 +30,8 @@ def main() -> int:
     from consoled.cmd import _setup
     from consoled.proxy import service
 
-    conf = _setup.configure(prog=PROG, description=_DESCRIPTION)
+    epilog = f'{_setup.files("consoled.conf", f"{PROG}.conf")} {_SIGNALS} {_setup.EXIT_CODES}'
+    conf = _setup.configure(prog=PROG, description=_DESCRIPTION, epilog=epilog)
     try:
         shared = service.prepare(conf)
     except (OSError, ValueError) as exc:

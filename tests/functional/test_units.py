@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The systemd units: well formed, and with little that a broken-into daemon could do."""
+"""What systemd gets: well-formed units, with little that a broken-into daemon could do; rights of files."""
 
+import os
 import pathlib
 import re
+import stat
 import subprocess
 
 import fixtures
@@ -10,7 +12,8 @@ import testtools
 
 from consoled.testing import services
 
-UNITS = sorted(pathlib.Path(__file__).resolve().parents[2].glob('etc/consoled/systemd/*.service'))
+FILES = pathlib.Path(__file__).resolve().parents[2] / 'etc/consoled'
+UNITS = sorted(FILES.glob('systemd/*.service'))
 EXPOSURE = 3.0  # of 10
 
 
@@ -45,3 +48,31 @@ class UnitsTest(testtools.TestCase):
             done = self.analyze('security', '--offline=yes', '--no-pager', self.installed(unit))
             found = re.search(r'Overall exposure level for \S+: ([\d.]+)', done.stdout)
             self.assertLessEqual(float(found[1]), EXPOSURE, unit.name)
+
+
+class TmpfilesTest(testtools.TestCase):
+    def test_the_daemons_can_read_the_configuration_and_others_can_not(self):
+        if os.geteuid():
+            self.skipTest('only root can give files to others')
+        program = services.find_program('systemd-tmpfiles')
+        root = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        for name, text in (
+            ('passwd', 'root:x:0:0::/:/bin/sh\nconsoled:x:4711:4711::/:/bin/false\n'),
+            ('group', 'root:x:0:\nconsoled:x:4711:\n'),
+            ('tmpfiles.d/consoled.conf', (FILES / 'tmpfiles.d/consoled.conf').read_text()),
+            ('consoled/consoled.conf', ''),
+            ('consoled/tls/key.pem', ''),
+        ):
+            path = root / 'etc' / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        (root / 'etc/consoled/tls/key.pem').chmod(0o600)
+        subprocess.run([program, '--create', f'--root={root}', 'consoled.conf'], check=True, timeout=60)
+        for name, mode in (
+            ('consoled', 0o750),
+            ('consoled/consoled.conf', 0o640),
+            ('consoled/tls', 0o750),
+            ('consoled/tls/key.pem', 0o640),
+        ):
+            found = (root / 'etc' / name).stat()
+            self.assertEqual((0, 4711, mode), (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)), name)

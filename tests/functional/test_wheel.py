@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import tomllib
 import zipfile
 from importlib import metadata
 
@@ -17,7 +18,7 @@ import testtools
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # copied to be built elsewhere: setuptools leaves build/ and an egg-info beside what it builds
 SOURCES = ('alembic', 'consoled', 'LICENSE', 'README.md', 'pyproject.toml', 'setup.py')
-PROGRAMS = ('consolectl', 'consoled', 'consoled-demo', 'consoled-manage')
+PROGRAMS = sorted(tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['scripts'])
 REQUIRED_SETUPTOOLS = 70  # from here on it builds wheels by itself
 TIMEOUT = 300  # seconds
 

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the pages name is there: options, and what links lead to."""
+
+import pathlib
+import re
+
+import testtools
+from oslo_config import cfg
+from oslo_log import log
+
+from consoled import conf as consoled_conf
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('doc/*.md')])
+EXAMPLE = re.compile(r'(?m)^    .*$')
+# `[group] option`, `[group] option = value`, `[group] prefix_*`; a line may end between the two
+OPTION = re.compile(r'`\[(\w+)\]\s+(\w+)(\*?)')
+LINK = re.compile(r'\]\(([^()\s]+)\)')
+HEADING = re.compile(r'(?m)^#+ (.+)$')
+ASSIGNED = re.compile(r'(\w+) = ')
+
+
+def anchor(heading):
+    """What GitHub makes of a heading."""
+    return re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
+
+
+class DocsTest(testtools.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.conf = cfg.ConfigOpts()
+        log.register_options(self.conf)
+        consoled_conf.register_opts(self.conf)
+
+    def names(self, group):
+        return set(self.conf if group == 'DEFAULT' else self.conf[group])
+
+    def check(self, page, group, option, prefix=False):
+        try:
+            names = self.names(group)
+        except cfg.NoSuchOptError:
+            self.fail(f'{page.name}: there is no group [{group}]')
+        there = any(name.startswith(option) for name in names) if prefix else option in names
+        self.assertTrue(there, f'{page.name}: there is no [{group}] {option}')
+
+    def test_options_in_the_text(self):
+        found = 0
+        for page in PAGES:
+            for group, option, star in OPTION.findall(EXAMPLE.sub('', page.read_text())):
+                self.check(page, group, option, prefix=bool(star))
+                found += 1
+        self.assertGreater(found, 50)
+
+    def test_options_in_the_examples(self):
+        found = 0
+        for page in PAGES:
+            group = None
+            for line in page.read_text().splitlines():
+                if not line.startswith('    '):
+                    group = group if not line else None
+                elif re.fullmatch(r'\[\w+\]', line.strip()):
+                    group = line.strip('[] ')
+                elif group and (option := ASSIGNED.match(line.strip())):
+                    self.check(page, group, option[1])
+                    found += 1
+        self.assertGreater(found, 10)
+
+    def test_links_within_the_project(self):
+        for page in PAGES:
+            for target in LINK.findall(page.read_text()):
+                if '://' in target:
+                    continue
+                path, _, fragment = target.partition('#')
+                there = (page.parent / path) if path else page
+                self.assertTrue(there.exists(), f'{page.name}: {target}')
+                if fragment:
+                    anchors = {anchor(heading) for heading in HEADING.findall(there.read_text())}
+                    self.assertIn(fragment, anchors, f'{page.name}: {target}')
