@@ -60,15 +60,16 @@ class SessionOpener:
         opening = db_sessions.find_for_open(self._db, token_hash, session_id, proxy_id, client_address)
         if opening is None:
             raise exception.InvalidToken()
+        if opening.spent and self._conf.consoleauth.single_use and not opening.already_open:
+            raise exception.InvalidToken()
+        group = self._options_of(opening.console.console_type)
+        if opening.defined and self._conf.manager.check_port:
+            # for a repeated request too: a proxy that was slow to connect asks whether the answer still holds
+            self._check_port(context, opening.console)
         if opening.already_open:
             repeated = db_sessions.load(self._db, opening)
             if repeated is not None:
                 return repeated
-        if opening.spent and self._conf.consoleauth.single_use:
-            raise exception.InvalidToken()
-        group = self._options_of(opening.console.console_type)
-        if opening.defined and self._conf.manager.check_port:
-            self._check_port(context, opening.console)
         return self._claim(context, opening, group)
 
     def _options_of(self, console_type: str) -> Any:

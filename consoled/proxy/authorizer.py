@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import logging
 import random
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent import futures
@@ -42,6 +43,18 @@ class Lease:
     seconds: float
     until: float
     now: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Granted:
+    """The managers' yes to an open.
+
+    :param session: the ConsoleSession
+    :param asked: when the request left, by the monotonic clock
+    """
+
+    session: Any
+    asked: float
 
 
 class Authorizer:
@@ -122,10 +135,9 @@ class Authorizer:
 
     # opening and closing
 
-    async def open(self, token: str, session_id: str, client_address: str | None) -> Any:
-        """Open a session.
+    async def open(self, token: str, session_id: str, client_address: str | None) -> Granted:
+        """Open a session, or ask again whether one that was opened may still be connected.
 
-        :returns: the ConsoleSession
         :raises ConsoledException: as ``ConsoleAuthAPI.open_session``, and ProxyBusy
         """
         if not self.ready:
@@ -134,7 +146,7 @@ class Authorizer:
         self._opening[session_id] = None
         try:
             call = functools.partial(
-                _with_context,
+                _timed_call,
                 self._api.open_session,
                 token,
                 session_id,
@@ -142,13 +154,16 @@ class Authorizer:
                 client_address,
             )
             # a session that was opened after its user had gone would hold its port until the lease ends
-            session = await self._ask(call, late=lambda _: self.close(session_id, closing.OPEN_FAILED))
+            granted: Granted = await self._ask(
+                call, late=lambda _: self.close(session_id, closing.OPEN_FAILED)
+            )
+            session = granted.session
             # the place of one that was opened before the lease ended may be somebody else's by now
             kept = not session.limited or (self.ready and lapses == self._lapses)
             if session.proxy_id != self._proxy_id or not kept:
                 raise exception.ManagerUnreachable(reason='the lease was lost meanwhile')
             session.cut_reason = session.cut_reason or self._opening[session_id]
-            return session
+            return granted
         except BaseException as exc:
             if isinstance(exc, exception.ProxyUnknown):
                 self._wake.set()
@@ -323,6 +338,11 @@ def _looked_at(answer: asyncio.Future[Any]) -> None:
     """An error that comes when nobody waits for it any more is none to log."""
     if not answer.cancelled():
         answer.exception()
+
+
+def _timed_call(method: Callable[..., Any], *values: Any) -> Granted:
+    asked = time.monotonic()  # by now, not before: the call may have waited for its thread
+    return Granted(_with_context(method, *values), asked)
 
 
 def _with_context(method: Callable[..., Any], *values: Any, **more: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import time
 import uuid
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ from consoled.proxy.limits import Counter, FailureRate
 from consoled.proxy.metrics import Metrics
 from consoled.proxy.sessions import Session, Sessions
 from consoled.proxy.targets import Connector, Target
+
+# Seconds from asking the managers to the connection in which the console is taken to be still that guest's.
+_FRESH = 0.2
 
 # What a user is told whose session was cut before the 101, by the close code that it would have had after it.
 _CUT_MEANWHILE: dict[int, type[exception.ConsoledException]] = {
@@ -85,7 +89,7 @@ class Opener:
         session = None
         try:
             session = await self._session_of(upgrade)
-            opened = await self._connected(session)
+            opened = await self._connected(session, upgrade.token)
         except exception.ConsoledException as exc:
             self._refused(upgrade, exc, session)
             raise
@@ -151,7 +155,9 @@ class Opener:
         except BaseException:
             self._places.give_back(address)
             raise
-        return self._sessions.add(granted, upgrade.token, address)
+        session = self._sessions.add(granted.session, upgrade.token, address)
+        session.asked = granted.asked
+        return session
 
     def _join(self, session: Session, upgrade: handshake.Upgrade) -> None:
         if upgrade.origin is not None:
@@ -160,12 +166,13 @@ class Opener:
             raise exception.TooManySessions(limit=self._max_channels, scope='SPICE client')
         session.connecting += 1
 
-    async def _connected(self, session: Session) -> Opened:
+    async def _connected(self, session: Session, token: str) -> Opened:
         try:
             self._check(session)
             looks = input_of(session.console.console_type, session.console.options.get('mode'))
             with self._timed('target'):
-                target = await self._connector.connect(session.console)
+                reached = functools.partial(self._ask_again, session, token)
+                target = await self._connector.connect(session.console, reached)
             try:
                 self._check(session)
             except BaseException:
@@ -180,6 +187,22 @@ class Opener:
             self._metrics.opened(session.console.console_type)
             self._audit.opened(session)
         return Opened(session, target, looks)
+
+    async def _ask_again(self, session: Session, token: str) -> None:
+        """Ask the managers once more if the connection has come late: its port may be another guest's by now.
+
+        A session that has a channel is connected to its guest, which so has its port.
+
+        :raises ConsoledException: as at first
+        """
+        async with session.asking:
+            if session.channels or time.monotonic() - session.asked <= _FRESH:
+                return
+            self._check(session)
+            granted = await self._authorizer.open(token, session.id, session.client_address)
+            session.asked = granted.asked
+            session.reason = session.reason or granted.session.cut_reason
+            self._check(session)
 
     def _check(self, session: Session) -> None:
         """It may have been cut before it had a channel that could be told."""

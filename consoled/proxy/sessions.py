@@ -53,6 +53,8 @@ class Session:
         self.reason: str | None = granted.cut_reason
         self.channels: set[Channel] = set()
         self.connecting = 0  # websockets that are about to become channels
+        self.asked = now  # when the managers were asked for it; the opener knows that better
+        self.asking = asyncio.Lock()  # held while they are asked again
         self.announced = False  # that it was opened: its end will be too
         self.left: str | None = None  # how the last of its channels ended
         self._bytes_in = 0  # of channels that have ended

@@ -10,7 +10,7 @@ import logging
 import re
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from oslo_config import cfg
@@ -73,19 +73,39 @@ class Connector:
             'webmks': _tls_context(conf.mks.target_ca_certs),
         }
 
-    async def connect(self, console: Any) -> Target:
+    async def connect(self, console: Any, reached: Callable[[], Awaitable[None]]) -> Target:
         """Connect to a console, and go through all handshakes with its hypervisor.
 
         Host and port come from the authorized console only (DESIGN invariant 8).
 
         :param console: a ConsoleConnection
+        :param reached: awaited when it is connected and has not been sent a byte; what it raises is the end
         :raises TargetForbidden: it lies outside of the allowed networks and ports
         :raises TargetFailed: it can't be reached, or its handshake went wrong
         :raises TargetTimeout: that took longer than ``connect_timeout``
         """
+        options: dict[str, str | None] = console.options
+        tls = console.console_type != 'novnc' and (options.get('use_tls') or '').lower() == 'true'
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with self._within(self._timeout, console):
+            port = int(options.get('tls_port') or console.port) if tls else console.port
+            negotiator = await self._reach(console.host, port)
+        left = self._timeout - (loop.time() - began)
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._connect(console)
+            await reached()
+            async with self._within(left, console):
+                return await self._negotiate(negotiator, console, port, tls=tls)
+        except BaseException:
+            negotiator.abort()
+            raise
+
+    @contextlib.asynccontextmanager
+    async def _within(self, seconds: float, console: Any) -> AsyncIterator[None]:
+        """For a part of the work: what goes wrong is logged, and becomes what users may know of it."""
+        try:
+            async with asyncio.timeout(seconds):
+                yield
         except TimeoutError:
             LOG.warning('console %s:%s did not answer in %s s', console.host, console.port, self._timeout)
             raise exception.TargetTimeout() from None
@@ -96,25 +116,17 @@ class Connector:
             LOG.warning('console %s:%s: %s', console.host, console.port, exc)
             raise exception.TargetFailed() from None
 
-    async def _connect(self, console: Any) -> Target:
-        options: dict[str, str | None] = console.options
-        tls = console.console_type != 'novnc' and (options.get('use_tls') or '').lower() == 'true'
-        port = int(options.get('tls_port') or console.port) if tls else console.port
+    async def _negotiate(self, negotiator: _Negotiator, console: Any, port: int, *, tls: bool) -> Target:
         steps: list[Exchange] = []
-        if path := options.get('internal_access_path'):
+        if path := console.options.get('internal_access_path'):
             steps.append(Tunnel(path, console.host, port))
         if console.console_type == 'novnc':
             steps.append(HypervisorSide(self._schemes))
-        negotiator = await self._reach(console.host, port)
-        try:
-            if tls:
-                await negotiator.start_tls(self._tls[console.console_type], console.host)
-            for step in steps:
-                await self._go_through(negotiator, step, console.host)
-            return negotiator.finish()
-        except BaseException:
-            negotiator.abort()
-            raise
+        if tls:
+            await negotiator.start_tls(self._tls[console.console_type], console.host)
+        for step in steps:
+            await self._go_through(negotiator, step, console.host)
+        return negotiator.finish()
 
     async def _go_through(self, negotiator: _Negotiator, step: Exchange, host: str) -> None:
         negotiator.send(step.start())

@@ -16,6 +16,7 @@ from tests.functional import base
 NOVNC = '/usr/share/novnc'
 SPICE = '/usr/share/spice-html5'
 TERMINAL = '/usr/local/share/consoled/xterm'
+PAGES = {'novnc_path': NOVNC, 'spice_path': SPICE, 'terminal_path': TERMINAL}
 
 _FLAGS = (
     '--headless=new',
@@ -40,6 +41,19 @@ const canvas = document.querySelector(arguments[0]);
 const [x, y, w, h] = arguments[1];
 return Array.from(canvas.getContext('2d').getImageData(x, y, w, h).data).join();
 """
+
+# Whether canvases show anything: how many of their pixels are not black.
+_LIT = """
+let lit = 0;
+for (const canvas of document.querySelectorAll('#screen canvas')) {
+  if (!canvas.width || !canvas.height) continue;
+  const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+  for (let i = 0; i < data.length; i += 4) lit += data[i] + data[i + 1] + data[i + 2] > 150;
+}
+return lit;
+"""
+_ROWS = "return Array.from(document.querySelectorAll('.xterm-rows > div')).map(row => row.textContent)"
+SOME = 200  # pixels: a few words of a BIOS
 
 
 class Browser(fixtures_library.Fixture):
@@ -81,6 +95,19 @@ class Browser(fixtures_library.Fixture):
         """The pixels of a part of a canvas, to compare."""
         return self.driver.execute_script(_PICTURE, selector, [x, y, width, height])
 
+    def lit(self):
+        """How many pixels of the guest's screen are not black."""
+        return self.driver.execute_script(_LIT)
+
+    def wait_for_text_on_screen(self, before=0):
+        """Wait until a few words more are on the screen than ``before``."""
+        wait_until(lambda: self.lit() > before + SOME, what='text on the screen')
+
+    def terminal(self):
+        """The lines that the terminal shows."""
+        rows = self.driver.execute_script(_ROWS)
+        return '\n'.join(row.replace('\xa0', ' ').rstrip() for row in rows)
+
     def complaints(self):
         """What the browser has refused to do because of a policy, since it was asked last."""
         return [
@@ -103,9 +130,8 @@ class CellCase(base.CellTestCase):
         cls.guests = GuestHost()
         cls.guests.start()
         cls.addClassCleanup(cls.guests.stop)
-        paths = {'novnc_path': NOVNC, 'spice_path': SPICE, 'terminal_path': TERMINAL}
         cls.proxy_process = daemons.ProxyProcess(
-            cls.bus, {'proxy': {**paths, 'close_timeout': 1}, **cls.proxy_options}
+            cls.bus, {'proxy': {**PAGES, 'close_timeout': 1}, **cls.proxy_options}
         )
         cls.proxy_process.setUp()
         cls.addClassCleanup(cls.proxy_process.cleanUp)

@@ -57,9 +57,16 @@ _PORTS = 100  # a libvirtd gives to screens
 
 
 class Libvirtd(processes.ServiceProcess):
-    """libvirtd; ``uri`` is what a driver connects to, and ``connection`` can do anything."""
+    """libvirtd; ``uri`` is what a driver connects to, and ``connection`` can do anything.
+
+    :param qemu_conf: lines for its qemu.conf
+    """
 
     programs = ('libvirtd', 'qemu-system-x86_64', 'unshare', 'nsenter', 'bash', 'sleep')
+
+    def __init__(self, qemu_conf=''):
+        super().__init__()
+        self._qemu_conf = qemu_conf
 
     def setUp(self):
         if libvirt is None:
@@ -81,7 +88,8 @@ class Libvirtd(processes.ServiceProcess):
                 last=first + _PORTS - 1,
                 migration=first + _PORTS,
                 migration_last=first + 2 * _PORTS - 1,
-            ),
+            )
+            + self._qemu_conf,
         )
         self._hold()
 
@@ -145,14 +153,18 @@ class Libvirtd(processes.ServiceProcess):
     def thaw(self):
         os.kill(self.daemon_pid(), signal.SIGCONT)
 
-    def guest(self, *devices, name=None, instance=None):
-        """Define a guest with these devices, not started."""
+    def guest(self, *devices, name=None, instance=None, firmware=''):
+        """Define a guest with these devices, not started.
+
+        :param firmware: what more to tell its BIOS, as BOOT_MENU or TALKS
+        """
         instance = instance or str(uuid.uuid4())
         xml = GUEST.format(
             name=name or f'guest-{instance[:8]}',
             uuid=instance,
             emulator=self.program['qemu-system-x86_64'],
             devices=''.join(devices),
+            firmware=firmware,
         )
         return self.connection.defineXML(xml)
 
@@ -170,7 +182,7 @@ GUEST = """
 <domain type='qemu'>
   <name>{name}</name><uuid>{uuid}</uuid>
   <memory unit='MiB'>32</memory><vcpu>1</vcpu>
-  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <os><type arch='x86_64' machine='pc'>hvm</type>{firmware}</os>
   <devices>
     <emulator>{emulator}</emulator>
     {devices}
@@ -179,20 +191,36 @@ GUEST = """
   </devices>
 </domain>
 """
+# The BIOS waits a minute for a key, and answers it by a menu.
+BOOT_MENU = "<bootmenu enable='yes' timeout='60000'/>"
+ASKS, ESCAPE, ANSWERS = b'Press ESC for boot menu', b'\x1b', b'Select boot device'
+# The same, at the first serial port too.
+TALKS = f"{BOOT_MENU}<bios useserial='yes'/>"
 
 
 def vnc(listen='127.0.0.1'):
     return f"<graphics type='vnc' autoport='yes'><listen type='address' address='{listen}'/></graphics>"
 
 
-def spice(listen='127.0.0.1'):
-    return f"<graphics type='spice' autoport='yes'><listen type='address' address='{listen}'/></graphics>"
+def spice(listen='127.0.0.1', mode='any', channels=''):
+    return (
+        f"<graphics type='spice' autoport='yes' defaultMode='{mode}'>"
+        f"<listen type='address' address='{listen}'/>{channels}</graphics>"
+    )
 
 
 def serial(port, listen='127.0.0.1', number=0):
     return (
         f"<serial type='tcp'><source mode='bind' host='{listen}' service='{port}'/>"
         f"<protocol type='raw'/><target type='isa-serial' port='{number}'/></serial>"
+    )
+
+
+def bios_log(path):
+    """A device that writes to a file what the BIOS says on the screen, and more."""
+    return (
+        f"<serial type='file'><source path='{path}'/><target type='isa-debug'><model name='isa-debugcon'/>"
+        "</target><address type='isa' iobase='0x402'/></serial>"
     )
 
 

@@ -4,7 +4,9 @@
 import concurrent.futures
 import contextlib
 import os
+import pathlib
 import signal
+import struct
 import time
 import uuid
 from xml.etree import ElementTree
@@ -19,6 +21,7 @@ from consoled.compute.drivers import libvirt_connection, loading
 from consoled.rpc.client import ComputeConsoleAPI
 from consoled.testing import daemons, driver_kit, fixtures, services
 from consoled.testing.fixtures import wait_until
+from tests.e2e import base as screens
 from tests.e2e import libvirt as lv
 from tests.functional import base
 from tests.functional.proxy_base import User, frame, handshake
@@ -26,14 +29,18 @@ from tests.functional.proxy_base import User, frame, handshake
 WITHIN = 1.0  # seconds from a guest's end to that of its tokens and sessions (DESIGN invariant 5)
 SLACK = 2.0  # seconds more on a machine that does other things
 GREETING = b'RFB 003.008\n'  # RFC 6143, section 7.1.1
+# A main channel without capabilities (SPICE protocol, "Link message"); the answer begins with the same magic.
+SPICE_LINK = b'REDQ' + struct.pack('<IIIIBBIII', 2, 2, 18, 0, 1, 0, 0, 0, 18)
 
 
 class _Guests:
     """Guests of a libvirtd that all tests of a class share."""
 
+    qemu_conf = ''
+
     @classmethod
     def start_libvirtd(cls):
-        cls.libvirtd = lv.Libvirtd()
+        cls.libvirtd = lv.Libvirtd(cls.qemu_conf)
         cls.libvirtd.setUp()
         cls.addClassCleanup(cls.libvirtd.cleanUp)
 
@@ -138,6 +145,7 @@ class DriverTest(_Guests, driver_kit.DriverKit, testtools.TestCase):
         driver.watch(told.append)
         wait_until(lambda: told, what='a connection')
         before = len(os.listdir('/proc/self/fd'))
+        self.addOnException(lambda _: self.addDetail('open', text_content(self.descriptors())))
         for _ in range(5):
             said = len(told)
             self.libvirtd.restart()
@@ -145,18 +153,26 @@ class DriverTest(_Guests, driver_kit.DriverKit, testtools.TestCase):
         driver.ping()
         wait_until(lambda: len(os.listdir('/proc/self/fd')) <= before + 2, what='closed descriptors')
 
+    def descriptors(self):
+        found = []
+        for path in pathlib.Path('/proc/self/fd').iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(f'{path.name} {path.readlink()}')
+        return '\n'.join(found)
+
 
 class AgentCase(_Guests, base.CellTestCase):
     """A manager on RabbitMQ and MariaDB in this process; libvirtd, agent and proxy as on a real host."""
 
     options = {'manager__check_port_timeout': 10}
     hypervisor_timeout = 8.0  # seconds: guests take the processor that libvirtd needs
+    proxy_options: dict = {}
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
         cls.start_libvirtd()
-        cls.proxy_daemon = daemons.ProxyProcess(cls.bus, {'proxy': {'close_timeout': 1}})
+        cls.proxy_daemon = cls.new_proxy()
         cls.proxy_daemon.setUp()
         cls.addClassCleanup(cls.proxy_daemon.cleanUp)
         page = f'http://127.0.0.1:{cls.proxy_daemon.port}/'
@@ -170,6 +186,7 @@ class AgentCase(_Guests, base.CellTestCase):
                     'hypervisor_timeout': cls.hypervisor_timeout,
                 },
                 'vnc': {'base_url': f'{page}novnc.html'},
+                'spice': {'base_url': f'{page}spice.html'},
                 'serial_console': {'base_url': f'{page}serial.html'},
             },
         )
@@ -178,10 +195,15 @@ class AgentCase(_Guests, base.CellTestCase):
         cls.compute = ComputeConsoleAPI(cls.cell.transport)
         cls.proxy_daemon.wait_ready()
 
+    @classmethod
+    def new_proxy(cls, **options):
+        """A proxy with the options of the class and these, by group; not started."""
+        pages = {'proxy': {**screens.PAGES, 'close_timeout': 1}}
+        return daemons.ProxyProcess(cls.bus, {**pages, **cls.proxy_options, **options})
+
     def setUp(self):
-        testtools.TestCase.setUp(
-            self
-        )  # not CellTestCase's: agent and proxy live on, and with them their rows
+        # not CellTestCase's: agent and proxy live on, and with them their rows
+        testtools.TestCase.setUp(self)
         self.context = base.RequestContext(user_id='user-1', project_id='project-1')
         self.addOnException(lambda _: self.addDetail('agent', text_content(self.agent.log()[-6000:])))
 
@@ -197,17 +219,29 @@ class AgentCase(_Guests, base.CellTestCase):
     def get(self, domain, console_type='novnc'):
         return self.compute.get_console(self.context, base.COMPUTE_HOST, domain.UUIDString(), console_type)
 
-    def user(self, granted):
+    def user(self, granted, proxy=None):
         """Somebody who opens a console; and the proxy's answer."""
-        user = User(self.proxy_daemon.port)
+        user = User((proxy or self.proxy_daemon).port)
         self.addCleanup(user.leave)
         user.send(handshake(f'/?token={granted.token}'))
         return user, user.answer()
 
-    def connected(self, granted):
-        user, answer = self.user(granted)
+    def connected(self, granted, proxy=None):
+        user, answer = self.user(granted, proxy)
         self.assertEqual(101, answer.status, answer)
         return user
+
+    def assert_talks(self, domain, user):
+        """The user of a serial port hears the guest's BIOS and is heard by it (``lv.TALKS``)."""
+        domain.reset()
+        self.hears(user, lv.ASKS)
+        user.send(frame(lv.ESCAPE))
+        self.hears(user, lv.ANSWERS)
+
+    def hears(self, user, text):
+        heard = b''
+        while text not in heard:
+            heard += user.message(1)
 
     def tokens_of(self, domain):
         query = 'SELECT COUNT(*) FROM console_auth_token WHERE instance_uuid = :uuid'
@@ -225,13 +259,23 @@ class AgentCase(_Guests, base.CellTestCase):
 
 
 class ConsolesTest(AgentCase):
-    def test_a_screen_wherever_the_guest_listens(self):
+    def test_each_console_wherever_the_guest_listens(self):
         for listen in ('127.0.0.1', '0.0.0.0', '::'):
-            domain = self.guest(lv.vnc(listen))
-            granted = self.get(domain)
-            self.assertEqual('127.0.0.1', granted.host, listen)
-            self.assertIn('novnc.html?path=', granted.access_url)
-            self.assertEqual(GREETING, self.connected(granted).message(len(GREETING)), listen)
+            domain = self.guest(
+                lv.vnc(listen),
+                lv.spice(listen),
+                lv.serial(services.free_port(), listen),
+                firmware=lv.TALKS,
+            )
+            granted = {kind: self.get(domain, kind) for kind in ('novnc', 'spice-html5', 'serial')}
+            self.assertEqual({'127.0.0.1'}, {each.host for each in granted.values()}, listen)
+            self.assertIn('novnc.html?path=', granted['novnc'].access_url)
+            self.assertIn('spice.html?token=', granted['spice-html5'].access_url)
+            self.assertEqual(GREETING, self.connected(granted['novnc']).message(len(GREETING)), listen)
+            spice = self.connected(granted['spice-html5'])
+            spice.send(frame(SPICE_LINK))
+            self.assertEqual(SPICE_LINK[:4], spice.message(4)[:4], listen)
+            self.assert_talks(domain, self.connected(granted['serial']))
 
     def test_two_serial_ports_two_users_and_a_third_is_refused(self):
         ports = [services.free_port() for _ in range(2)]
@@ -316,6 +360,7 @@ class TruthTest(AgentCase):
                 uuid=uuid.uuid4(),
                 emulator=self.libvirtd.program['qemu-system-x86_64'],
                 devices=lv.vnc(),
+                firmware='',
             )
         )
         self.addCleanup(self.remove, domain)
@@ -487,6 +532,25 @@ class MigrationTest(AgentCase):
         time.sleep(1)  # what its old host says late changes nothing
         self.assertEqual(['node-2'], self.hosts(domain))
         self.assertEqual([new.port], self.ports(domain.UUIDString()))
+
+    def test_a_serial_port_is_free_at_its_new_place(self):
+        port, there = services.free_port(), services.free_port()
+        domain = self.guest(lv.serial(port), firmware=lv.TALKS)
+        old = self.get(domain, 'serial')
+        user = self.connected(old)
+        self.assert_talks(domain, user)
+        # both hosts are this one, where the port is taken
+        xml = domain.XMLDesc(lv.libvirt.VIR_DOMAIN_XML_MIGRATABLE).replace(f"'{port}'", f"'{there}'")
+        moved = self.migrate(domain, self.other, destination_xml=xml, persistent_xml=xml)
+        self.addCleanup(moved.undefine)
+        self.addCleanup(moved.destroy)
+        self.timed('news of its new host', lambda: self.hosts(domain) == ['node-2'])
+        self.assertIn(user.close_code(), (4404, 1000, 1011))
+        _, answer = self.user(old)
+        self.assertEqual(401, answer.status)
+        new = self.compute.get_console(self.context, 'node-2', domain.UUIDString(), 'serial')
+        self.assertEqual(there, new.port)
+        self.assert_talks(moved, self.connected(new))
 
     def test_a_migration_that_is_given_up_changes_nothing(self):
         domain = self.guest(lv.vnc())

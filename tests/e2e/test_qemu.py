@@ -1,43 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Screens of real guests, by VNC with and without TLS and by SPICE, in a real browser."""
 
-import pathlib
-
 import fixtures as fixtures_library
-import trustme
 
 from consoled.testing.fixtures import wait_until
 from tests.e2e import base
+from tests.e2e.certificates import Certificates
 from tests.e2e.qemu import Qemu
-
-# Whether a canvas shows anything: how many of its pixels are not black.
-_LIT = """
-let lit = 0;
-for (const canvas of document.querySelectorAll('#screen canvas')) {
-  if (!canvas.width || !canvas.height) continue;
-  const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
-  for (let i = 0; i < data.length; i += 4) lit += data[i] + data[i + 1] + data[i + 2] > 150;
-}
-return lit;
-"""
-_SOME = 200  # pixels: a few words of the BIOS
-
-
-class Certificates:
-    """What the test's hypervisor and proxy show each other."""
-
-    def __init__(self, directory):
-        self.server = pathlib.Path(directory, 'server')
-        self.server.mkdir()
-        authority = trustme.CA()
-        self.ca = pathlib.Path(directory, 'ca.pem')
-        authority.cert_pem.write_to_path(self.ca)
-        authority.cert_pem.write_to_path(self.server / 'ca-cert.pem')
-        mine = authority.issue_cert('127.0.0.1')
-        mine.private_key_pem.write_to_path(self.server / 'server-key.pem')
-        mine.cert_chain_pems[0].write_to_path(self.server / 'server-cert.pem')
-        self.client = pathlib.Path(directory, 'client.pem')
-        authority.issue_cert('proxy.example.org').private_key_and_cert_chain_pem.write_to_path(self.client)
 
 
 class QemuTest(base.CellCase):
@@ -60,7 +29,7 @@ class QemuTest(base.CellCase):
     def assert_shows(self, guest, console_type, page):
         self.browser.open(self.grant(guest, console_type, page).access_url)
         self.browser.wait_for_state('connected')
-        wait_until(lambda: self.browser.driver.execute_script(_LIT) > _SOME, what='the text of the BIOS')
+        self.browser.wait_for_text_on_screen()
         self.assertEqual([], self.browser.complaints())
 
     def test_vnc(self):

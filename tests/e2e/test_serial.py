@@ -7,8 +7,6 @@ from consoled.testing.fixtures import wait_until
 from consoled.testing.serial_guest import SerialGuest
 from tests.e2e import base
 
-_ROWS = "return Array.from(document.querySelectorAll('.xterm-rows > div')).map(row => row.textContent)"
-
 
 class SerialTest(base.CellCase):
     def setUp(self):
@@ -21,11 +19,8 @@ class SerialTest(base.CellCase):
         self.browser.open(grant.access_url)
         return grant
 
-    def lines(self):
-        return [row.replace('\xa0', ' ').rstrip() for row in self.browser.driver.execute_script(_ROWS)]
-
     def wait_for_text(self, text):
-        wait_until(lambda: any(text in row for row in self.lines()), what=f'{text} in {self.lines()}')
+        wait_until(lambda: text in self.browser.terminal(), what=f'{text} in {self.browser.terminal()}')
 
     def type(self, text):
         ActionChains(self.browser.driver).send_keys(text).perform()

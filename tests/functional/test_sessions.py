@@ -418,14 +418,26 @@ class CheckPortTest(base.CellTestCase):
         self.agent().answer = unknown
         self.assertRaises(exception.ConsoleGone, self.open_defined, self.proxy())
 
+    def test_an_open_that_is_repeated_asks_again(self):
+        """A proxy that was slow to connect wants to know whether the answer still holds."""
+        self.set(consoleauth__single_use=True)
+        agent, proxy = self.agent(), self.proxy()
+        self.define(10000)
+        token = self.authorize(10000).token
+        session = proxy.open(token)
+        self.assertEqual(session.id, proxy.open(token, session.id).id)
+        self.assertEqual(2, len(agent.asked))
+        agent.answer = lambda asked: False
+        self.assert_refused('console_gone', proxy.open, token, session.id)
+
     def test_no_agent(self):
         self.assertRaises(exception.ComputeUnreachable, self.open_defined, self.proxy())
         self.assertEqual(0, self.count('console_session'))
 
     def test_an_agent_that_hangs_leaves_threads_for_others(self):
-        hang = threading.Event()
-        self.addCleanup(hang.set)
-        self.agent().answer = lambda asked: hang.wait(30)
+        agent, hang = self.agent(), threading.Event()
+        self.addCleanup(hang.set)  # before the agent is drained
+        agent.answer = lambda asked: hang.wait(30)
         self.define(10000)
         granted = self.authorize(10000)
         proxy = self.proxy()

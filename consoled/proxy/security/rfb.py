@@ -74,6 +74,9 @@ class HypervisorSide(SteppedExchange):
         return sent
 
     def _where(self) -> str:
+        if self._step is _Step.RESULT and self._vencrypt.done:
+            # QEMU looks at it after the TLS handshake, and hangs up without a word
+            return f'{super()._where()}, right after TLS: it may not accept our certificate'
         return self._vencrypt._where() if self._step is _Step.VENCRYPT else super()._where()
 
     def _version(self, message: bytes) -> bytes:

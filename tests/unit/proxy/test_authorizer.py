@@ -225,7 +225,7 @@ class OpenTest(AuthorizerCase):
         async def work():
             async with self.authorizer() as proxy:
                 mine = session_id()
-                session = await proxy.open(TOKEN, mine, '192.0.2.1')
+                session = (await proxy.open(TOKEN, mine, '192.0.2.1')).session
                 (asked,) = self.managers.of('open')
                 (registered,) = self.managers.of('register')
                 self.assertEqual(mine, session.id)
@@ -483,7 +483,7 @@ class OpenTest(AuthorizerCase):
                 step, mine, task = await self.being_opened(proxy, limited=False)
                 await self.lose_lease()
                 step.go.set()
-                self.assertEqual(mine, (await task).id)
+                self.assertEqual(mine, (await task).session.id)
             self.assertEqual([], self.managers.closed())
 
         self.run_async(work)
@@ -493,7 +493,7 @@ class OpenTest(AuthorizerCase):
             async with self.authorizer() as proxy:
                 step, mine, task = await self.being_opened(proxy, limited=True)
                 step.go.set()
-                self.assertEqual(mine, (await task).id)
+                self.assertEqual(mine, (await task).session.id)
             self.assertEqual([], self.managers.closed())
 
         self.run_async(work)
@@ -830,7 +830,7 @@ class LeaseTest(AuthorizerCase):
                 first, second = self.managers.of('register')
                 self.assertNotEqual(first['proxy_id'], second['proxy_id'])
                 self.assertEqual(first['name'], second['name'])
-                session = await proxy.open(TOKEN, session_id(), None)
+                session = (await proxy.open(TOKEN, session_id(), None)).session
                 self.assertEqual(second['proxy_id'], session.proxy_id)
 
         self.run_async(work)

@@ -2,13 +2,14 @@
 """From a request to a connected console: the order of things, and that nothing is kept of what failed."""
 
 import asyncio
+import time
 
 import prometheus_client
 import testtools
 
 from consoled import exception, objects
 from consoled import token as tokens
-from consoled.proxy import closing, opening
+from consoled.proxy import authorizer, closing, opening
 from consoled.proxy.forwarded import Client
 from consoled.proxy.handshake import Refusal, Upgrade
 from consoled.proxy.metrics import Metrics
@@ -33,7 +34,9 @@ class Managers:
     """What Authorizer has for the opener.
 
     :ivar answers: to the next opens: a ConsoleSession or an error; then new sessions of ``console_type``
+    :ivar opened: (token, session id, address) of each open
     :ivar wait: what an open waits for
+    :ivar age: of their answers, in seconds
     """
 
     def __init__(self, log):
@@ -42,6 +45,8 @@ class Managers:
         self.options = {}
         self.access_url_base = 'https://console.example/novnc.html'
         self.answers = []
+        self.opened = []
+        self.age = 0
         self.unknown = set()
         self.wait = asyncio.Event()
         self.wait.set()
@@ -53,7 +58,9 @@ class Managers:
         return objects.ConsoleAuthToken(access_url_base=self.access_url_base)
 
     async def open(self, token, session_id, client_address):
+        asked = time.monotonic() - self.age
         self._log.append('open')
+        self.opened.append((token, session_id, client_address))
         await self.wait.wait()
         if token in self.unknown:
             raise exception.InvalidToken()
@@ -64,7 +71,7 @@ class Managers:
         granted.console.access_url_base = self.access_url_base
         granted.console.options = self.options
         granted.id = session_id
-        return granted
+        return authorizer.Granted(granted, asked)
 
     def close(self, session_id, reason, bytes_in=0, bytes_out=0):
         self._log.append(('close', reason, bytes_in, bytes_out))
@@ -75,6 +82,7 @@ class Guests:
 
     :ivar errors: of the next connections
     :ivar wait: what a connection waits for
+    :ivar sent: how often the handshakes with a console have begun
     :ivar made: transports of the connections
     """
 
@@ -82,14 +90,17 @@ class Guests:
         self._log = log
         self.errors = []
         self.made = []
+        self.sent = 0
         self.wait = asyncio.Event()
         self.wait.set()
 
-    async def connect(self, console):
+    async def connect(self, console, reached):
         self._log.append('connect')
         await self.wait.wait()
         if self.errors:
             raise self.errors.pop(0)
+        await reached()
+        self.sent += 1
         transport = relays.Transport()
         transport.set_protocol(asyncio.BufferedProtocol())
         self.made.append(transport)
@@ -325,6 +336,137 @@ class CutMeanwhileTest(OpeningCase):
             await self.refused(exception.ConsoleGone, place.open())
             self.assertNotIn('connect', place.log)
             self.assert_nothing_left(place)
+
+        relays.run(work)
+
+
+class LateTest(OpeningCase):
+    """A console that is connected late may be another guest's by then: the managers are asked again."""
+
+    LATE = opening._FRESH + 0.01
+
+    def place(self, age=LATE):
+        place = Place()
+        place.managers.age = age
+        return place
+
+    def test_the_same_is_asked_again_before_anything_is_sent(self):
+        async def work():
+            place = self.place()
+            sent = []
+            real = place.managers.open
+
+            async def counted(*asked):
+                sent.append(place.guests.sent)
+                return await real(*asked)
+
+            place.managers.open = counted
+            opened = await place.open()
+            self.assertEqual(['open', 'connect', 'open'], place.log)
+            self.assertEqual([(TOKEN, opened.session.id, ADDRESS)] * 2, place.managers.opened)
+            self.assertEqual([0, 0], sent)
+            self.assertEqual(1, place.guests.sent)
+
+        relays.run(work)
+
+    def test_a_slow_connection_counts_as_slow_managers_do(self):
+        async def work():
+            place = self.place(age=0)
+            place.guests.wait.clear()
+            task = asyncio.create_task(place.open())
+            await relays.settle()
+            time.sleep(self.LATE)  # the real clock is asked, not that of this event loop
+            place.guests.wait.set()
+            await task
+            self.assertEqual(['open', 'connect', 'open'], place.log)
+
+        relays.run(work)
+
+    def test_a_refusal_is_that_of_an_open_and_ends_the_session(self):
+        async def work():
+            for error in (
+                exception.ConsoleGone(),
+                exception.InvalidToken(),
+                exception.ComputeUnreachable(reason='x'),
+                exception.ManagerUnreachable(reason='x'),
+            ):
+                place = self.place()
+                place.managers.answers = [test_sessions.granted(), error]
+                self.assertIs(error, await self.refused(type(error), place.open()))
+                self.assertEqual(('close', closing.OPEN_FAILED, 0, 0), place.log[-1])
+                self.assertEqual(['refused'], [note[0] for note in place.notes.noted])
+                self.assertEqual(0, place.guests.sent)
+                self.assert_nothing_left(place)
+
+        relays.run(work)
+
+    def test_one_that_comes_cut_is_refused(self):
+        async def work():
+            place = self.place()
+            place.managers.answers = [test_sessions.granted(), test_sessions.granted(cut_reason='revoked')]
+            await self.refused(exception.InvalidToken, place.open())
+            self.assertEqual(('close', 'revoked', 0, 0), place.log[-1])
+            self.assertEqual(0, place.guests.sent)
+            self.assert_nothing_left(place)
+
+        relays.run(work)
+
+    def test_one_that_was_cut_meanwhile_is_not_asked_for_again(self):
+        async def work():
+            place = self.place()
+            place.guests.wait.clear()
+            task = asyncio.create_task(place.open())
+            await relays.settle()
+            (session,) = place.sessions
+            session.end('instance_gone')
+            place.guests.wait.set()
+            await self.refused(exception.ConsoleGone, task)
+            self.assertEqual(1, place.log.count('open'))
+            self.assertEqual(0, place.guests.sent)
+
+        relays.run(work)
+
+    def test_a_user_who_leaves_while_they_are_asked_again_leaves_nothing_behind(self):
+        async def work():
+            place = self.place()
+            place.guests.wait.clear()
+            task = asyncio.create_task(place.open())
+            await relays.settle()
+            place.managers.wait.clear()
+            place.guests.wait.set()
+            await relays.settle()
+            self.assertEqual(2, place.log.count('open'))
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self.assertTrue(task.cancelled())
+            self.assertEqual(0, place.guests.sent)
+            self.assert_nothing_left(place)
+
+        relays.run(work)
+
+    def test_websockets_of_one_spice_client_that_come_at_once_ask_once(self):
+        async def work():
+            place = self.place()
+            place.managers.console_type = 'spice-html5'
+            place.guests.wait.clear()
+            first = asyncio.create_task(place.open())
+            await relays.settle()
+            second = asyncio.create_task(place.open())
+            await relays.settle()
+            place.managers.age = 0
+            place.guests.wait.set()
+            await asyncio.gather(first, second)
+            self.assertEqual(['open', 'connect', 'connect', 'open'], place.log)
+
+        relays.run(work)
+
+    def test_a_session_with_a_channel_is_at_its_guest(self):
+        async def work():
+            place = self.place()
+            place.managers.console_type = 'spice-html5'
+            await place.connected()
+            await place.connected()
+            self.assertEqual(['open', 'connect', 'open', 'connect'], place.log)
 
         relays.run(work)
 

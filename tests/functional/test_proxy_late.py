@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A port that changes hands between the managers' yes and the connection: the next guest hears nothing."""
+
+import contextlib
+import json
+import pathlib
+import socket
+import time
+
+import fixtures as fixtures_library
+from testtools.content import text_content
+
+from consoled.db import models
+from consoled.manager.sessions import SessionOpener
+from consoled.proxy import opening
+from consoled.testing import daemons
+from consoled.testing.fixtures import wait_until
+from tests.functional import compute_base
+from tests.functional.compute_base import a_guest, stopped
+from tests.functional.proxy_base import PATIENCE, User, frame, handshake
+
+_FULL = 0.3  # seconds without an answer: the queue of a listener is full
+_SYN_SENT = ' 02 '  # state in /proc/net/tcp
+
+
+class LateGuest(fixtures_library.Fixture):
+    """A port whose owner is too busy to accept anybody: who connects waits until ``accept``."""
+
+    def _setUp(self):  # noqa: N802 - named by the library
+        self._listener = socket.create_server(('127.0.0.1', 0), backlog=0)
+        self.addCleanup(self._listener.close)
+        self._listener.settimeout(PATIENCE)
+        self.port = self._listener.getsockname()[1]
+        self._others = 0
+        with contextlib.suppress(TimeoutError):
+            while True:
+                other = socket.create_connection(('127.0.0.1', self.port), _FULL)
+                self.addCleanup(other.close)
+                self._others += 1
+
+    def somebody_waits(self):
+        wanted = f':{self.port:04X} '
+        lines = pathlib.Path('/proc/net/tcp').read_text().splitlines()
+        return any(_SYN_SENT in line and wanted in line.split(_SYN_SENT)[0] + ' ' for line in lines)
+
+    def accept(self):
+        """Accept those who were there before, then the one who waits; returns the connection."""
+        for _ in range(self._others):
+            self._listener.accept()[0].close()
+        sock = self._listener.accept()[0]
+        self.addCleanup(sock.close)
+        sock.settimeout(PATIENCE)
+        return sock
+
+
+class LateTest(compute_base.AgentTestCase):
+    engine = 'sqlite'
+    emptied = (models.instances,)  # the proxy is a process that lives on
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.daemon = daemons.ProxyProcess(cls.bus, {'proxy': {'connect_timeout': 20}})
+        cls.daemon.setUp()
+        cls.addClassCleanup(cls.daemon.cleanUp)
+        cls.daemon.wait_ready()
+
+    def setUp(self):
+        super().setUp()
+        said = len(self.daemon.log())
+        self.addOnException(lambda _: self.addDetail('proxy', text_content(self.daemon.log()[said:])))
+        self.late = self.useFixture(LateGuest())
+        self.guest = self.put(self.late.port, host='127.0.0.1')
+
+    def asks(self):
+        """A user who asks for the guest's console, and says something at once."""
+        user = User(self.daemon.port)
+        self.addCleanup(user.leave)
+        target = f'/?token={self.get(self.guest).token}'
+        return user.send(handshake(target, Accept='application/json') + frame(b'secret'))
+
+    def replace(self):
+        """Another guest has the port now; the news of it is lost."""
+        self.driver.watch(lambda uuid: None)
+        self.driver.put(stopped(self.guest))
+        self.driver.put(a_guest(self.late.port, host='127.0.0.1'))
+
+    def assert_gone(self, user, connection):
+        answer = user.answer()
+        self.assertEqual((404, 'console_gone'), (answer.status, json.loads(answer.body)['code']))
+        self.assertEqual(b'', connection.recv(100))
+        wait_until(lambda: self.count('console_session') == 0, what='the end of the session')
+
+    def test_a_connection_that_took_long(self):
+        user = self.asks()
+        wait_until(self.late.somebody_waits, what='the proxy')
+        self.replace()
+        self.assert_gone(user, self.late.accept())
+
+    def test_managers_that_took_long(self):
+        claimed = SessionOpener._claim
+
+        def slowly(*args):
+            session = claimed(*args)
+            self.replace()
+            time.sleep(opening._FRESH + 0.05)
+            return session
+
+        self.useFixture(
+            fixtures_library.MonkeyPatch('consoled.manager.sessions.SessionOpener._claim', slowly)
+        )
+        user = self.asks()
+        self.assert_gone(user, self.late.accept())
+
+    def test_late_and_still_that_guests(self):
+        user = self.asks()
+        wait_until(self.late.somebody_waits, what='the proxy')
+        connection = self.late.accept()
+        self.assertEqual(101, user.answer().status)
+        self.assertEqual(b'secret', connection.recv(100))
+        connection.sendall(b'hello')
+        self.assertEqual(b'hello', user.message(5))
+        self.assertEqual(1, self.count('console_session'))
