@@ -8,7 +8,7 @@ VENV := .venv
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit functional e2e bench bench-proxy sample venv services pages clean
+.PHONY: help demo test check unit functional e2e bench bench-proxy bench-hosts sample venv services pages clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | sed 's/\t/            \t/; s/^\(.\{12\}\) *\t/  make \1/'
@@ -38,6 +38,9 @@ bench: venv services  ## benchmarks of the manager (their arguments: ARGS="...")
 
 bench-proxy: venv services  ## benchmarks of the proxy, beside websockify (their arguments: ARGS="...")
 	@$(VENV)/bin/python -m tests.bench.proxy $(ARGS)
+
+bench-hosts: venv services  ## a cell with a thousand compute hosts (its arguments: ARGS="...")
+	@$(VENV)/bin/python -m tests.bench.hosts $(ARGS)
 
 sample: venv  ## write etc/consoled/consoled.conf.sample anew
 	@$(VENV)/bin/python tools/make_sample.py

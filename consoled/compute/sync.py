@@ -57,6 +57,7 @@ class Synchronizer:
         self._places = Places()
         self._failures: dict[Key, int] = {}  # to look at it, since it last went well
         self._unanswered = 0  # calls to the managers, since the last one that was answered
+        self._spread = False  # all are compared at a time of this host's own
         self._seen: dict[str, Seen] | None = None  # while all guests are looked at
         self._attempted = threading.Event()
         self._thread = threading.Thread(target=self._run, name='sync', daemon=True)
@@ -242,10 +243,19 @@ class Synchronizer:
             answer['retired'],
         )
         self._metrics.synced(len(guests))
+        self._agenda.later(None, self._next_comparison(repeated), repeated=True)
+
+    def _next_comparison(self, repeated: bool) -> float:
+        """Seconds until all guests are compared again."""
         interval: float = self._conf.compute.sync_interval
         if not repeated:
+            self._spread = False
             interval = min(interval, _ONCE_MORE)
-        self._agenda.later(None, interval * random.uniform(0.9, 1.1), repeated=True)
+        elif not self._spread:
+            # hosts that started together, or found the bus again together, do not go on together
+            self._spread = True
+            return interval * random.uniform(0, 1)
+        return interval * random.uniform(0.9, 1.1)
 
     # what goes wrong
 

@@ -46,8 +46,8 @@ OPTS = [
         max=86400,
         mutable=True,
         help='Seconds between two comparisons of all guests of this host with what the managers know. '
-        'What changes meanwhile is told at once, where the driver hears of it. The period is jittered by a '
-        'tenth.',
+        'What changes meanwhile is told at once, where the driver hears of it. After the start the first '
+        'period is any part of it, then it is jittered by a tenth: many hosts do not meet.',
     ),
     cfg.IntOpt(
         'clean_interval',

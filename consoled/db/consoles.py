@@ -158,18 +158,7 @@ def settle_console(
         cut = drop_console(conn, console.instance_uuid, console.host, console.port, GONE)
         row = None
     if row is None:
-        conn.execute(
-            sa.insert(models.console_connection).values(
-                instance_uuid=console.instance_uuid,
-                host=console.host,
-                port=console.port,
-                console_type=console.console_type,
-                access_url_base=console.access_url_base,
-                options=options,
-                created_at=clock.utc_now(),
-                updated_at=clock.utc_now(),
-            )
-        )
+        conn.execute(sa.insert(models.console_connection).values(row_of(console, clock.utc_now())))
     elif row.access_url_base != console.access_url_base:
         conn.execute(
             sa.update(models.console_connection)
@@ -177,6 +166,20 @@ def settle_console(
             .values(access_url_base=console.access_url_base, updated_at=clock.utc_now())
         )
     return cut
+
+
+def row_of(console: objects.ConsoleConnection | objects.ConsoleAuthToken, now: Any) -> dict[str, Any]:
+    """The row of a new console."""
+    return {
+        'instance_uuid': console.instance_uuid,
+        'host': console.host,
+        'port': console.port,
+        'console_type': console.console_type,
+        'access_url_base': console.access_url_base,
+        'options': encode_options(console.options),
+        'created_at': now,
+        'updated_at': now,
+    }
 
 
 def drop_console(conn: sa.Connection, instance_uuid: str, host: str, port: int, reason: str) -> list[str]:

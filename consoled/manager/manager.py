@@ -214,12 +214,12 @@ class ConsoleAuthManager(Endpoint):
         consoles: objects.ConsoleConnectionList,
         unsure: list[str],
     ) -> dict[str, int]:
-        said = _checked_consoles(consoles, _MAX_CONSOLES_OF_HOST, compute_host, instance_uuids)
-        guests = db_hosts.by_instance(instance_uuids, said, unsure)
         if not self._hosts.acquire(blocking=False):
             raise exception.ManagerBusy()
         retired = changed = 0
         try:
+            said = _checked_consoles(consoles, _MAX_CONSOLES_OF_HOST, compute_host, instance_uuids)
+            guests = db_hosts.by_instance(instance_uuids, said, unsure)
             for change in db_hosts.define(self._db, compute_host, guests, INSTANCE_GONE):
                 self._cut(context, change.cut, INSTANCE_GONE if change.retired else db_consoles.GONE)
                 retired += change.retired

@@ -3,6 +3,7 @@
 
 import threading
 
+import fixtures
 import sqlalchemy as sa
 
 from consoled.db import cleanup, consoles, hosts, models, tokens
@@ -83,6 +84,19 @@ class _Hosts:
         self.assertEqual({moved: (False, 1), emptied: (False, 0), new: (False, 0)}, changes)
         self.assert_known({moved: (10005,), emptied: (), new: (10002, 10003)})
         self.assertIsNone(tokens.validate(self.db, token, single_use=False))
+
+    def test_many_that_are_new(self):
+        self.useFixture(fixtures.MonkeyPatch('consoled.db.hosts._BATCH', 2))
+        arrived = self.guest(10000, compute_host='node-2')
+        guests = {arrived: (10000,), **{base.new_uuid(): (10001 + n, 10011 + n) for n in range(5)}}
+        self.assertEqual(dict.fromkeys(guests, (False, 0)), self.define(guests))
+        self.assert_known(guests)
+        self.assertEqual({}, self.define(guests))
+
+    def test_a_place_that_is_named_twice(self):
+        new = base.new_uuid()
+        self.assertEqual({new: (False, 0)}, self.define({new: (10000, 10000)}))
+        self.assert_known({new: (10000,)})
 
     def test_another_base_url_costs_no_token(self):
         instance = self.guest(10000)

@@ -342,6 +342,29 @@ class PeriodTest(SyncCase):
         wait_until(lambda: self.manager.told.count(('host', [], [], [])) == 2)
 
 
+class SpreadTest(SyncCase):
+    once_more = 0.1
+    options = {'compute__sync_interval': 600}
+
+    def setUp(self):
+        super().setUp()
+        self.pauses = []
+        self.useFixture(fixtures_library.MonkeyPatch(f'{sync.__name__}.random.uniform', self.draw))
+
+    def draw(self, low, high):
+        self.pauses.append((low, high))
+        return low
+
+    def test_hosts_that_start_together_do_not_go_on_together(self):
+        """Once more soon, then anywhere in an interval, and then an interval after the other."""
+        self.sync.start()
+        self.wait_told(*[('host', [], [], [])] * 3)
+        wait_until(lambda: self.pauses == [(0.9, 1.1), (0, 1), (0.9, 1.1)])
+        self.pauses.clear()
+        self.sync.changed(None)  # as when the hypervisor or the managers are back
+        wait_until(lambda: self.pauses == [(0.9, 1.1), (0, 1), (0.9, 1.1)])
+
+
 class EnsureTest(SyncCase):
     def test_what_is_known_is_not_waited_for(self):
         guest = self.put(10000)
