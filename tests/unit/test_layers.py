@@ -20,6 +20,8 @@ MAY_IMPORT = {
     'objects': {'exception'},
     'db': {'objects', 'conf', 'exception'},
     'rpc': {'context', 'objects', 'exception', 'token'},
+    'sources': {'objects'},
+    'legacy': {'sources', 'objects', 'token', 'rpc', 'context', 'exception'},
     'monitoring': set(),
     'notify': set(),
     'manager': {'db', 'objects', 'rpc', 'token', 'context', 'conf', 'exception', 'monitoring', 'notify'},
