@@ -26,11 +26,13 @@ _OF_HOST = (
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """What was changed of an instance, which is gone if it is ``retired``; ids of the sessions to cut."""
+    """What was changed of an instance, which is gone if it is ``retired``; ids of the sessions to cut, and
+    whether it lost tokens."""
 
     instance_uuid: str
     retired: bool
     cut: list[str]
+    dropped: bool
 
 
 @dataclasses.dataclass
@@ -59,10 +61,11 @@ def define(
         if known[instance_uuid].defined:
             # it may be on another host by now, and that one's to forget
             cut = cleanup.forget_instance(db, instance_uuid, reason, compute_host)
-            yield Change(instance_uuid, True, cut)
+            yield Change(instance_uuid, True, cut, True)
     for instance_uuid, wanted in guests.items():
         if wanted is not None and _differs(known.get(instance_uuid), wanted):
-            yield Change(instance_uuid, False, consoles.define(db, instance_uuid, compute_host, wanted))
+            defined = consoles.define(db, instance_uuid, compute_host, wanted)
+            yield Change(instance_uuid, False, defined.cut, defined.dropped)
 
 
 def _known(db: Database, compute_host: str) -> dict[str, _Known]:

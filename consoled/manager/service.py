@@ -9,6 +9,7 @@ import gc
 import logging
 import random
 import signal
+from collections.abc import Sequence
 
 import oslo_messaging
 import prometheus_client
@@ -31,8 +32,12 @@ from consoled.rpc import server as rpc_server
 from consoled.rpc import versions
 from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI, ProxyAPI
 from consoled.rpc.transport import get_transport
+from consoled.sources import TokenSource
 
 LOG = logging.getLogger(__name__)
+
+# A manager counts as alive for ``managers.ALIVE_WITHIN`` seconds: two signs may be lost.
+_SIGN_INTERVAL = 55.0  # seconds
 
 _READY_TIMEOUT = 2.0  # seconds a worker has to answer the readiness check
 
@@ -60,12 +65,24 @@ def database(conf: cfg.ConfigOpts) -> Database:
     )
 
 
-def rpc_server_of(
-    conf: cfg.ConfigOpts, transport: oslo_messaging.RPCTransport, db: Database
-) -> oslo_messaging.RPCServer:
-    """Compose a manager's RPC server, not started."""
+def endpoint_of(
+    conf: cfg.ConfigOpts,
+    transport: oslo_messaging.RPCTransport,
+    db: Database,
+    sources: Sequence[TokenSource] = (),
+) -> ConsoleAuthManager:
+    """Compose what answers a manager's calls.
+
+    :param sources: where tokens may live besides the database
+    """
     compute = ComputeConsoleAPI(transport, level=conf.upgrade_levels.compute)
-    endpoint = ConsoleAuthManager(conf, db, compute, ProxyAPI(transport), Metrics(conf.cell.name))
+    return ConsoleAuthManager(conf, db, compute, ProxyAPI(transport), Metrics(conf.cell.name), sources)
+
+
+def rpc_server_of(
+    conf: cfg.ConfigOpts, transport: oslo_messaging.RPCTransport, endpoint: ConsoleAuthManager
+) -> oslo_messaging.RPCServer:
+    """A manager's RPC server, not started."""
     return rpc_server.get_server(transport, versions.TOPIC, conf.host, [endpoint])
 
 
@@ -126,9 +143,13 @@ class Worker(_Process):
         self._notifier = notifier
 
     def run(self) -> None:
-        server = rpc_server_of(self._conf, self._transport, self._db)
+        self._sources: list[TokenSource] = []
+        self._endpoint = endpoint_of(self._conf, self._transport, self._db, self._sources)
+        server = rpc_server_of(self._conf, self._transport, self._endpoint)
         server.start()
         self._held.callback(rpc_server.drain, server)
+        self._legacy = self._held.enter_context(contextlib.ExitStack())
+        self._follow_legacy()
         # What is loaded by now stays: without this, each full collection would look at all of it, for 0.1 s.
         gc.freeze()
         self._notifier.ready()
@@ -137,9 +158,25 @@ class Worker(_Process):
             living.start(self._notifier.interval)
             self._held.callback(living.stop)
 
+    def reset(self) -> None:
+        if self._started:
+            self._follow_legacy()
+
+    def _follow_legacy(self) -> None:
+        """Begin or end what ``[workarounds] enable_consoleauth`` is for."""
+        wanted = self._conf.workarounds.enable_consoleauth
+        if wanted and not self._sources:
+            from consoled.legacy import wiring  # not before: without it, nothing of it is loaded
+
+            self._sources.append(wiring.source(self._conf))
+            self._legacy.callback(self._sources.clear)
+            wiring.serve(self._conf, self._transport, self._endpoint, self._legacy)
+        elif self._sources and not wanted:
+            self._legacy.close()
+
 
 class Housekeeper(_Process):
-    """The one process of a manager that sweeps, and serves metrics and health."""
+    """The one process of a manager that sweeps, tells that it lives, and serves metrics and health."""
 
     title = 'housekeeper'
 
@@ -148,6 +185,11 @@ class Housekeeper(_Process):
         loop = loopingcall.DynamicLoopingCall(self._sweep_once)
         loop.start(initial_delay=self._next_sweep(), stop_on_exception=False)
         self._held.callback(loop.stop)
+        self._sign = periodic.SignOfLife(self._conf, self._db)
+        self._held.callback(self._sign.end)
+        signs = loopingcall.DynamicLoopingCall(self._give_sign)
+        signs.start(stop_on_exception=False)
+        self._held.callback(signs.stop)
         if self._conf.monitoring.port:
             monitoring = self._monitoring()
             monitoring.start()
@@ -161,6 +203,10 @@ class Housekeeper(_Process):
     def _sweep_once(self) -> float:
         self._sweep.run()
         return self._next_sweep()
+
+    def _give_sign(self) -> float:
+        self._sign.give()
+        return _SIGN_INTERVAL * random.uniform(0.9, 1.1)
 
     def _monitoring(self) -> MonitoringServer:
         registry = prometheus_client.CollectorRegistry()

@@ -17,7 +17,7 @@ import testtools
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # copied to be built elsewhere: setuptools leaves build/ and an egg-info beside what it builds
 SOURCES = ('alembic', 'consoled', 'LICENSE', 'README.md', 'pyproject.toml', 'setup.py')
-PROGRAMS = ('consolectl', 'consoled', 'consoled-demo', 'consoled-manage')
+PROGRAMS = ('consolectl', 'consoled', 'consoled-demo', 'consoled-manage', 'consoled-status')
 REQUIRED_SETUPTOOLS = 70  # from here on it builds wheels by itself
 TIMEOUT = 300  # seconds
 
