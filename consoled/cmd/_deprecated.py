@@ -8,8 +8,8 @@ from importlib import metadata
 
 from oslo_config import cfg
 
-# Of each library, what it lists for the sample configuration: see etc/consoled/config-generator.conf.
-_NAMESPACES = ('consoled', 'oslo.log', 'oslo.messaging', 'oslo.service.service')
+# Each lists the options of a library, as for the sample configuration; oslo.cache may be missing.
+_NAMESPACES = ('consoled', 'oslo.cache', 'oslo.log', 'oslo.messaging', 'oslo.service.service')
 
 _DEFAULT = 'DEFAULT'
 

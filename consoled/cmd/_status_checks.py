@@ -50,13 +50,23 @@ class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc]
     :param conf: the configuration of a manager
     :param cell: what its database says; or why that is not known, as a sentence
     :param deprecated: a sentence for each deprecated option that is set
+    :param no_memcached: why no token is found in memcached, as a sentence; '' if nothing speaks against it
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, cell: Cell | str, deprecated: Sequence[str]) -> None:
+    def __init__(
+        self, conf: cfg.ConfigOpts, cell: Cell | str, deprecated: Sequence[str], no_memcached: str = ''
+    ) -> None:
         super().__init__()
-        self._conf = conf
+        # read here: oslo.config finds out only now that a value is wrong, and no check can be made then
+        self._levels = {
+            name: level for name, level in sorted(conf.upgrade_levels.items()) if level is not None
+        }
+        self._on = conf.workarounds.enable_consoleauth
+        self._write_through = conf.workarounds.consoleauth_write_through
+        self._ttl = conf.consoleauth.token_ttl
         self._cell = cell
         self._deprecated = deprecated
+        self._no_memcached = no_memcached
 
     def _schema_check(self) -> upgradecheck.Result:
         return schema(self._cell)
@@ -65,13 +75,11 @@ class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc]
         return managers(self._cell)
 
     def _pins_check(self) -> upgradecheck.Result:
-        levels = self._conf.upgrade_levels
-        return pins({name: levels[name] for name in sorted(levels) if levels[name] is not None}, self._cell)
+        return pins(self._levels, self._cell)
 
     def _legacy_check(self) -> upgradecheck.Result:
-        options = self._conf.workarounds
-        ttl = self._conf.consoleauth.token_ttl
-        return legacy(options.enable_consoleauth, options.consoleauth_write_through, ttl, self._cell)
+        found = legacy(self._on, self._write_through, self._ttl, self._cell)
+        return _result(found.code, self._no_memcached, found.details) if self._no_memcached else found
 
     def _deprecated_check(self) -> upgradecheck.Result:
         return _result(_WARNING if self._deprecated else _SUCCESS, *(self._deprecated or ['None is set.']))
@@ -193,9 +201,9 @@ def _legacy_on(ttl: int, cell: Cell | str) -> list[str]:
     may_go_at = _may_go_at(ttl, cell)
     if may_go_at is None or may_go_at <= cell.now:
         sentences.append(
-            'It can be switched off now, if the old consoleauth service is stopped and no compute host and '
-            'no proxy calls it any more: remove enable_consoleauth on all managers, restart them, and flush '
-            'memcached.'
+            'It can be switched off now, if the old consoleauth service has been stopped for longer than '
+            f'[consoleauth] token_ttl ({in_words(ttl)}) and no compute host and no proxy calls it any more: '
+            'remove enable_consoleauth on all managers, reload them (SIGHUP), and flush memcached.'
         )
     else:
         sentences.append(

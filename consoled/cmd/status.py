@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 from consoled.cmd import _backend, _cli, _database
 
 if TYPE_CHECKING:
+    from oslo_config import cfg
+
     from consoled.cmd._status_checks import Cell
     from consoled.db.session import Database
 
@@ -77,7 +79,8 @@ class UpgradeCheck(_cli.Command):
         from consoled.cmd import _deprecated, _status_checks
 
         conf = self.app.conf
-        checks = _status_checks.Checks(conf, _look(self.app.db), _deprecated.in_files(conf))
+        no_memcached = _why_no_memcached(conf) if conf.workarounds.enable_consoleauth else ''
+        checks = _status_checks.Checks(conf, _look(self.app.db), _deprecated.in_files(conf), no_memcached)
         argv = ['upgrade', 'check', *(['--json'] if parsed_args.json else [])]
         # its command line is made here: ours has the options and the manners of the other programs
         return int(upgradecheck.main(cfg.ConfigOpts(), self.app.NAME, checks, argv, default_config_files=[]))
@@ -116,6 +119,21 @@ def _ask(db: Database) -> Cell:
         usage=legacy.usage(db) if counts else None,
         last_expiry=legacy.longest_life(db) if counts else None,
     )
+
+
+def _why_no_memcached(conf: cfg.ConfigOpts) -> str:
+    """Why a manager with this configuration finds no tokens in memcached; '' if nothing speaks against it."""
+    try:
+        from consoled.legacy import memcached
+
+        source = memcached.from_conf(conf)
+    except ImportError as exc:
+        return f'Managers can not work with it: {exc.name} is not installed (pip install consoled[legacy]).'
+    except ValueError as exc:
+        return f'Managers can not work with it: {exc}.'
+    if isinstance(source, memcached.NoTokens):
+        return 'No token is looked for in memcached: [cache] enabled and backend are not set.'
+    return ''
 
 
 def _within(seconds: float, work: Callable[[], T]) -> T:

@@ -6,13 +6,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
 from consoled import objects
 from consoled.db import cleanup, clock, consoles, models
 from consoled.db.session import Database
-from consoled.db.tokens import aware, expires_of
+from consoled.db.tokens import Grant, aware, expires_of
 
 _I = models.instances.c
 _T = models.console_auth_token.c
@@ -69,29 +70,32 @@ def adopt(
     grant: objects.ConsoleAuthToken,
     origin: Origin,
     request_id: str | None = None,
-) -> bool:
+) -> Grant | None:
     """Copy a token that was issued elsewhere, with what is left of its life.
 
     What is known here of the instance and the console stands; only what is not known is taken from the
     grant. Of an instance that an agent has defined, a token that was issued earlier must be for one of its
-    consoles: it may have got that place only since. Repeating it is harmless.
+    consoles: it may have got that place only since. Where there is no agent, a token that is being issued
+    now says what is at its place now. Repeating it is harmless.
 
-    :returns: whether it is here now. Not: it has expired, was taken back, or its console is another one.
+    :returns: None if it is not here now: it has expired, was taken back, or its console is another one
     """
     try:
-        db.transaction(lambda conn: _adopt(conn, token_hash, grant, origin, request_id), racing=True)
+        adopted = db.transaction(
+            lambda conn: _adopt(conn, token_hash, grant, origin, request_id), racing=True
+        )
     except _Unacceptable:
-        return False
+        return None
     if origin.issued_at is None:
-        return True
+        return adopted
     # A revocation that came meanwhile has not seen the copy. It is noted before it deletes, so it is
     # seen here.
     try:
         db.single(lambda conn: _check_not_void(conn, token_hash, grant.instance_uuid, origin.issued_at))
     except _Unacceptable:
         cleanup.revoke(db, {'instance_uuid': grant.instance_uuid}, _REVOKED)
-        return False
-    return True
+        return None
+    return adopted
 
 
 def _adopt(
@@ -100,11 +104,12 @@ def _adopt(
     grant: objects.ConsoleAuthToken,
     origin: Origin,
     request_id: str | None,
-) -> None:
-    if expires_of(conn, token_hash) is not None:
-        return
+) -> Grant:
+    expires = expires_of(conn, token_hash)
+    if expires is not None:
+        return Grant(aware(expires), [])
     _check_not_void(conn, token_hash, grant.instance_uuid, origin.issued_at)
-    compute_host = _settle(conn, grant, issued_earlier=origin.issued_at is not None)
+    compute_host, cut = _settle(conn, grant, issued_earlier=origin.issued_at is not None)
     conn.execute(
         sa.insert(models.console_auth_token).values(
             token_hash=token_hash,
@@ -120,12 +125,16 @@ def _adopt(
             source=origin.source,
         )
     )
+    stored = conn.execute(sa.select(_T.expires).where(_T.token_hash == token_hash)).scalar_one()
+    return Grant(aware(stored), cut)
 
 
-def _settle(conn: sa.Connection, grant: objects.ConsoleAuthToken, *, issued_earlier: bool) -> str:
+def _settle(
+    conn: sa.Connection, grant: objects.ConsoleAuthToken, *, issued_earlier: bool
+) -> tuple[str, list[str]]:
     """Make the rows of the instance and the console, if they are not there.
 
-    :returns: the compute host, as far as it is known
+    :returns: the compute host, as far as it is known, and ids of the sessions to cut
     """
     where = {'instance_uuid': grant.instance_uuid}
     instance = conn.execute(consoles.INSTANCE, where).first()
@@ -134,14 +143,26 @@ def _settle(conn: sa.Connection, grant: objects.ConsoleAuthToken, *, issued_earl
     console = next(
         (row for row in conn.execute(consoles.CONSOLES, where) if (row.host, row.port) == place), None
     )
-    if console is None and issued_earlier and instance is not None and instance.defined:
+    defined = instance is not None and instance.defined
+    if console is None and issued_earlier and defined:
         raise _Unacceptable
-    if console is not None and console.console_type != grant.console_type:
+    stands = defined or issued_earlier
+    if console is not None and stands and console.console_type != grant.console_type:
         raise _Unacceptable
     consoles.settle_instance(conn, instance, grant.instance_uuid, compute_host, defined=False)
-    if console is None:
-        consoles.settle_console(conn, None, grant)
-    return compute_host
+    if console is not None and stands:
+        return compute_host, []
+    completed = _completed(grant, console)
+    return compute_host, consoles.settle_console(conn, console, completed, described=False)
+
+
+def _completed(grant: objects.ConsoleAuthToken, console: Any) -> objects.ConsoleAuthToken:
+    """The grant with what is known of the console besides, if that is the same one."""
+    completed: objects.ConsoleAuthToken = grant.obj_clone()
+    if console is not None and console.console_type == grant.console_type:
+        completed.options = consoles.decode_options(console.options) | grant.options
+        completed.access_url_base = grant.access_url_base or console.access_url_base
+    return completed
 
 
 def _left(conn: sa.Connection, origin: Origin) -> int:

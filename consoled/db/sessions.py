@@ -43,7 +43,7 @@ _FOR_OPEN = (
         _T.instance_uuid,
         _T.host,
         _T.port,
-        _T.compute_host,
+        _I.compute_host,  # of a token it may have been unknown when that was stored
         _T.user_id,
         _T.project_id,
         _T.used_at,

@@ -12,7 +12,8 @@ import socket
 import threading
 import time
 
-MAX_RECEIVED = 4 * 1024 * 1024  # bytes in one operation
+PICKLED = 1  # the flags of a value that python-memcached has pickled
+MAX_RECEIVED = 2 * 1024 * 1024  # bytes in one step
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable
 from typing import Any, Protocol
+from urllib import parse
 
 import oslo_messaging
 
@@ -13,6 +15,7 @@ from consoled import exception, objects
 from consoled import token as tokens
 from consoled.context import RequestContext
 from consoled.legacy import values
+from consoled.legacy.pickles import Refused
 from consoled.rpc import arguments as arg
 from consoled.rpc.server import Endpoint, exposed, exposed_cast
 from consoled.sources import Issued
@@ -52,11 +55,28 @@ def _port() -> arg.Argument:
     plain = arg.port()
 
     def check(value: object) -> int:
-        if isinstance(value, str) and re.fullmatch('[0-9]{1,5}', value, re.ASCII):
+        if isinstance(value, str) and re.fullmatch('[1-9][0-9]{0,4}', value):
             value = int(value)
         return int(plain.check(value))
 
     return arg.Argument(check)
+
+
+def _access_path() -> arg.Argument:
+    """What is asked of the target with CONNECT before the console; most consoles have none."""
+    path = arg.text(1024)
+
+    def check(value: object) -> str | None:
+        return None if value in (None, '') else str(path.check(value))
+
+    return arg.Argument(check, None)
+
+
+def _check_token_not_in(token: str, values_of_console: Iterable[object]) -> None:
+    """What is known of a console is kept in clear, and shown."""
+    for value in values_of_console:
+        if isinstance(value, str) and token.lower() in parse.unquote(value).lower():
+            raise exception.InvalidConsole(reason='the token is in another argument too')
 
 
 class ConsoleauthEndpoint(Endpoint):
@@ -70,12 +90,13 @@ class ConsoleauthEndpoint(Endpoint):
     def observe(self, method: str, code: str, seconds: float) -> None:
         self._consoles.observe(f'consoleauth.{method}', code, seconds)
 
-    @exposed(
+    # Old callers wait for it, but all that they make of a refusal is "remote error": the log says why.
+    @exposed_cast(
         token=_token(),
         console_type=arg.console_type(),
         host=arg.host(),
         port=_port(),
-        internal_access_path=arg.text(1024).or_none(),
+        internal_access_path=_access_path(),
         instance_uuid=arg.uuid(),
         access_url=arg.text(2048).or_none(),
     )
@@ -83,22 +104,23 @@ class ConsoleauthEndpoint(Endpoint):
         self, context: RequestContext, token: str, access_url: str | None, **console: Any
     ) -> None:
         """Store a token that the caller has made."""
+        _check_token_not_in(token, console.values())
         try:
             base = values.access_url_base(access_url, token)
-        except values.Refused:
+        except Refused:
             raise exception.InvalidArgument(
                 argument='access_url', reason='must be an http(s) or ws(s) URL'
             ) from None
         issued = Issued(access_url_base=base, issued_at=time.time(), **console)
         self._consoles.authorize_issued(context, token, issued, NAME)
 
-    @exposed(token=arg.text(255))
-    def check_token(self, context: RequestContext, token: str) -> dict[str, Any] | None:
+    @exposed(token=arg.Argument(lambda value: value))
+    def check_token(self, context: RequestContext, token: object) -> dict[str, Any] | None:
         """The console of a token, as the old service described it; None: it opens nothing."""
-        if not tokens.well_formed(token):
+        if not tokens.well_formed(token):  # an old proxy hands on what users send, also nothing
             return None
         try:
-            console, access_url = self._consoles.check_issued(context, token, NAME)
+            console, access_url = self._consoles.check_issued(context, str(token), NAME)
         except exception.ConsoledException as exc:
             if exc.retryable:
                 raise

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bounded clients of python-memcached, for the backends dogpile.cache.memcached and oslo_cache.memcache_pool.
 
-What a value holds comes out as it is (``Stored``): the library's arguments for pickling and compressing are
-used for that, so that with an unexpected version of it no client is made rather than one that unpickles.
+What a value holds comes out as it is (``Stored``): the library is told that it is bare bytes. It has no
+unpickler either, so that none is reached if another version of it goes other ways.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import IO, Any
 import memcache
 from oslo_cache import _memcache_pool
 
-from consoled.legacy.bounds import FOREIGN, BoundedSocket, Servers, Stored
+from consoled.legacy.bounds import FOREIGN, PICKLED, BoundedSocket, Servers, Stored
 
 
 def bind(backend: Any, servers: Servers) -> None:
@@ -22,11 +22,12 @@ def bind(backend: Any, servers: Servers) -> None:
 
     A pool's ``flush_on_reconnect`` is not handed on: it would empty a memcached that belongs to others.
     """
+    urls = backend.url  # the functions don't hold the backend, so that it goes with its last user
     pool = getattr(backend, 'client_pool', None)
     if pool is None:
-        backend._create_client = lambda: _Client(backend.url, servers)
+        backend._create_client = lambda: _Client(urls, servers)
     else:
-        pool._create_connection = lambda: _PooledClient(pool.urls, servers)
+        pool._create_connection = lambda: _PooledClient(urls, servers)
 
 
 class _Verbatim:
@@ -42,10 +43,6 @@ class _Verbatim:
         return Stored(self._file.read())
 
 
-def _not_decompressed(data: bytes) -> bytes:
-    return b''
-
-
 class _Bounded:
     """What both classes of clients have in common."""
 
@@ -56,7 +53,6 @@ class _Bounded:
             pickleProtocol=0,
             pickler=_Verbatim,
             unpickler=_Verbatim,
-            decompressor=_not_decompressed,
             socket_timeout=servers.timeout,
         )
 
@@ -67,24 +63,26 @@ class _Bounded:
 
     def get(self, key: str) -> Stored | None:
         with self._in_step():
-            return _own(super().get(key))  # type: ignore[misc]
+            found: Stored | None = super().get(key)  # type: ignore[misc]
+            return found
 
-    def get_multi(self, keys: list[str]) -> dict[str, Stored | None]:
+    def get_multi(self, keys: list[str]) -> dict[str, Stored]:
         with self._in_step():
-            return {key: _own(value) for key, value in super().get_multi(keys).items()}  # type: ignore[misc]
+            found: dict[str, Stored] = super().get_multi(keys)  # type: ignore[misc]
+            return found
+
+    def _recv_value(self, server: _Host, flags: int, length: int) -> Stored:
+        data = super()._recv_value(server, 0, length)  # type: ignore[misc]
+        return Stored(data) if flags == PICKLED else FOREIGN
 
     @contextlib.contextmanager
     def _in_step(self) -> Iterator[None]:
-        """After an answer that was not understood, the next one would be taken for that to another question."""
+        """After an answer that was not understood, the next would be taken for that to another question."""
         try:
             yield
         except Exception:
             self.disconnect_all()  # type: ignore[attr-defined]
             raise
-
-
-def _own(found: object) -> Stored | None:
-    return found if found is None or isinstance(found, Stored) else FOREIGN
 
 
 class _Client(_Bounded, memcache.Client):  # type: ignore[misc]
@@ -98,6 +96,8 @@ class _PooledClient(_Bounded, _memcache_pool._MemcacheClient):  # type: ignore[m
 class _Host(memcache._Host):  # type: ignore[misc]
     """One server, as a client sees it; whether it is left alone is known to all clients."""
 
+    socket: Any  # named by python-memcached
+
     def __init__(self, url: str, servers: Servers) -> None:
         self._shared = servers
         super().__init__(url)
@@ -107,8 +107,9 @@ class _Host(memcache._Host):  # type: ignore[misc]
             return None
         if self.socket is None:
             self.socket_timeout = self._shared.attempt.seconds(self._shared.timeout)
-            if super()._get_socket() is not None:
-                self.socket = BoundedSocket(self.socket, self._shared)
+            connected = super()._get_socket()
+            if connected is not None:
+                self.socket = BoundedSocket(connected, self._shared)
         return self.socket
 
     def mark_dead(self, reason: object) -> None:

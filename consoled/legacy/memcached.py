@@ -21,7 +21,7 @@ from oslo_log import log
 from consoled import objects
 from consoled import token as tokens
 from consoled.legacy import pickles, values
-from consoled.legacy.bounds import Servers, Stored
+from consoled.legacy.bounds import FOREIGN, Servers, Stored
 from consoled.legacy.pickles import Cached, Refused
 from consoled.legacy.seldom import Seldom
 from consoled.legacy.workers import Unavailable, Workers
@@ -148,7 +148,8 @@ class MemcachedTokens:
         self._change(lambda: self._store(grant, issued_at))
 
     def forget(self, instance_uuid: str, token_hashes: Collection[str] | None = None) -> None:
-        self._change(lambda: self._forget(instance_uuid, token_hashes))
+        hashes = None if token_hashes is None else frozenset(token_hashes)
+        self._change(lambda: self._forget(instance_uuid, hashes))
 
     def _change(self, operation: Callable[[], None]) -> None:
         try:
@@ -161,7 +162,9 @@ class MemcachedTokens:
     def _get(self, key: str) -> tuple[Stored | None, bool]:
         """What lies at a key, and whether that was asked of another server than it belongs to."""
         found, away = self._workers.step(lambda: self._backend.get(self._key(key)))
-        return None if found is core.NO_VALUE else found, away
+        if found is core.NO_VALUE:
+            return None, away
+        return found if isinstance(found, Stored) else FOREIGN, away
 
     def _set(self, key: str, text: str, stored_at: float) -> None:
         value = Stored(pickles.dumps(Cached(text, stored_at)))
@@ -182,15 +185,16 @@ class MemcachedTokens:
             listed = self._alive(self._listed(grant.instance_uuid), issued_at)
             self._set_list(grant.instance_uuid, [*listed, grant.token])
 
-    def _forget(self, instance_uuid: str, token_hashes: Collection[str] | None) -> None:
+    def _forget(self, instance_uuid: str, hashes: frozenset[str] | None) -> None:
         with self._lists:
             listed = self._listed(instance_uuid)
-            gone = [token for token in listed if token_hashes is None or tokens.hashed(token) in token_hashes]
+            gone = {token for token in listed if hashes is None or tokens.hashed(token) in hashes}
             self._delete(gone)  # before the list: it is needed to find them another time
-            if len(gone) == len(listed):
+            kept = [token for token in listed if token not in gone]
+            if not kept:
                 self._delete([instance_uuid])
             elif gone:
-                self._set_list(instance_uuid, [token for token in listed if token not in set(gone)])
+                self._set_list(instance_uuid, kept)
 
     def _listed(self, instance_uuid: str) -> list[str]:
         found, _ = self._get(instance_uuid)
@@ -207,7 +211,7 @@ class MemcachedTokens:
         self._set(instance_uuid, values.list_text(listed), time.time())
 
     def _alive(self, listed: list[str], now: float) -> list[str]:
-        """Those that are there and have not long expired. The old service drops them at once, by its clock."""
+        """Those that are there and have not long expired. (The old service waits no longer than it must.)"""
         if not listed:
             return []
         keys = [self._key(token) for token in listed]

@@ -72,12 +72,9 @@ def _checked(wrapped: _Wrapped) -> Cached:
     if not isinstance(text, str) or not isinstance(metadata, dict):
         raise Refused('the cached value is not a text with metadata')
     stored_at, version = metadata.get('ct'), metadata.get('v')
-    if type(stored_at) not in (int, float) or type(version) is not int or version not in VERSIONS:
+    if isinstance(stored_at, bool) or not isinstance(stored_at, int | float) or version not in VERSIONS:
         raise Refused('the metadata of the cached value are wrong')
-    try:
-        return Cached(text, float(stored_at))
-    except OverflowError:
-        raise Refused('the metadata of the cached value are wrong') from None
+    return Cached(text, stored_at)
 
 
 class _Name(enum.Enum):

@@ -15,57 +15,59 @@ from typing import Any, TypeVar
 
 from pymemcache.client import base
 
-from consoled.legacy.bounds import FOREIGN, BoundedSocket, Exhausted, Servers, Stored
+from consoled.legacy.bounds import FOREIGN, PICKLED, BoundedSocket, Exhausted, Servers, Stored
 
 T = TypeVar('T')
-_PICKLED = 1  # the flags of a value that python-memcached has pickled
 _RETRIES = 10  # how often python-memcached looks for another server
 
 
 def bind(backend: Any, servers: Servers) -> None:
     """Make a backend create bounded clients."""
-    backend._create_client = lambda: _Client(backend, servers)
+    arguments = {
+        'serde': _Verbatim(),
+        'default_noreply': False,
+        'socket_keepalive': backend.socket_keepalive,
+        'tls_context': backend.tls_context,
+    }
+    urls = backend.url  # the function doesn't hold the backend, so that it goes with its last user
+    backend._create_client = lambda: _Client([_Server(url, servers, arguments) for url in urls], servers)
 
 
 class _Verbatim:
     """In the place of pymemcache's pickles: the bytes are made and read elsewhere."""
 
     def serialize(self, key: str, value: Stored) -> tuple[bytes, int]:
-        return value.data, _PICKLED
+        return value.data, PICKLED
 
     def deserialize(self, key: str, value: bytes, flags: int) -> Stored:
-        return Stored(value) if flags == _PICKLED else FOREIGN
+        return Stored(value) if flags == PICKLED else FOREIGN
 
 
 class _Server(base.Client):  # type: ignore[misc]
     """The connection to one server."""
 
-    def __init__(self, url: str, backend: Any, servers: Servers) -> None:
-        self.shared = servers
-        super().__init__(
-            re.sub('^inet6?:', '', url),  # python-memcached's way of writing it
-            serde=_Verbatim(),
-            default_noreply=False,
-            socket_keepalive=backend.socket_keepalive,
-            tls_context=backend.tls_context,
-        )
+    sock: Any  # named by pymemcache
+
+    def __init__(self, url: str, servers: Servers, arguments: dict[str, Any]) -> None:
+        self._shared = servers
+        super().__init__(re.sub('^inet6?:', '', url), **arguments)  # python-memcached's way of writing it
 
     @property
     def name(self) -> str:
         return str(self.server)
 
     def _connect(self) -> None:
-        self.connect_timeout = self.timeout = self.shared.attempt.seconds(self.shared.timeout)
+        self.connect_timeout = self.timeout = self._shared.attempt.seconds(self._shared.timeout)
         super()._connect()
-        self.sock = BoundedSocket(self.sock, self.shared)
+        self.sock = BoundedSocket(self.sock, self._shared)
 
 
 class _Client:
     """What dogpile's backend uses of a client."""
 
-    def __init__(self, backend: Any, servers: Servers) -> None:
+    def __init__(self, connections: list[_Server], servers: Servers) -> None:
+        self._servers = connections
         self._shared = servers
-        self._servers = [_Server(url, backend, servers) for url in backend.url]
 
     def get(self, key: str) -> Stored | None:
         found: Stored | None = self._on_server(key, lambda server: server.get(key), None)

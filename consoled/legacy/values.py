@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 from urllib import parse
 
 from consoled import objects
@@ -18,7 +19,9 @@ from consoled.legacy.pickles import Cached, Refused
 from consoled.objects import fields
 from consoled.sources import Issued
 
-MAX_LISTED = 5000  # tokens of one instance
+T = TypeVar('T')
+
+MAX_LISTED = 2000  # tokens of one instance
 MAX_LIST_BYTES = 256 * 1024
 _MAX_URL = 1024  # characters
 _LATEST = 2**33  # seconds since 1970 UTC: the year 2242
@@ -39,18 +42,16 @@ def read_token(token: str, cached: Cached) -> Issued:
         raise Refused('the value is not a JSON object')
     if found.get('token') != token:
         raise Refused('the value is of another token')
-    try:
-        return Issued(
-            instance_uuid=fields.checked_uuid(_field(found, 'instance_uuid')),
-            console_type=_console_type(_field(found, 'console_type')),
-            host=fields.checked_host(_field(found, 'host')),
-            port=fields.checked_port(_port(_field(found, 'port'))),
-            internal_access_path=_access_path(_field(found, 'internal_access_path'), token),
-            access_url_base=access_url_base(found.get('access_url'), token),
-            issued_at=min(_moment(_field(found, 'last_activity_at')), _moment(cached.stored_at)),
-        )
-    except ValueError as exc:  # of the checks of fields, which show no value either
-        raise Refused(f'a field of the value {exc}') from None
+    issued_at = _field(found, 'last_activity_at', _moment)
+    return Issued(
+        instance_uuid=_field(found, 'instance_uuid', fields.checked_uuid),
+        console_type=_field(found, 'console_type', _console_type),
+        host=_field(found, 'host', fields.checked_host),
+        port=_field(found, 'port', _port),
+        internal_access_path=_field(found, 'internal_access_path', lambda path: _access_path(path, token)),
+        access_url_base=access_url_base(found.get('access_url'), token),
+        issued_at=min(issued_at, _field({'ct': cached.stored_at}, 'ct', _moment)),
+    )
 
 
 def token_text(grant: objects.ConsoleAuthToken, issued_at: float) -> str:
@@ -137,22 +138,24 @@ def _no_constant(name: str) -> None:
     raise ValueError(f'{name} is not JSON')  # RFC 8259, section 6
 
 
-def _field(found: dict[str, Any], name: str) -> Any:
+def _field(found: dict[str, Any], name: str, check: Callable[[object], T]) -> T:
+    if name not in found:
+        raise Refused(f'{name} is missing')
     try:
-        return found[name]
-    except KeyError:
-        raise Refused(f'{name} is missing') from None
+        return check(found[name])
+    except ValueError as exc:  # of checks that show no value
+        raise Refused(f'{name} {exc}') from None
 
 
 def _console_type(value: object) -> str:
     if not isinstance(value, str) or value not in objects.ConsoleType.ALL:
-        raise Refused('its console type is unknown')
+        raise ValueError('is unknown')
     return value
 
 
-def _port(value: object) -> object:
-    """The port: some hypervisors' drivers gave it to the old service as a string."""
-    return int(value) if isinstance(value, str) and _DECIMAL.fullmatch(value) else value
+def _port(value: object) -> int:
+    """Some hypervisors' drivers gave the old service their ports as strings."""
+    return fields.checked_port(int(value) if isinstance(value, str) and _DECIMAL.fullmatch(value) else value)
 
 
 def _access_path(value: object, token: str) -> str | None:
@@ -160,7 +163,7 @@ def _access_path(value: object, token: str) -> str | None:
         return None
     path = fields.checked_text(value, _MAX_URL)
     if _holds(path, token):
-        raise Refused('the token is in internal_access_path')
+        raise ValueError('has the token in it')
     return path
 
 
@@ -171,22 +174,19 @@ def access_url_base(value: object, token: str) -> str | None:
     """
     if value is None:
         return None
+    wrong = Refused('its access URL is not an http(s) or ws(s) URL')
     try:
-        base = without_token(fields.checked_text(value, 4 * _MAX_URL), token)
-        if base is None:
-            return None
-        parts = parse.urlsplit(base)
-        acceptable = (
-            parts.scheme in ('http', 'https', 'ws', 'wss') and parts.hostname and parts.username is None
-        )
+        base = without_token(fields.checked_text(value, 2 * _MAX_URL), token)
+        parts = parse.urlsplit(base or '')
+        good = parts.scheme in ('http', 'https', 'ws', 'wss') and parts.hostname and parts.username is None
     except ValueError:  # its message may show a part of the URL
-        acceptable = False
-    if not acceptable or len(base) > _MAX_URL:
-        raise Refused('its access URL is not an http(s) or ws(s) URL')
+        raise wrong from None
+    if base is not None and (not good or len(base) > _MAX_URL):
+        raise wrong
     return base
 
 
 def _moment(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _LATEST:
-        raise Refused('the moment of its issue makes no sense')
+        raise ValueError('is not a moment that makes sense')
     return float(value)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Callable
 
 import oslo_messaging
 from oslo_config import cfg
@@ -13,10 +15,16 @@ from consoled.rpc import server as rpc_server
 from consoled.rpc.transport import get_transport
 from consoled.sources import TokenSource
 
+# told of each use of a source: its name, and how it went
+Observe = Callable[[str, str], None]
 
-def source(conf: cfg.ConfigOpts) -> TokenSource:
-    """The tokens of the old service, in the memcached of ``[cache]``."""
-    return memcached.from_conf(conf)
+
+def source(conf: cfg.ConfigOpts, observe: Observe = lambda source, outcome: None) -> TokenSource:
+    """The tokens of the old service, in the memcached of ``[cache]``.
+
+    :raises ValueError: the options of ``[cache]`` make no sense
+    """
+    return memcached.from_conf(conf, functools.partial(observe, memcached.MemcachedTokens.name))
 
 
 def serve(

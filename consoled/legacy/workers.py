@@ -14,6 +14,7 @@ from consoled.legacy.bounds import Attempt
 T = TypeVar('T')
 
 THREADS = 4  # so many connections to each server
+_GRACE = 0.2  # seconds for an operation to notice that its time is over, and whose fault that was
 MAX_AT_ONCE = 64  # operations in work and waiting: as many as oslo.messaging has threads by default
 
 
@@ -35,15 +36,17 @@ class Workers:
         self._attempt = attempt
         self._pool = futures.ThreadPoolExecutor(THREADS, thread_name_prefix='legacy-memcached')
         self._places = threading.BoundedSemaphore(MAX_AT_ONCE)
+        self._lock = threading.Lock()
+        self._given_up = 0  # operations that still run, and nobody waits for
 
     def run(self, operation: Callable[[], T], seconds: float) -> T:
         """The operation's result.
 
         :param operation: goes through ``step`` for all that it asks of memcached
-        :raises Unavailable: it failed, did not end in time, or too many wait already
+        :raises Unavailable: it failed, did not end in time, all threads are stuck, or too many wait already
         """
         deadline = time.monotonic() + seconds
-        if not self._places.acquire(blocking=False):
+        if self._given_up >= THREADS or not self._places.acquire(blocking=False):
             raise Unavailable('too many wait for it')
         try:
             running = self._pool.submit(self._carry_out, operation, deadline)
@@ -52,10 +55,16 @@ class Workers:
             raise Unavailable('no thread') from None
         running.add_done_callback(lambda done: self._places.release())
         try:
-            return running.result(seconds)
+            return running.result(seconds + _GRACE)
         except TimeoutError:
-            running.cancel()
+            if not running.cancel():
+                self._count_given_up(1)
+                running.add_done_callback(lambda done: self._count_given_up(-1))
             raise Unavailable('no answer in time') from None
+
+    def _count_given_up(self, change: int) -> None:
+        with self._lock:
+            self._given_up += change
 
     def step(self, call: Callable[[], T]) -> tuple[T, bool]:
         """Ask something of memcached, in an operation: the result, and whether a server was away.

@@ -120,6 +120,9 @@ class ConsoleAuthManager(Endpoint):
     def observe(self, method: str, code: str, seconds: float) -> None:
         self._metrics.called(method, code, seconds)
 
+    def observe_lookup(self, source: str, outcome: str) -> None:
+        self._metrics.looked_up(source, outcome)
+
     # tokens
 
     @exposed(
@@ -336,7 +339,9 @@ class ConsoleAuthManager(Endpoint):
 
         :raises InvalidConsole: there is another console at that place, or the URL is none
         """
-        _log_authorized(self._tokens.authorize_issued(context, token, issued, source))
+        grant, cut = self._tokens.authorize_issued(context, token, issued, source)
+        self._cut(context, cut, db_consoles.GONE)
+        _log_authorized(grant)
 
     def check_issued(
         self, context: RequestContext, token: str, source: str

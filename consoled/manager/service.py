@@ -9,6 +9,7 @@ import gc
 import logging
 import random
 import signal
+import threading
 from collections.abc import Sequence
 
 import oslo_messaging
@@ -39,6 +40,7 @@ LOG = logging.getLogger(__name__)
 # A manager counts as alive for ``managers.ALIVE_WITHIN`` seconds: two signs may be lost.
 _SIGN_INTERVAL = 55.0  # seconds
 
+_MOVE_TIME = 10.0  # seconds that a worker waits for the bus of the old service's callers at most
 _READY_TIMEOUT = 2.0  # seconds a worker has to answer the readiness check
 
 
@@ -130,6 +132,65 @@ class _Process(service.ServiceBase):  # type: ignore[misc]
         """Options are read where they are used, so a reload has nothing to do here."""
 
 
+class Move:
+    """What ``[workarounds] enable_consoleauth`` is for: begun and ended as the option says.
+
+    :param sources: of the endpoint; has the old service's tokens while the option is on
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        transport: oslo_messaging.RPCTransport,
+        endpoint: ConsoleAuthManager,
+        sources: list[TokenSource],
+    ) -> None:
+        self._conf = conf
+        self._transport = transport
+        self._endpoint = endpoint
+        self._sources = sources
+        self._held = contextlib.ExitStack()
+        self._ended = False
+        self._turn = threading.Lock()
+
+    def follow(self) -> threading.Thread:
+        """Do what the option says now, in a thread: a signal that comes meanwhile would end an eventlet
+        worker, whose launcher handles none until ``reset`` returns."""
+        thread = threading.Thread(target=self._follow, name='move', daemon=True)
+        thread.start()
+        return thread
+
+    def end(self) -> None:
+        """Answer no more old calls. Those of today that are in flight still find the old tokens."""
+        with self._turn:
+            self._ended = True
+            self._held.close()
+
+    def _follow(self) -> None:
+        with self._turn:
+            wanted = self._conf.workarounds.enable_consoleauth
+            try:
+                if wanted and not self._sources and not self._ended:
+                    self._begin()
+                elif self._sources and not wanted:
+                    self._held.close()
+                    self._sources.clear()
+            except Exception:
+                # the cell's own calls are not to suffer
+                LOG.exception('[workarounds] enable_consoleauth could not be followed')
+
+    def _begin(self) -> None:
+        from consoled.legacy import wiring  # not before: without the option, nothing of it is loaded
+
+        self._sources.append(wiring.source(self._conf, self._endpoint.observe_lookup))
+        try:
+            wiring.serve(self._conf, self._transport, self._endpoint, self._held)
+        except Exception:
+            self._held.close()
+            self._sources.clear()
+            raise
+
+
 class Worker(_Process):
     """A process that answers calls.
 
@@ -148,8 +209,10 @@ class Worker(_Process):
         server = rpc_server_of(self._conf, self._transport, self._endpoint)
         server.start()
         self._held.callback(rpc_server.drain, server)
-        self._legacy = self._held.enter_context(contextlib.ExitStack())
-        self._follow_legacy()
+        self._move = Move(self._conf, self._transport, self._endpoint, self._sources)
+        self._held.callback(self._move.end)
+        # The old service's callers may have a bus of their own, that is away: ours are answered all the same.
+        self._move.follow().join(_MOVE_TIME)
         # What is loaded by now stays: without this, each full collection would look at all of it, for 0.1 s.
         gc.freeze()
         self._notifier.ready()
@@ -160,19 +223,7 @@ class Worker(_Process):
 
     def reset(self) -> None:
         if self._started:
-            self._follow_legacy()
-
-    def _follow_legacy(self) -> None:
-        """Begin or end what ``[workarounds] enable_consoleauth`` is for."""
-        wanted = self._conf.workarounds.enable_consoleauth
-        if wanted and not self._sources:
-            from consoled.legacy import wiring  # not before: without it, nothing of it is loaded
-
-            self._sources.append(wiring.source(self._conf))
-            self._legacy.callback(self._sources.clear)
-            wiring.serve(self._conf, self._transport, self._endpoint, self._legacy)
-        elif self._sources and not wanted:
-            self._legacy.close()
+            self._move.follow()
 
 
 class Housekeeper(_Process):

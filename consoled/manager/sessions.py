@@ -71,18 +71,20 @@ class SessionOpener:
             repeated = db_sessions.load(self._db, opening)
             if repeated is not None:
                 return repeated
-        group = self._checked(context, opening)
+        group = self._options_of(opening.console.console_type)
+        self._check(context, opening)
         session = self._claim(context, opening, group)
         self._keeper.used(opening.source)
         return session
 
     def check(self, context: RequestContext, token: str) -> objects.ConsoleConnection:
-        """Check what ``open`` checks, and open nothing.
+        """Check what ``open`` checks, and open nothing: whoever asks does that in his own way, with
+        consoles of any type.
 
         Errors as in ``open``, but for those about proxies and taken consoles.
         """
         opening = self._find(token, '', '', None)
-        self._checked(context, opening)
+        self._check(context, opening)
         return opening.console
 
     def _find(
@@ -100,14 +102,11 @@ class SessionOpener:
             raise exception.InvalidToken()
         return opening
 
-    def _checked(self, context: RequestContext, opening: db_sessions.Opening) -> Any:
-        """:returns: the options of the console's type"""
+    def _check(self, context: RequestContext, opening: db_sessions.Opening) -> None:
         if opening.spent and self._conf.consoleauth.single_use:
             raise exception.InvalidToken()
-        group = self._options_of(opening.console.console_type)
         if opening.defined and self._conf.manager.check_port:
             self._check_port(context, opening.console)
-        return group
 
     def _options_of(self, console_type: str) -> Any:
         group = console_conf.GROUP_OF_TYPE[console_type]

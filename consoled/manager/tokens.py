@@ -73,22 +73,25 @@ class TokenKeeper:
 
     def authorize_issued(
         self, context: RequestContext, token: str, issued: Issued, source: str
-    ) -> objects.ConsoleAuthToken:
+    ) -> tuple[objects.ConsoleAuthToken, list[str]]:
         """Store a token that an old service has just issued.
 
+        :returns: as ``authorize``
         :raises InvalidConsole: there is another console at that place
         """
         grant = _grant_of(issued)
         _check(grant)
         grant.user_id, grant.project_id = context.user_id, context.project_id
         ttl = self._checked_ttl(None)
-        if not legacy.adopt(
+        adopted = legacy.adopt(
             self._db, tokens.hashed(token), grant, legacy.Origin(source, ttl), context.request_id
-        ):
+        )
+        if adopted is None:
             raise exception.InvalidConsole(reason='there is another console at that place')
+        grant.expires = adopted.expires
         self._hand_out(grant, token)
-        legacy.count_use(self._db, source)
-        return grant
+        self.used(source)
+        return grant, adopted.cut
 
     def _checked_ttl(self, ttl: int | None) -> int:
         options = self._conf.consoleauth
@@ -149,7 +152,7 @@ class TokenKeeper:
         except exception.InvalidConsole:
             return False
         origin = legacy.Origin(source.name, self._conf.consoleauth.token_ttl, issued.issued_at)
-        adopted = legacy.adopt(self._db, tokens.hashed(token), grant, origin)
+        adopted = legacy.adopt(self._db, tokens.hashed(token), grant, origin) is not None
         LOG.info(
             'a token of %s for instance %s was %s',
             source.name,

@@ -174,6 +174,7 @@ class LegacyTest(ChecksCase):
             self.legacy(True, cell()),
             'Nothing of the old service has been used so far',
             'can be switched off now, if',
+            'for longer than [consoleauth] token_ttl (10 min)',
         )
 
     def test_several_sources_the_last_use_counts(self):
