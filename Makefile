@@ -8,7 +8,7 @@ VENV := .venv
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit functional e2e bench bench-proxy bench-hosts sample venv services pages clean
+.PHONY: help demo test check unit functional e2e bench bench-proxy bench-hosts sample venv legacy services pages clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | sed 's/\t/            \t/; s/^\(.\{12\}\) *\t/  make \1/'
@@ -18,7 +18,7 @@ demo:  ## set up and run consoled-demo (its arguments: ARGS="...")
 	@tools/setup-pages.sh || echo 'Going on without the pages of the consoles.' >&2
 	@$(VENV)/bin/consoled-demo $(ARGS)
 
-test: venv services pages  ## style, types, unit, functional and end-to-end tests against the real things
+test: venv legacy services pages  ## style, types, unit, functional and end-to-end tests against the real things
 	@CONSOLED_REQUIRE_SERVICES=1 tools/run-tests.sh
 
 check: venv  ## style and types only
@@ -27,7 +27,7 @@ check: venv  ## style and types only
 unit: venv  ## unit tests only
 	@tools/run-tests.sh --no-checks '^tests\.unit\.'
 
-functional: venv services  ## functional tests only
+functional: venv legacy services  ## functional tests only
 	@CONSOLED_REQUIRE_SERVICES=1 tools/run-tests.sh --no-checks '^tests\.functional\.'
 
 e2e: venv services pages  ## end-to-end tests only: a real browser, real guests
@@ -48,6 +48,9 @@ sample: venv  ## write etc/consoled/consoled.conf.sample anew
 venv:  ## the virtual environment .venv, with what the tests need
 	@tools/setup-venv.sh test
 
+legacy: venv  ## another one, .venv-legacy, with the libraries of the old consoleauth service
+	@tools/setup-legacy.sh
+
 services:  ## Debian's packages of what the tests run
 	@tools/setup-services.sh
 
@@ -55,5 +58,5 @@ pages:  ## noVNC, spice-html5 and xterm.js, that the console pages are made of
 	@tools/setup-pages.sh
 
 clean:  ## remove what this file made, but no Debian package
-	rm -rf $(VENV) .stestr .tox .mypy_cache .ruff_cache .hypothesis build dist consoled.egg-info
+	rm -rf $(VENV) .venv-legacy .stestr .tox .mypy_cache .ruff_cache .hypothesis build dist consoled.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -95,7 +95,7 @@ def running_cell(
         )
         agent = ComputeConsoles(cell.driver, manager)
         servers = [
-            manager_service.rpc_server_of(conf, transport, db),
+            manager_service.rpc_server_of(conf, transport, manager_service.endpoint_of(conf, transport, db)),
             rpc_server.get_server(transport, versions.COMPUTE_TOPIC, COMPUTE_HOST, [agent]),
         ]
         started: list[oslo_messaging.RPCServer] = []  # stopping another one would wait for its start

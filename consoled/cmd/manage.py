@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from consoled.cmd import _backend, _cli
+from consoled.cmd import _backend, _cli, _database
 
 if TYPE_CHECKING:
     from consoled.db.session import Database
@@ -19,7 +18,7 @@ _HOST_GONE = 'compute_host_gone'
 _UPGRADE = 'Run consoled-manage db upgrade.'
 
 
-class Manage(_cli.App):
+class Manage(_database.App):
     """The program."""
 
     NAME = 'consoled-manage'
@@ -29,24 +28,6 @@ class Manage(_cli.App):
         'COMMAND" has the arguments and an example of a command. Exit codes: 0 done, 1 refused, 2 wrong '
         'usage or configuration, 3 the database does not answer, 4 internal error.'
     )
-
-    @functools.cached_property
-    def db(self) -> Database:
-        """The database of the configuration."""
-        from oslo_config import cfg
-
-        from consoled.manager import service
-
-        try:
-            db = service.database(self.conf)
-        except cfg.RequiredOptError as exc:
-            raise _cli.Failed(
-                _cli.USAGE, 'configuration_error', '[database] connection is not set.', 'See --config-file.'
-            ) from exc
-        except (ValueError, ImportError) as exc:
-            raise _cli.misconfigured('[database] connection', exc) from exc
-        self.resources.callback(db.dispose)
-        return db
 
     def explain(self, error: Exception) -> _cli.Failed:
         from alembic.util import CommandError

@@ -18,6 +18,7 @@ from consoled.conf import (
     monitoring,
     proxy,
     upgrade_levels,
+    workarounds,
 )
 
 MODULES = (
@@ -32,6 +33,7 @@ MODULES = (
     monitoring,
     proxy,
     upgrade_levels,
+    workarounds,
 )
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -37,6 +37,14 @@ class Revoked:
     sessions: list[str]
 
 
+def tokens_where(filters: Mapping[str, str]) -> list[sa.ColumnElement[bool]]:
+    """The condition on tokens that ``revoke`` takes by these filters."""
+    if 'session_id' in filters:
+        token = sa.select(_S.token_id).where(_S.id == filters['session_id'], _S.token_id.is_not(None))
+        return [_T.id.in_(token)]
+    return [models.console_auth_token.c[name] == value for name, value in filters.items()]
+
+
 def revoke(db: Database, filters: dict[str, str], reason: str) -> Revoked:
     """Delete the matching tokens, then mark the matching sessions to be cut.
 
@@ -47,16 +55,10 @@ def revoke(db: Database, filters: dict[str, str], reason: str) -> Revoked:
         it was opened with (with the token left, its user would just open the next one)
     """
     if 'session_id' in filters:
-        session_id = filters['session_id']
-        token = sa.select(_S.token_id).where(_S.id == session_id, _S.token_id.is_not(None))
-        tokens_where: list[sa.ColumnElement[bool]] = [
-            _T.id.in_(list(db.single(lambda conn: conn.execute(token).scalars().all())))
-        ]
-        sessions_where: list[sa.ColumnElement[bool]] = [_S.id == session_id]
+        sessions_where: list[sa.ColumnElement[bool]] = [_S.id == filters['session_id']]
     else:
-        tokens_where = [models.console_auth_token.c[name] == value for name, value in filters.items()]
         sessions_where = [models.console_session.c[name] == value for name, value in filters.items()]
-    tokens = _delete_tokens(db, tokens_where)
+    tokens = _delete_tokens(db, tokens_where(filters))
     cut = db.transaction(lambda conn: consoles.mark_cut(conn, sessions_where, reason))
     return Revoked(tokens, cut)
 

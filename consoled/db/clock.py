@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import expression
+
+from consoled.db.session import Database
 
 _SQLITE = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now'%s) || '000'"  # as SQLAlchemy stores a DateTime there
 
@@ -27,6 +30,12 @@ class utc_after(expression.FunctionElement[Any]):  # noqa: N801
 
     def __init__(self, seconds: Any) -> None:
         super().__init__(sa.type_coerce(seconds, sa.Integer))
+
+
+def now(db: Database) -> datetime.datetime:
+    """The database's time (UTC)."""
+    moment: datetime.datetime = db.single(lambda conn: conn.execute(sa.select(utc_now())).scalar_one())
+    return moment.replace(tzinfo=datetime.UTC)
 
 
 def _seconds(element: utc_after, compiler: Any, kw: Any) -> str:

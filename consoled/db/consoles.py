@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -20,6 +21,9 @@ _P = models.console_proxy.c
 
 MOVED = 'console_moved'
 GONE = 'console_gone'
+
+# The compute host of an instance that no agent has named: those who know tell us later.
+UNKNOWN_HOST = '(unknown)'
 
 INSTANCE = sa.select(_I.uuid, _I.compute_host, _I.defined, _I.retired_at).where(
     _I.uuid == sa.bindparam('instance_uuid')
@@ -85,35 +89,46 @@ def list_free(db: Database, instance_uuid: str, console_type: str) -> list[objec
     return db.single(work)
 
 
+@dataclasses.dataclass(frozen=True)
+class Defined:
+    """What ``define`` did: the ids of the sessions to cut, and whether a console lost its tokens."""
+
+    cut: list[str]
+    dropped: bool
+
+
 def define(
     db: Database,
     instance_uuid: str,
     compute_host: str,
     consoles: Iterable[objects.ConsoleConnection],
-) -> list[str]:
+) -> Defined:
     """Make these, and only these, the instance's consoles.
 
     A console that vanished, moved to another compute host or changed its type or options loses its tokens,
     and its sessions are marked to be cut. "It has none here any more" from a compute host that the
     instance has left already is late news and changes nothing.
-
-    :returns: ids of the sessions to cut
     """
     wanted = {(console.host, console.port): console for console in consoles}
 
-    def work(conn: sa.Connection) -> list[str]:
+    def work(conn: sa.Connection) -> Defined:
         instance = conn.execute(INSTANCE, {'instance_uuid': instance_uuid}).first()
         if not wanted and (instance is None or instance.compute_host != compute_host):
-            return []
+            return Defined([], False)
+        found = instance is not None and instance.compute_host == UNKNOWN_HOST
+        dropped = _has_moved(instance, compute_host)
         cut = settle_instance(conn, instance, instance_uuid, compute_host, defined=True)
         existing = conn.execute(CONSOLES, {'instance_uuid': instance_uuid}).all()
         for row in existing:
             if (row.host, row.port) not in wanted:
                 cut += drop_console(conn, instance_uuid, row.host, row.port, GONE)
+                dropped = True
         by_place = {(row.host, row.port): row for row in existing}
         for place, console in wanted.items():
-            cut += settle_console(conn, by_place.get(place), console)
-        return cut
+            there = by_place.get(place)
+            dropped |= there is not None and _is_another(there, console, described=not found)
+            cut += settle_console(conn, there, console, described=not found)
+        return Defined(cut, dropped)
 
     return db.transaction(work, racing=True)
 
@@ -122,6 +137,8 @@ def settle_instance(
     conn: sa.Connection, instance: Any, instance_uuid: str, compute_host: str, *, defined: bool
 ) -> list[str]:
     """Make the instance's row say where it is; on another compute host, its old consoles go.
+
+    If it was not known where it is, it has not moved: what it has is found to be there.
 
     :param instance: its row as read in this transaction, or None
     :returns: ids of the sessions to cut
@@ -134,7 +151,9 @@ def settle_instance(
         )
         return []
     cut = []
-    if instance.compute_host != compute_host:
+    if instance.compute_host == UNKNOWN_HOST != compute_host:
+        _name_host(conn, instance_uuid, compute_host)
+    elif _has_moved(instance, compute_host):
         for row in conn.execute(CONSOLES, {'instance_uuid': instance_uuid}).all():
             cut += drop_console(conn, instance_uuid, row.host, row.port, MOVED)
     changed = {'compute_host': compute_host, 'defined': defined or instance.defined, 'retired_at': None}
@@ -143,27 +162,57 @@ def settle_instance(
     return cut
 
 
+def _has_moved(instance: Any, compute_host: str) -> bool:
+    return instance is not None and instance.compute_host not in (compute_host, UNKNOWN_HOST)
+
+
+def _name_host(conn: sa.Connection, instance_uuid: str, compute_host: str) -> None:
+    """Tokens and sessions of the instance are of that compute host, which was not known."""
+    for table in (models.console_auth_token, models.console_session):
+        conn.execute(
+            sa.update(table)
+            .where(table.c.instance_uuid == instance_uuid, table.c.compute_host == UNKNOWN_HOST)
+            .values(compute_host=compute_host)
+        )
+
+
+def _is_another(
+    row: Any, console: objects.ConsoleConnection | objects.ConsoleAuthToken, *, described: bool = True
+) -> bool:
+    """Whether it is another console that has the place of ``row`` now.
+
+    :param described: the row was described by somebody who knew all of the console's options
+    """
+    options = encode_options(console.options) if described else row.options
+    return (row.console_type, row.options) != (console.console_type, options)
+
+
 def settle_console(
-    conn: sa.Connection, row: Any, console: objects.ConsoleConnection | objects.ConsoleAuthToken
+    conn: sa.Connection,
+    row: Any,
+    console: objects.ConsoleConnection | objects.ConsoleAuthToken,
+    *,
+    described: bool = True,
 ) -> list[str]:
     """Make the console's row equal ``console``.
 
     :param row: the row at that place as read in this transaction, or None
+    :param described: the row was described by somebody who knew all of the console's options
     :returns: ids of the sessions to cut
     """
     place = (_C.instance_uuid == console.instance_uuid, _C.host == console.host, _C.port == console.port)
     options = encode_options(console.options)
     cut: list[str] = []
-    if row is not None and (row.console_type, row.options) != (console.console_type, options):
+    if row is not None and _is_another(row, console, described=described):
         cut = drop_console(conn, console.instance_uuid, console.host, console.port, GONE)
         row = None
     if row is None:
         conn.execute(sa.insert(models.console_connection).values(row_of(console, clock.utc_now())))
-    elif row.access_url_base != console.access_url_base:
+    elif (row.access_url_base, row.options) != (console.access_url_base, options):
         conn.execute(
             sa.update(models.console_connection)
             .where(*place)
-            .values(access_url_base=console.access_url_base, updated_at=clock.utc_now())
+            .values(access_url_base=console.access_url_base, options=options, updated_at=clock.utc_now())
         )
     return cut
 

@@ -31,11 +31,13 @@ _BATCH = 100  # new guests in a transaction
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """What was changed of an instance, which is gone if it is ``retired``; ids of the sessions to cut."""
+    """What was changed of an instance, which is gone if it is ``retired``; ids of the sessions to cut, and
+    whether it lost tokens."""
 
     instance_uuid: str
     retired: bool
     cut: list[str]
+    dropped: bool
 
 
 @dataclasses.dataclass
@@ -64,20 +66,25 @@ def define(
         if known[instance_uuid].defined:
             # it may be on another host by now, and that one's to forget
             cut = cleanup.forget_instance(db, instance_uuid, reason, compute_host)
-            yield Change(instance_uuid, True, cut)
+            yield Change(instance_uuid, True, cut, True)
     new: dict[str, Consoles] = {}
     for instance_uuid, wanted in guests.items():
         if wanted is None or not _differs(known.get(instance_uuid), wanted):
             continue
         if instance_uuid in known:
-            yield Change(instance_uuid, False, consoles.define(db, instance_uuid, compute_host, wanted))
+            yield _changed(instance_uuid, consoles.define(db, instance_uuid, compute_host, wanted))
         else:
             new[instance_uuid] = wanted
     added = _add(db, compute_host, new)
     for instance_uuid, wanted in new.items():
-        # one that was not inserted is another host's so far
-        cut = [] if instance_uuid in added else consoles.define(db, instance_uuid, compute_host, wanted)
-        yield Change(instance_uuid, False, cut)
+        if instance_uuid in added:
+            yield Change(instance_uuid, False, [], False)
+        else:  # it is another host's so far
+            yield _changed(instance_uuid, consoles.define(db, instance_uuid, compute_host, wanted))
+
+
+def _changed(instance_uuid: str, defined: consoles.Defined) -> Change:
+    return Change(instance_uuid, False, defined.cut, defined.dropped)
 
 
 def _add(db: Database, compute_host: str, new: Mapping[str, Consoles]) -> set[str]:

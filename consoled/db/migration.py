@@ -9,6 +9,7 @@ import pathlib
 import sqlalchemy as sa
 from alembic.runtime import migration as alembic_migration
 from alembic.script import ScriptDirectory
+from alembic.script.revision import ResolutionError
 
 from alembic import command
 from alembic import config as alembic_config
@@ -42,6 +43,16 @@ def head() -> str:
     if revision is None:
         raise FileNotFoundError('the migrations of consoled are empty')
     return revision
+
+
+def pending(revision: str | None) -> list[str] | None:
+    """What a database at ``revision`` lacks, oldest first; None: a newer release has upgraded it."""
+    script = ScriptDirectory.from_config(_config())
+    try:
+        missing = [each.revision for each in script.iterate_revisions('head', revision or 'base')]
+    except ResolutionError:
+        return None
+    return missing[::-1]
 
 
 def current(db: Database) -> str | None:

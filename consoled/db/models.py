@@ -78,6 +78,8 @@ console_auth_token = sa.Table(
     sa.Column('expires', Moment, nullable=False),
     sa.Column('used_at', Moment),
     sa.Column('created_at', Moment, nullable=False),
+    # where it came from, if not from authorize: a name of ``legacy_use``
+    sa.Column('source', sa.String(32)),
     sa.ForeignKeyConstraint(
         ['instance_uuid', 'host', 'port'],
         ['console_connection.instance_uuid', 'console_connection.host', 'console_connection.port'],
@@ -134,5 +136,37 @@ console_session = sa.Table(
     sa.Index('ix_console_session_proxy', 'proxy_id'),
     sa.Index('ix_console_session_token', 'token_id'),
     sa.Index('ix_console_session_project', 'project_id'),
+    **_TABLE_ARGS,
+)
+
+# How often, and when, something of the old consoleauth was used: says when the fall-back may go.
+legacy_use = sa.Table(
+    'legacy_use',
+    metadata,
+    sa.Column('source', sa.String(32), primary_key=True),
+    sa.Column('uses', sa.BigInteger, nullable=False),
+    sa.Column('last_used_at', Moment, nullable=False),
+    **_TABLE_ARGS,
+)
+
+# What was taken back, while memcached may still have it: the UUID of an instance (what was issued for it
+# until then), or the hash of a token.
+legacy_void = sa.Table(
+    'legacy_void',
+    metadata,
+    sa.Column('subject', sa.CHAR(64), primary_key=True),
+    sa.Column('since', Moment, nullable=False),
+    sa.Index('ix_legacy_void_since', 'since'),
+    **_TABLE_ARGS,
+)
+
+# The managers of the cell and their releases, each with its last sign of life.
+console_manager = sa.Table(
+    'console_manager',
+    metadata,
+    sa.Column('name', sa.String(255), primary_key=True),
+    sa.Column('version', sa.String(32), nullable=False),
+    sa.Column('rpc_version', sa.String(16), nullable=False),
+    sa.Column('seen_at', Moment, nullable=False),
     **_TABLE_ARGS,
 )

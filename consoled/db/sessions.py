@@ -43,10 +43,11 @@ _FOR_OPEN = (
         _T.instance_uuid,
         _T.host,
         _T.port,
-        _T.compute_host,
+        _I.compute_host,  # of a token it may have been unknown when that was stored
         _T.user_id,
         _T.project_id,
         _T.used_at,
+        _T.source,
         _C.console_type,
         _C.access_url_base,
         _C.options,
@@ -82,6 +83,7 @@ class Opening:
     spent: bool  # the token has been used
     defined: bool  # a compute agent is behind the console
     already_open: bool  # the same request was carried out before
+    source: str | None  # where the token came from, if not from authorize
 
 
 def find_for_open(
@@ -106,6 +108,7 @@ def find_for_open(
         spent=row.used_at is not None,
         defined=bool(row.defined),
         already_open=row.session_id is not None,
+        source=row.source,
     )
 
 

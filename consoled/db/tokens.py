@@ -40,6 +40,7 @@ _SHOWN = (
     _C.console_type,
     _C.access_url_base,
     _C.options,
+    _T.source,
 )
 _VALIDATE = sa.select(*_SHOWN).select_from(_JOINED).where(*_LIVE)
 _VALIDATE_UNUSED = _VALIDATE.where(_T.used_at.is_(None))
@@ -148,6 +149,14 @@ class Grant:
     cut: list[str]
 
 
+@dataclasses.dataclass(frozen=True)
+class Valid:
+    """A live token: without its clear text, and where it came from, if not from ``authorize``."""
+
+    grant: objects.ConsoleAuthToken
+    source: str | None
+
+
 def aware(moment: datetime.datetime) -> datetime.datetime:
     """The database's UTC moment as an aware one."""
     return moment.replace(tzinfo=datetime.UTC)
@@ -201,16 +210,17 @@ def _insert(conn: sa.Connection, values: dict[str, Any]) -> datetime.datetime | 
     # MySQL has no RETURNING
     if not conn.execute(_STORE, values).rowcount:
         return None
-    return _expires_of(conn, values['token_hash'])
+    return expires_of(conn, values['token_hash'])
 
 
-def _expires_of(conn: sa.Connection, token_hash: str) -> datetime.datetime | None:
+def expires_of(conn: sa.Connection, token_hash: str) -> datetime.datetime | None:
+    """When a token expires, by the database's clock; None: there is none."""
     return conn.execute(_EXPIRES_OF, {'token_hash': token_hash}).scalar()
 
 
 def _store_unknown(db: Database, grant: objects.ConsoleAuthToken, values: dict[str, Any]) -> Grant:
     def work(conn: sa.Connection) -> Grant:
-        stored = _expires_of(conn, values['token_hash'])
+        stored = expires_of(conn, values['token_hash'])
         if stored is not None:  # by a try whose answer was lost: it is ours, hashes are not guessed
             return Grant(aware(stored), [])
         where = {'instance_uuid': grant.instance_uuid}
@@ -302,16 +312,13 @@ def forget(db: Database, token_hash: str) -> None:
     )
 
 
-def validate(db: Database, token_hash: str, *, single_use: bool) -> objects.ConsoleAuthToken | None:
-    """Look a live token up, without side effect.
-
-    :returns: the token without its clear text, or None
-    """
+def validate(db: Database, token_hash: str, *, single_use: bool) -> Valid | None:
+    """Look a live token up, without side effect."""
     statement = _VALIDATE_UNUSED if single_use else _VALIDATE
     row = db.single(lambda conn: conn.execute(statement, {'token_hash': token_hash}).first())
     if row is None:
         return None
-    return objects.ConsoleAuthToken(
+    grant = objects.ConsoleAuthToken(
         instance_uuid=row.instance_uuid,
         console_type=row.console_type,
         host=row.host,
@@ -325,3 +332,4 @@ def validate(db: Database, token_hash: str, *, single_use: bool) -> objects.Cons
         user_id=row.user_id,
         project_id=row.project_id,
     )
+    return Valid(grant, row.source)

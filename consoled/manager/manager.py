@@ -12,22 +12,21 @@ from typing import Any
 from oslo_config import cfg
 
 from consoled import exception, objects
-from consoled import token as tokens
-from consoled.conf import consoles as console_conf
 from consoled.context import RequestContext
 from consoled.db import cleanup, proxies
 from consoled.db import consoles as db_consoles
 from consoled.db import hosts as db_hosts
 from consoled.db import sessions as db_sessions
-from consoled.db import tokens as db_tokens
 from consoled.db.session import Database
 from consoled.manager import access_url
 from consoled.manager.metrics import Metrics
 from consoled.manager.sessions import SessionOpener
+from consoled.manager.tokens import TokenKeeper
 from consoled.rpc import arguments as arg
 from consoled.rpc import versions
 from consoled.rpc.client import ComputeConsoleAPI, ProxyAPI
 from consoled.rpc.server import Endpoint, exposed, exposed_cast
+from consoled.sources import Issued, TokenSource
 
 LOG = logging.getLogger(__name__)
 
@@ -87,6 +86,16 @@ def _checked_consoles(
     return found
 
 
+def _log_authorized(grant: objects.ConsoleAuthToken) -> None:
+    LOG.info(
+        'authorized: %s console of instance %s for user %s until %s',
+        grant.console_type,
+        grant.instance_uuid,
+        grant.user_id,
+        grant.expires,
+    )
+
+
 class ConsoleAuthManager(Endpoint):
     """Answers the contract's calls. Each may be repeated (DESIGN invariant 6)."""
 
@@ -97,17 +106,22 @@ class ConsoleAuthManager(Endpoint):
         compute: ComputeConsoleAPI,
         proxy: ProxyAPI,
         metrics: Metrics,
+        sources: Sequence[TokenSource] = (),
     ) -> None:
         self._conf = conf
         self._db = db
         self._proxy = proxy
         self._metrics = metrics
-        self._opener = SessionOpener(conf, db, compute, self._cut)
+        self._tokens = TokenKeeper(conf, db, sources)
+        self._opener = SessionOpener(conf, db, compute, self._cut, self._tokens)
         # The agents of a whole cell may start at once: half of the threads go on answering users.
         self._hosts = threading.BoundedSemaphore(max(1, conf.executor_thread_pool_size // 2))
 
     def observe(self, method: str, code: str, seconds: float) -> None:
         self._metrics.called(method, code, seconds)
+
+    def observe_lookup(self, source: str, outcome: str) -> None:
+        self._metrics.looked_up(source, outcome)
 
     # tokens
 
@@ -118,61 +132,14 @@ class ConsoleAuthManager(Endpoint):
     def authorize(
         self, context: RequestContext, console_auth_token: objects.ConsoleAuthToken, ttl: int | None
     ) -> objects.ConsoleAuthToken:
-        grant = console_auth_token
-        ttl = self._checked_ttl(ttl)
-        self._check_grant(grant)
-        grant.user_id = grant.user_id or context.user_id
-        grant.project_id = grant.project_id or context.project_id
-        token = tokens.mint()
-        if grant.port is None:
-            group = console_conf.GROUP_OF_TYPE[grant.console_type]
-            grant, stored = db_tokens.store_next_free(
-                self._db,
-                tokens.hashed(token),
-                grant,
-                ttl,
-                context.request_id,
-                unlimited=group is None or self._conf[group].max_sessions == 0,
-            )
-        else:
-            stored = db_tokens.store(self._db, tokens.hashed(token), grant, ttl, context.request_id)
-        self._cut(context, stored.cut, db_consoles.GONE)
-        grant.token = token
-        grant.expires = stored.expires
-        if grant.access_url_base is not None:
-            grant.access_url = access_url.build(grant.access_url_base, grant.console_type, token)
-        LOG.info(
-            'authorized: %s console of instance %s for user %s until %s',
-            grant.console_type,
-            grant.instance_uuid,
-            grant.user_id,
-            stored.expires,
-        )
+        grant, cut = self._tokens.authorize(context, console_auth_token, ttl)
+        self._cut(context, cut, db_consoles.GONE)
+        _log_authorized(grant)
         return grant
-
-    def _checked_ttl(self, ttl: int | None) -> int:
-        options = self._conf.consoleauth
-        wanted: int = options.token_ttl if ttl is None else ttl
-        if wanted > options.max_token_ttl:
-            raise exception.TTLTooLong(ttl=wanted, limit=options.max_token_ttl)
-        return wanted
-
-    @staticmethod
-    def _check_grant(grant: objects.ConsoleAuthToken) -> None:
-        if (grant.host is None) != (grant.port is None):
-            raise exception.InvalidConsole(reason='host and port go together')
-        if grant.token is not None or grant.access_url is not None:
-            raise exception.InvalidConsole(reason="token and access_url are the manager's to set")
-        access_url.check_base(grant.access_url_base)
 
     @exposed(token=arg.token())
     def validate(self, context: RequestContext, token: str) -> objects.ConsoleAuthToken:
-        grant = db_tokens.validate(
-            self._db, tokens.hashed(token), single_use=self._conf.consoleauth.single_use
-        )
-        if grant is None:
-            raise exception.InvalidToken()
-        return grant
+        return self._tokens.validate(token)
 
     # consoles
 
@@ -197,8 +164,10 @@ class ConsoleAuthManager(Endpoint):
         consoles: objects.ConsoleConnectionList,
     ) -> None:
         wanted = _checked_consoles(consoles, _MAX_CONSOLES, compute_host, [instance_uuid])
-        cut = db_consoles.define(self._db, instance_uuid, compute_host, wanted)
-        self._cut(context, cut, db_consoles.GONE)
+        defined = db_consoles.define(self._db, instance_uuid, compute_host, wanted)
+        self._cut(context, defined.cut, db_consoles.GONE)
+        if defined.dropped:
+            self._tokens.void({instance_uuid: None})
 
     @exposed(
         compute_host=arg.text(),
@@ -222,6 +191,8 @@ class ConsoleAuthManager(Endpoint):
             guests = db_hosts.by_instance(instance_uuids, said, unsure)
             for change in db_hosts.define(self._db, compute_host, guests, INSTANCE_GONE):
                 self._cut(context, change.cut, INSTANCE_GONE if change.retired else db_consoles.GONE)
+                if change.dropped:
+                    self._tokens.void({change.instance_uuid: None})
                 retired += change.retired
                 changed += not change.retired
         finally:
@@ -246,7 +217,7 @@ class ConsoleAuthManager(Endpoint):
         proxy_id: str,
         client_address: str | None,
     ) -> objects.ConsoleSession:
-        session = self._opener.open(context, tokens.hashed(token), session_id, proxy_id, client_address)
+        session = self._opener.open(context, token, session_id, proxy_id, client_address)
         LOG.info(
             'session %s opened: %s console of instance %s for user %s from %s',
             session_id,
@@ -327,6 +298,7 @@ class ConsoleAuthManager(Endpoint):
             raise exception.InvalidArgument(argument='filters', reason='need at least one')
         if 'session_id' in given and len(given) > 1:
             raise exception.InvalidArgument(argument='session_id', reason='goes with no other filter')
+        self._tokens.void_by(given)
         revoked = cleanup.revoke(self._db, given, reason)
         self._cut(context, revoked.sessions, reason)
         LOG.info(
@@ -342,6 +314,7 @@ class ConsoleAuthManager(Endpoint):
     def clean_console_auths_for_instance(
         self, context: RequestContext, instance_uuid: str, compute_host: str | None
     ) -> None:
+        self._tokens.void({instance_uuid: None})
         cut = cleanup.forget_instance(self._db, instance_uuid, INSTANCE_GONE, compute_host)
         self._cut(context, cut, INSTANCE_GONE)
 
@@ -358,6 +331,36 @@ class ConsoleAuthManager(Endpoint):
                 self._proxy.cut_sessions(context, session_ids[start : start + _CUT_AT_ONCE], reason)
             except exception.ManagerUnreachable as exc:
                 LOG.warning('the proxies could not be told to cut sessions: %s', exc)
+
+    # what the endpoint of the old service is made of; none of it can be called over RPC
+
+    def authorize_issued(self, context: RequestContext, token: str, issued: Issued, source: str) -> None:
+        """Store a token that an old compute host has made.
+
+        :raises InvalidConsole: there is another console at that place, or the URL is none
+        """
+        grant, cut = self._tokens.authorize_issued(context, token, issued, source)
+        self._cut(context, cut, db_consoles.GONE)
+        _log_authorized(grant)
+
+    def check_issued(
+        self, context: RequestContext, token: str, source: str
+    ) -> tuple[objects.ConsoleConnection, str | None]:
+        """The console of a token with its URL, if it could be opened: an old proxy has no session.
+
+        Errors as in ``open_session``.
+        """
+        console = self._opener.check(context, token)
+        self._tokens.used(source)
+        base = console.access_url_base
+        return console, base and access_url.build(base, console.console_type, token)
+
+    def take_back(self, context: RequestContext, instance_uuid: str, source: str) -> None:
+        """An old compute host has taken a guest's consoles away: its tokens and sessions end."""
+        filters = {'instance_uuid': instance_uuid}
+        self._tokens.void_by(filters)
+        self._cut(context, cleanup.revoke(self._db, filters, db_consoles.GONE).sessions, db_consoles.GONE)
+        self._tokens.used(source)
 
     # the service itself
 

@@ -35,10 +35,20 @@ class Metrics:
             ['cell', 'direction'],
             registry=self.registry,
         )
+        self._lookups = prometheus_client.Counter(
+            'consoled_legacy_lookups',
+            'Tokens looked for outside of the database, by source and outcome (found, unknown, refused, '
+            'unavailable)',
+            ['cell', 'source', 'outcome'],
+            registry=self.registry,
+        )
         self._cell = cell
 
     def called(self, method: str, code: str, seconds: float) -> None:
         self._calls.labels(self._cell, method, code).observe(seconds)
+
+    def looked_up(self, source: str, outcome: str) -> None:
+        self._lookups.labels(self._cell, source, outcome).inc()
 
     def closed(self, bytes_in: int, bytes_out: int) -> None:
         self._closed.labels(self._cell).inc()

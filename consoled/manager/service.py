@@ -9,6 +9,8 @@ import gc
 import logging
 import random
 import signal
+import threading
+from collections.abc import Sequence
 
 import oslo_messaging
 import prometheus_client
@@ -31,9 +33,14 @@ from consoled.rpc import server as rpc_server
 from consoled.rpc import versions
 from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI, ProxyAPI
 from consoled.rpc.transport import get_transport
+from consoled.sources import TokenSource
 
 LOG = logging.getLogger(__name__)
 
+# A manager counts as alive for ``managers.ALIVE_WITHIN`` seconds: two signs may be lost.
+_SIGN_INTERVAL = 55.0  # seconds
+
+_MOVE_TIME = 10.0  # seconds that a worker waits for the bus of the old service's callers at most
 _READY_TIMEOUT = 2.0  # seconds a worker has to answer the readiness check
 
 
@@ -60,12 +67,24 @@ def database(conf: cfg.ConfigOpts) -> Database:
     )
 
 
-def rpc_server_of(
-    conf: cfg.ConfigOpts, transport: oslo_messaging.RPCTransport, db: Database
-) -> oslo_messaging.RPCServer:
-    """Compose a manager's RPC server, not started."""
+def endpoint_of(
+    conf: cfg.ConfigOpts,
+    transport: oslo_messaging.RPCTransport,
+    db: Database,
+    sources: Sequence[TokenSource] = (),
+) -> ConsoleAuthManager:
+    """Compose what answers a manager's calls.
+
+    :param sources: where tokens may live besides the database
+    """
     compute = ComputeConsoleAPI(transport, level=conf.upgrade_levels.compute)
-    endpoint = ConsoleAuthManager(conf, db, compute, ProxyAPI(transport), Metrics(conf.cell.name))
+    return ConsoleAuthManager(conf, db, compute, ProxyAPI(transport), Metrics(conf.cell.name), sources)
+
+
+def rpc_server_of(
+    conf: cfg.ConfigOpts, transport: oslo_messaging.RPCTransport, endpoint: ConsoleAuthManager
+) -> oslo_messaging.RPCServer:
+    """A manager's RPC server, not started."""
     return rpc_server.get_server(transport, versions.TOPIC, conf.host, [endpoint])
 
 
@@ -113,6 +132,65 @@ class _Process(service.ServiceBase):  # type: ignore[misc]
         """Options are read where they are used, so a reload has nothing to do here."""
 
 
+class Move:
+    """What ``[workarounds] enable_consoleauth`` is for: begun and ended as the option says.
+
+    :param sources: of the endpoint; has the old service's tokens while the option is on
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        transport: oslo_messaging.RPCTransport,
+        endpoint: ConsoleAuthManager,
+        sources: list[TokenSource],
+    ) -> None:
+        self._conf = conf
+        self._transport = transport
+        self._endpoint = endpoint
+        self._sources = sources
+        self._held = contextlib.ExitStack()
+        self._ended = False
+        self._turn = threading.Lock()
+
+    def follow(self) -> threading.Thread:
+        """Do what the option says now, in a thread: a signal that comes meanwhile would end an eventlet
+        worker, whose launcher handles none until ``reset`` returns."""
+        thread = threading.Thread(target=self._follow, name='move', daemon=True)
+        thread.start()
+        return thread
+
+    def end(self) -> None:
+        """Answer no more old calls. Those of today that are in flight still find the old tokens."""
+        with self._turn:
+            self._ended = True
+            self._held.close()
+
+    def _follow(self) -> None:
+        with self._turn:
+            wanted = self._conf.workarounds.enable_consoleauth
+            try:
+                if wanted and not self._sources and not self._ended:
+                    self._begin()
+                elif self._sources and not wanted:
+                    self._held.close()
+                    self._sources.clear()
+            except Exception:
+                # the cell's own calls are not to suffer
+                LOG.exception('[workarounds] enable_consoleauth could not be followed')
+
+    def _begin(self) -> None:
+        from consoled.legacy import wiring  # not before: without the option, nothing of it is loaded
+
+        self._sources.append(wiring.source(self._conf, self._endpoint.observe_lookup))
+        try:
+            wiring.serve(self._conf, self._transport, self._endpoint, self._held)
+        except Exception:
+            self._held.close()
+            self._sources.clear()
+            raise
+
+
 class Worker(_Process):
     """A process that answers calls.
 
@@ -126,9 +204,15 @@ class Worker(_Process):
         self._notifier = notifier
 
     def run(self) -> None:
-        server = rpc_server_of(self._conf, self._transport, self._db)
+        self._sources: list[TokenSource] = []
+        self._endpoint = endpoint_of(self._conf, self._transport, self._db, self._sources)
+        server = rpc_server_of(self._conf, self._transport, self._endpoint)
         server.start()
         self._held.callback(rpc_server.drain, server)
+        self._move = Move(self._conf, self._transport, self._endpoint, self._sources)
+        self._held.callback(self._move.end)
+        # The old service's callers may have a bus of their own, that is away: ours are answered all the same.
+        self._move.follow().join(_MOVE_TIME)
         # What is loaded by now stays: without this, each full collection would look at all of it, for 0.1 s.
         gc.freeze()
         self._notifier.ready()
@@ -137,9 +221,13 @@ class Worker(_Process):
             living.start(self._notifier.interval)
             self._held.callback(living.stop)
 
+    def reset(self) -> None:
+        if self._started:
+            self._move.follow()
+
 
 class Housekeeper(_Process):
-    """The one process of a manager that sweeps, and serves metrics and health."""
+    """The one process of a manager that sweeps, tells that it lives, and serves metrics and health."""
 
     title = 'housekeeper'
 
@@ -148,6 +236,11 @@ class Housekeeper(_Process):
         loop = loopingcall.DynamicLoopingCall(self._sweep_once)
         loop.start(initial_delay=self._next_sweep(), stop_on_exception=False)
         self._held.callback(loop.stop)
+        self._sign = periodic.SignOfLife(self._conf, self._db)
+        self._held.callback(self._sign.end)
+        signs = loopingcall.DynamicLoopingCall(self._give_sign)
+        signs.start(stop_on_exception=False)
+        self._held.callback(signs.stop)
         if self._conf.monitoring.port:
             monitoring = self._monitoring()
             monitoring.start()
@@ -161,6 +254,10 @@ class Housekeeper(_Process):
     def _sweep_once(self) -> float:
         self._sweep.run()
         return self._next_sweep()
+
+    def _give_sign(self) -> float:
+        self._sign.give()
+        return _SIGN_INTERVAL * random.uniform(0.9, 1.1)
 
     def _monitoring(self) -> MonitoringServer:
         registry = prometheus_client.CollectorRegistry()

@@ -12,11 +12,13 @@ from typing import Any
 from oslo_config import cfg
 
 from consoled import exception, objects
+from consoled import token as tokens
 from consoled.conf import consoles as console_conf
 from consoled.context import RequestContext
 from consoled.db import claims
 from consoled.db import sessions as db_sessions
 from consoled.db.session import Database
+from consoled.manager.tokens import TokenKeeper
 from consoled.rpc.client import ComputeConsoleAPI
 
 TAKEN_OVER = 'taken_over'
@@ -32,15 +34,22 @@ class SessionOpener:
 
     :param compute: asks compute agents whether a port is still a guest's
     :param cut: tells the proxies to end sessions
+    :param keeper: knows tokens that the database does not know
     """
 
     def __init__(
-        self, conf: cfg.ConfigOpts, db: Database, compute: ComputeConsoleAPI, cut: CutSessions
+        self,
+        conf: cfg.ConfigOpts,
+        db: Database,
+        compute: ComputeConsoleAPI,
+        cut: CutSessions,
+        keeper: TokenKeeper,
     ) -> None:
         self._conf = conf
         self._db = db
         self._compute = compute
         self._cut = cut
+        self._keeper = keeper
         # Opens that wait for somebody else may take half of the threads: the other half goes on answering
         # when all agents hang or a proxy does not cut.
         self._patience = threading.BoundedSemaphore(max(1, conf.executor_thread_pool_size // 2))
@@ -48,7 +57,7 @@ class SessionOpener:
     def open(
         self,
         context: RequestContext,
-        token_hash: str,
+        token: str,
         session_id: str,
         proxy_id: str,
         client_address: str | None,
@@ -57,20 +66,48 @@ class SessionOpener:
 
         Errors as in ``ConsoleAuthAPI.open_session``, and ManagerBusy.
         """
-        opening = db_sessions.find_for_open(self._db, token_hash, session_id, proxy_id, client_address)
-        if opening is None:
-            raise exception.InvalidToken()
-        if opening.spent and self._conf.consoleauth.single_use and not opening.already_open:
-            raise exception.InvalidToken()
+        opening = self._find(token, session_id, proxy_id, client_address)
         group = self._options_of(opening.console.console_type)
-        if opening.defined and self._conf.manager.check_port:
-            # for a repeated request too: a proxy that was slow to connect asks whether the answer still holds
-            self._check_port(context, opening.console)
+        # for a repeated request too: a proxy that was slow to connect asks whether the answer still holds
+        self._check(context, opening)
         if opening.already_open:
             repeated = db_sessions.load(self._db, opening)
             if repeated is not None:
                 return repeated
-        return self._claim(context, opening, group)
+        session = self._claim(context, opening, group)
+        self._keeper.used(opening.source)
+        return session
+
+    def check(self, context: RequestContext, token: str) -> objects.ConsoleConnection:
+        """Check what ``open`` checks, and open nothing: whoever asks does that in his own way, with
+        consoles of any type.
+
+        Errors as in ``open``, but for those about proxies and taken consoles.
+        """
+        opening = self._find(token, '', '', None)
+        self._check(context, opening)
+        return opening.console
+
+    def _find(
+        self, token: str, session_id: str, proxy_id: str, client_address: str | None
+    ) -> db_sessions.Opening:
+        def find() -> db_sessions.Opening | None:
+            return db_sessions.find_for_open(
+                self._db, tokens.hashed(token), session_id, proxy_id, client_address
+            )
+
+        opening = find()
+        if opening is None and self._keeper.adopt(token):
+            opening = find()
+        if opening is None:
+            raise exception.InvalidToken()
+        return opening
+
+    def _check(self, context: RequestContext, opening: db_sessions.Opening) -> None:
+        if opening.spent and self._conf.consoleauth.single_use and not opening.already_open:
+            raise exception.InvalidToken()
+        if opening.defined and self._conf.manager.check_port:
+            self._check_port(context, opening.console)
 
     def _options_of(self, console_type: str) -> Any:
         group = console_conf.GROUP_OF_TYPE[console_type]

@@ -101,11 +101,16 @@ def get_server(
     topic: str,
     server: str,
     endpoints: Sequence[Endpoint],
+    *,
+    exchange: str | None = None,
 ) -> oslo_messaging.RPCServer:
-    """Return a server on ``topic`` and ``topic.server``, not started. Unmarked methods are not callable."""
+    """Return a server on ``topic`` and ``topic.server``, not started. Unmarked methods are not callable.
+
+    :param exchange: None: the cell's
+    """
     return oslo_messaging.get_rpc_server(
         transport,
-        oslo_messaging.Target(topic=topic, server=server),
+        oslo_messaging.Target(exchange=exchange, topic=topic, server=server),
         list(endpoints),
         serializer=_ServerSerializer(),
         access_policy=oslo_messaging.ExplicitRPCAccessPolicy,

@@ -33,11 +33,13 @@ def _hide_content(record: logging.LogRecord) -> bool:
     return True
 
 
-def get_transport(conf: cfg.ConfigOpts) -> oslo_messaging.RPCTransport:
+def get_transport(conf: cfg.ConfigOpts, url: str | None = None) -> oslo_messaging.RPCTransport:
     """Return the RPC transport of ``[DEFAULT] transport_url``. Make it after a fork, not before.
+
+    :param url: of another bus
 
     The content of messages is kept out of the library's logs in this process, at any level.
     """
     for name in _TALKATIVE:
         logging.getLogger(name).addFilter(_hide_content)
-    return oslo_messaging.get_rpc_transport(conf, allowed_remote_exmods=REMOTE_EXCEPTIONS)
+    return oslo_messaging.get_rpc_transport(conf, url=url, allowed_remote_exmods=REMOTE_EXCEPTIONS)

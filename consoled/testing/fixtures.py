@@ -6,7 +6,7 @@ from __future__ import annotations
 import queue
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import fixtures
@@ -23,6 +23,7 @@ from consoled.rpc import server as rpc_server
 from consoled.rpc import versions
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
+from consoled.sources import TokenSource
 
 
 def wait_until(condition: Callable[[], Any], *, timeout: float = 30.0, what: str = 'condition') -> Any:
@@ -71,11 +72,19 @@ class Cell(fixtures.Fixture):
 
     :param transport_url: the bus
     :param database_url: an empty database
+    :param sources: where tokens may live besides
     :param overrides: options, as for ``Conf``
     """
 
-    def __init__(self, transport_url: str, database_url: str, **overrides: Any) -> None:
+    def __init__(
+        self,
+        transport_url: str,
+        database_url: str,
+        sources: Sequence[TokenSource] = (),
+        **overrides: Any,
+    ) -> None:
         super().__init__()
+        self._sources = sources
         self._overrides = {
             'host': f'manager-{uuid.uuid4().hex[:8]}',
             'transport_url': transport_url,
@@ -96,7 +105,8 @@ class Cell(fixtures.Fixture):
 
     def add_manager(self, conf: cfg.ConfigOpts) -> None:
         """Start one more manager in this process."""
-        server = service.rpc_server_of(conf, self.transport, self.db)
+        self.endpoint = service.endpoint_of(conf, self.transport, self.db, self._sources)
+        server = service.rpc_server_of(conf, self.transport, self.endpoint)
         server.start()
         self.addCleanup(rpc_server.drain, server)
 

@@ -256,7 +256,9 @@ class ManagerWithoutDatabaseTest(ToolsCase):
         self.addCleanup(db.dispose)
         transport = cell_fixtures.get_transport(config.conf)
         self.addCleanup(transport.cleanup)
-        server = service.rpc_server_of(config.conf, transport, db)
+        server = service.rpc_server_of(
+            config.conf, transport, service.endpoint_of(config.conf, transport, db)
+        )
         server.start()
         self.addCleanup(server.wait)
         self.addCleanup(server.stop)

@@ -127,8 +127,8 @@ class _Cleanup:
         self.assertIsNotNone(tokens.validate(self.db, token_hash, single_use=False))
 
     def test_a_type_of_object_is_what_comes_back(self):
-        granted = tokens.validate(self.db, self.store(), single_use=True)
-        self.assertIsInstance(granted, objects.ConsoleAuthToken)
+        valid = tokens.validate(self.db, self.store(), single_use=True)
+        self.assertIsInstance(valid.grant, objects.ConsoleAuthToken)
 
 
 class MariaDBCleanupTest(_Cleanup, DatabaseTestCase):

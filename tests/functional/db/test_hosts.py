@@ -106,7 +106,7 @@ class _Hosts:
         changes = list(hosts.define(self.db, base.COMPUTE_HOST, {instance: [console]}, GONE))
         self.assertEqual([(instance, [])], [(change.instance_uuid, change.cut) for change in changes])
         found = tokens.validate(self.db, token, single_use=False)
-        self.assertEqual('https://elsewhere.example/', found.access_url_base)
+        self.assertEqual('https://elsewhere.example/', found.grant.access_url_base)
 
     def test_a_guest_of_which_nothing_is_said_stays_as_it_is(self):
         unsure, gone = self.guest(10000), self.guest(10001)

@@ -15,7 +15,7 @@ import fixtures
 import testtools
 
 from consoled import exception, objects
-from consoled.cmd import _cli, _setup, consolectl, manage
+from consoled.cmd import _cli, _setup, consolectl, manage, status
 from consoled.db import models
 
 TOKEN = 'Zk3' + 'tOkEn_-' * 5 + 'tOkEn'
@@ -23,6 +23,7 @@ INSTANCE = str(uuid.uuid4())
 COMMANDS = {
     consolectl.Consolectl: sorted(consolectl.Consolectl.COMMANDS),
     manage.Manage: sorted(manage.Manage.COMMANDS),
+    status.Status: sorted(status.Status.COMMANDS),
 }
 MOMENT = datetime.datetime(2026, 1, 2, 4, 4, 5, 678, datetime.timezone(datetime.timedelta(hours=1)))
 

@@ -32,6 +32,7 @@ SAYS = {
     'consoled-proxy': ('consoled.conf and consoled-proxy.conf', *SIGNALS, '[proxy]', 'transport_url'),
     'consoled-compute': ('consoled.conf and consoled-compute.conf', *SIGNALS, 'libvirt_uri', 'transport_url'),
     'consoled-manage': ('consoled.conf and consoled-manage.conf', '[database] connection'),
+    'consoled-status': ('consoled.conf and consoled-status.conf', '[database] connection'),
     'consolectl': ('consoled.conf and consolectl.conf', 'transport_url'),
     'consoled-demo': ('reads no configuration file', 'SIGTERM'),
 }

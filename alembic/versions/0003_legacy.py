@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the fall-back to the old consoleauth keeps: where a token came from, uses, what was taken back.
+
+Revision: 0003
+Revises: 0002
+"""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+from alembic import op
+
+revision = '0003'
+down_revision = '0002'
+
+MOMENT = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql', 'mariadb')
+TABLE = {
+    'mysql_engine': 'InnoDB',
+    'mysql_charset': 'utf8mb4',
+    'mysql_collate': 'utf8mb4_bin',
+    'mariadb_engine': 'InnoDB',
+    'mariadb_charset': 'utf8mb4',
+    'mariadb_collate': 'utf8mb4_bin',
+    # MariaDB and MySQL commit each CREATE: an upgrade that was interrupted must be able to run again
+    'if_not_exists': True,
+}
+
+
+def upgrade() -> None:
+    op.create_table(
+        'legacy_use',
+        sa.Column('source', sa.String(32), primary_key=True),
+        sa.Column('uses', sa.BigInteger, nullable=False),
+        sa.Column('last_used_at', MOMENT, nullable=False),
+        **TABLE,
+    )
+    op.create_table(
+        'legacy_void',
+        sa.Column('subject', sa.CHAR(64), primary_key=True),
+        sa.Column('since', MOMENT, nullable=False),
+        **TABLE,
+    )
+    # MySQL has no IF NOT EXISTS for an index
+    dialect = op.get_bind().dialect
+    again = dialect.name != 'mysql' or dialect.is_mariadb
+    op.create_index('ix_legacy_void_since', 'legacy_void', ['since'], if_not_exists=again or None)
+    # not every database has IF NOT EXISTS for a column
+    if 'source' not in {
+        column['name'] for column in sa.inspect(op.get_bind()).get_columns('console_auth_token')
+    }:
+        op.add_column('console_auth_token', sa.Column('source', sa.String(32)))

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of the move are made of: an old service that answers, a manager, users without end."""
+
+import collections
+import random
+import socket
+import threading
+import uuid
+
+import oslo_messaging
+import testtools
+
+from consoled import exception, objects
+from consoled.context import RequestContext
+from consoled.rpc import server as rpc_server
+from consoled.rpc.client import ConsoleAuthAPI
+from consoled.rpc.transport import get_transport
+from consoled.testing import daemons, fixtures, services
+from consoled.testing.fixtures import wait_until
+from tests.functional import base, legacy_base, old_callers
+
+PORTS = (5900, 5901, 5902)
+
+
+class OldService(fixtures.fixtures.Fixture):
+    """nova-consoleauth: answers on its topic, and keeps its tokens in memcached by its own libraries."""
+
+    target = oslo_messaging.Target(version='2.1')
+
+    def __init__(self, transport_url, servers):
+        super().__init__()
+        self._transport_url = transport_url
+        self.store = legacy_base.OldConsoleAuth(servers)
+        self._turn = threading.Lock()  # it answers one call after the other
+        self.answered = collections.Counter()
+
+    def _setUp(self):  # noqa: N802 - named by the fixtures library
+        self.useFixture(self.store)
+        conf = self.useFixture(fixtures.Conf(transport_url=self._transport_url)).conf
+        transport = oslo_messaging.get_rpc_transport(conf)
+        self.addCleanup(transport.cleanup)
+        where = oslo_messaging.Target(exchange='nova', topic='consoleauth', server='old')
+        self._server = oslo_messaging.get_rpc_server(
+            transport, where, [self], access_policy=oslo_messaging.ExplicitRPCAccessPolicy
+        )
+        self._server.start()
+        self.addCleanup(self.end)
+
+    def end(self):
+        if self._server is not None:
+            rpc_server.drain(self._server)
+            self._server = None
+
+    def _ask(self, method, **arguments):
+        with self._turn:
+            self.answered[method] += 1
+            return getattr(self.store, method)(**arguments)
+
+    @oslo_messaging.expose
+    def authorize_console(self, context, **arguments):
+        self._ask('authorize_console', **arguments)
+
+    @oslo_messaging.expose
+    def check_token(self, context, token):
+        return self._ask('check_token', token=token)
+
+
+class Neighbourhood:
+    """A compute host with the proxy that its users come through; each ``old`` or ``new``."""
+
+    def __init__(self, number):
+        self.compute_host = f'node-{number}'
+        self.compute = self.proxy = 'old'
+
+
+class User(threading.Thread):
+    """Gets tokens and uses them, new ones and earlier ones, without end.
+
+    ``known`` are all tokens that were issued, ``problems`` all that went wrong.
+    """
+
+    def __init__(self, where, old, api, proxy):
+        super().__init__(daemon=True)
+        self.where = where
+        self.old = old
+        self.api = api
+        self.proxy = proxy
+        self.context = RequestContext(user_id='user-1', project_id='project-1')
+        self.instance = str(uuid.uuid4())
+        self.known = {}
+        self.problems = []
+        self.rounds = 0
+        self.stopped = threading.Event()
+
+    def run(self):
+        while not self.stopped.is_set():
+            try:
+                self.round()
+            except Exception as exc:
+                self.problems.append(f'{self.where.compute} compute, {self.where.proxy} proxy: {exc!r}')
+            self.rounds += 1
+
+    def round(self):
+        token, port = self.issue()
+        self.known[token] = port
+        self.use(token)
+        self.use(random.choice(list(self.known)))
+
+    def issue(self):
+        port = random.choice(PORTS)
+        if self.where.compute == 'old':
+            return self.old.authorize(self.instance, str(port)), port
+        grant = base.a_grant(self.instance, port, 'novnc', compute_host=self.where.compute_host)
+        return self.api.authorize(self.context, grant).token, port
+
+    def use(self, token):
+        self.use_at(self.where.proxy, token)
+
+    def use_at(self, proxy, token):
+        if proxy == 'old':
+            found = self.old.check_token(token)
+            place = found and (found['instance_uuid'], int(found['port']))
+        else:
+            self.api.validate(self.context, token)
+            session = self.proxy.open(token)
+            self.api.close_session(self.context, session.id, 'left')
+            place = (session.console.instance_uuid, session.console.port)
+        if place != (self.instance, self.known[token]):
+            raise LookupError(f'got {place}')
+
+    def define(self):
+        """The agent of the compute host tells of the guest, and answers for its ports from then on."""
+        consoles = [
+            base.a_console(self.instance, port, 'novnc', compute_host=self.where.compute_host)
+            for port in PORTS
+        ]
+        found = objects.ConsoleConnectionList(objects=consoles)
+        self.api.define_consoles(self.context, self.instance, self.where.compute_host, found, wait=True)
+
+
+class MoveCase(testtools.TestCase):
+    """A memcached and a bus of the test's own, and peers of a manager of both kinds."""
+
+    concurrency = 'threading'
+
+    def setUp(self):
+        super().setUp()
+        self.memcached = self.useFixture(services.Memcached())
+        self.bus = base.transport_url(self)
+        self.context = RequestContext(user_id='user-1', project_id='project-1')
+        self.instance = base.new_uuid()
+        conf = self.useFixture(fixtures.Conf(transport_url=self.bus)).conf
+        self.transport = get_transport(conf)
+        self.addCleanup(self.transport.cleanup)
+        self.api = ConsoleAuthAPI(self.transport)
+        self.old = self.useFixture(old_callers.OldCallers(self.bus))
+        self.users = []
+
+    def start_manager(self, enabled=True, env=(), **options):
+        settings = {
+            'manager': {'workers': 2},
+            'cache': {
+                'enabled': True,
+                'backend': 'dogpile.cache.memcached',
+                'memcache_servers': self.memcached.url,
+            },
+            'workarounds': {'enable_consoleauth': enabled},
+            **options,
+        }
+        self.manager = self.useFixture(
+            daemons.ManagerProcess(
+                self.bus,
+                base.database_url(self, 'mariadb'),
+                settings,
+                env={'CONSOLED_CONCURRENCY': self.concurrency, **dict(env)},
+            )
+        )
+        self.addOnException(self._add_log)
+        self.proxy = self.useFixture(fixtures.Proxy(self.transport, self.api))
+
+    def _add_log(self, exc_info):
+        self.addDetail('manager', testtools.content.text_content(self.manager.log()[-20000:]))
+
+    def reload(self, **workarounds):
+        self.manager.options['workarounds'].update(workarounds)
+        self.manager.write_config()
+        self.manager.signal(daemons.signal.SIGHUP)
+
+    def start_users(self, neighbourhoods, each=2):
+        self.users = [
+            User(where, self.old, self.api, self.proxy) for where in neighbourhoods for _ in range(each)
+        ]
+        self.addCleanup(self.stop_users)
+        return self.users
+
+    def stop_users(self):
+        for user in self.users:
+            user.stopped.set()
+        for user in self.users:
+            if user.ident is not None:
+                user.join()
+
+    def progress(self, rounds):
+        """Wait until each user has made that many rounds more."""
+        wanted = [user.rounds + rounds for user in self.users]
+        wait_until(
+            lambda: all(user.rounds >= goal for user, goal in zip(self.users, wanted, strict=True)),
+            timeout=60,
+            what='progress',
+        )
+
+    def assert_none_lost(self):
+        """Nothing went wrong, and each token that was issued opens its console, through both proxies."""
+        self.stop_users()
+        for user in self.users:
+            self.assertEqual([], user.problems)
+            for token, port in user.known.items():
+                user.use_at('old', token)
+                self.assertEqual(port, self.api.validate(self.context, token).port)
+        return sum(len(user.known) for user in self.users)
+
+    def is_valid(self, token):
+        try:
+            return self.api.validate(self.context, token)
+        except exception.InvalidToken:
+            return None
+
+    def stats(self, *names):
+        """Counters of memcached."""
+        with socket.create_connection((services.HOST, self.memcached.port), timeout=30) as connection:
+            connection.sendall(b'stats\r\nquit\r\n')
+            answer = connection.makefile().read()
+        found = dict(line.split()[1:3] for line in answer.splitlines() if line.startswith('STAT '))
+        return {name: int(found[name]) for name in names}
+
+    def count(self, statement):
+        database = daemons.service.Database(self.manager.options['database']['connection'])
+        try:
+            return database.single(lambda conn: conn.exec_driver_sql(statement).scalar())
+        finally:
+            database.dispose()
