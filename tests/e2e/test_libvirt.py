@@ -151,7 +151,8 @@ class DriverTest(_Guests, driver_kit.DriverKit, testtools.TestCase):
             self.libvirtd.restart()
             wait_until(lambda said=said: None in told[said:], timeout=60, what='a connection')
         driver.ping()
-        wait_until(lambda: len(os.listdir('/proc/self/fd')) <= before + 2, what='closed descriptors')
+        # one left by each restart would be too many; others of this process come and go
+        wait_until(lambda: len(os.listdir('/proc/self/fd')) < before + 5, what='closed descriptors')
 
     def descriptors(self):
         found = []
