@@ -29,6 +29,7 @@ def main() -> int:
     conf = _setup.configure(prog='consoled', description=_DESCRIPTION)
     try:
         manager_service.database(conf)
+        manager_service.check_move(conf)
         manager_service.versions.pinned(conf.upgrade_levels.consoled)
         manager_service.versions.pinned(conf.upgrade_levels.compute)
     except Exception as exc:
