@@ -34,6 +34,7 @@ def main() -> int:
     conf = _setup.configure(prog='consoled', description=_DESCRIPTION, epilog=epilog)
     try:
         manager_service.database(conf)
+        manager_service.check_move(conf)
         manager_service.versions.pinned(conf.upgrade_levels.consoled)
         manager_service.versions.pinned(conf.upgrade_levels.compute)
     except Exception as exc:

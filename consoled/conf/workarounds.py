@@ -19,7 +19,8 @@ OPTS = [
         'call it: a token that the database does not know is looked for in memcached (configured in '
         '[cache], as for the old service), and the manager answers on topic consoleauth too. Stop when '
         '"consoled-status upgrade check" says that it may go. Use the same value on all managers of a cell: '
-        'what one revokes that does not use it stays in memcached.',
+        'what one revokes that does not use it stays in memcached. A reload (SIGHUP) switches it; [cache] is '
+        'read at the start.',
     ),
     cfg.BoolOpt(
         'consoleauth_write_through',
@@ -47,7 +48,8 @@ OPTS = [
         deprecated_since='1.0',
         deprecated_reason=_REASON,
         help='The message bus on which callers of the old service reach it, as in [DEFAULT] transport_url. '
-        "Not set: the cell's own.",
+        "Not set: the cell's own. Where its queues are of another kind than the cell's, options of its "
+        'driver can be added, as in rabbit://nova:SECRET@host/?amqp_durable_queues=true.',
     ),
 ]
 

@@ -151,14 +151,14 @@ def settle_instance(
         )
         return []
     cut = []
-    if instance.compute_host == UNKNOWN_HOST != compute_host:
-        _name_host(conn, instance_uuid, compute_host)
-    elif _has_moved(instance, compute_host):
+    if _has_moved(instance, compute_host):
         for row in conn.execute(CONSOLES, {'instance_uuid': instance_uuid}).all():
             cut += drop_console(conn, instance_uuid, row.host, row.port, MOVED)
     changed = {'compute_host': compute_host, 'defined': defined or instance.defined, 'retired_at': None}
     if any(getattr(instance, name) != value for name, value in changed.items()):
         conn.execute(sa.update(models.instances).where(_I.uuid == instance_uuid).values(**changed))
+    if instance.compute_host == UNKNOWN_HOST != compute_host:
+        _name_host(conn, instance_uuid, compute_host)
     return cut
 
 
@@ -167,7 +167,10 @@ def _has_moved(instance: Any, compute_host: str) -> bool:
 
 
 def _name_host(conn: sa.Connection, instance_uuid: str, compute_host: str) -> None:
-    """Tokens and sessions of the instance are of that compute host, which was not known."""
+    """Tokens and sessions of the instance are of that compute host, which was not known.
+
+    The instance's row has been changed by now: who adds a token waits for that, or was waited for there.
+    """
     for table in (models.console_auth_token, models.console_session):
         conn.execute(
             sa.update(table)

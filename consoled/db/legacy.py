@@ -31,6 +31,13 @@ _USAGE = sa.select(_U.source, _U.uses, _U.last_used_at).order_by(_U.source)
 _LONGEST_LIFE = sa.select(sa.func.max(_T.expires)).where(_T.source.is_not(None), _T.expires > clock.utc_now())
 _ON_HOST = sa.select(_I.uuid).where(_I.compute_host == sa.bindparam('compute_host'))
 
+# While this is held nobody names the compute host, and after it the new token gets the name as well.
+_HOLD_UNKNOWN = (
+    sa.update(models.instances)
+    .where(_I.uuid == sa.bindparam('held'), _I.compute_host == consoles.UNKNOWN_HOST)
+    .values(compute_host=consoles.UNKNOWN_HOST)
+)
+
 _REVOKED = 'revoked'
 
 # Instances, and the hashes of the tokens of each; None: all that it has
@@ -136,6 +143,7 @@ def _settle(
 
     :returns: the compute host, as far as it is known, and ids of the sessions to cut
     """
+    conn.execute(_HOLD_UNKNOWN, {'held': grant.instance_uuid})
     where = {'instance_uuid': grant.instance_uuid}
     instance = conn.execute(consoles.INSTANCE, where).first()
     compute_host: str = consoles.UNKNOWN_HOST if instance is None else instance.compute_host

@@ -132,6 +132,18 @@ class _Process(service.ServiceBase):  # type: ignore[misc]
         """Options are read where they are used, so a reload has nothing to do here."""
 
 
+def check_move(conf: cfg.ConfigOpts) -> None:
+    """Check what ``[workarounds] enable_consoleauth`` needs, if it is on.
+
+    :raises ImportError: a library is missing (the extra ``legacy``)
+    :raises ValueError: the options of ``[cache]`` make no sense
+    """
+    if conf.workarounds.enable_consoleauth:
+        from consoled.legacy import wiring
+
+        wiring.source(conf)
+
+
 class Move:
     """What ``[workarounds] enable_consoleauth`` is for: begun and ended as the option says.
 

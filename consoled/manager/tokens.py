@@ -23,6 +23,9 @@ from consoled.sources import Issued, TokenSource
 
 LOG = logging.getLogger(__name__)
 
+# Many users may come at once when a proxy has been moved, and each look takes milliseconds. Only if it takes
+# seconds do they have to be sent away, so that threads are left for the tokens that are here.
+_TURN_TIME = 0.5  # seconds
 _FORGET_TIME = 2.0  # seconds at most to delete elsewhere what was taken back: it counts as void anyway
 
 
@@ -133,17 +136,18 @@ class TokenKeeper:
         :returns: whether it is in the database now
         :raises ManagerBusy: too many are being looked for
         """
-        if not self._sources:
-            return False
-        if not self._elsewhere.acquire(blocking=False):
+        return any(self._adopt_from(source, token) for source in self._sources)
+
+    def _look_up(self, source: TokenSource, token: str) -> Issued | None:
+        if not self._elsewhere.acquire(timeout=_TURN_TIME):
             raise exception.ManagerBusy()
         try:
-            return any(self._adopt_from(source, token) for source in self._sources)
+            return source.lookup(token)
         finally:
             self._elsewhere.release()
 
     def _adopt_from(self, source: TokenSource, token: str) -> bool:
-        issued = source.lookup(token)
+        issued = self._look_up(source, token)
         if issued is None:
             return False
         grant = _grant_of(issued)

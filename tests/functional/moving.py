@@ -2,6 +2,7 @@
 """What the tests of the move are made of: an old service that answers, a manager, users without end."""
 
 import collections
+import concurrent.futures
 import random
 import socket
 import threading
@@ -93,7 +94,7 @@ class User(threading.Thread):
         self.stopped = threading.Event()
 
     def run(self):
-        while not self.stopped.is_set():
+        while not self.stopped.wait(0.02):  # not all of the machine is for users
             try:
                 self.round()
             except Exception as exc:
@@ -175,6 +176,7 @@ class MoveCase(testtools.TestCase):
                 env={'CONSOLED_CONCURRENCY': self.concurrency, **dict(env)},
             )
         )
+        self.addCleanup(self.manager.kill)  # others test how it stops: that takes time
         self.addOnException(self._add_log)
         self.proxy = self.useFixture(fixtures.Proxy(self.transport, self.api))
 
@@ -186,19 +188,22 @@ class MoveCase(testtools.TestCase):
         self.manager.write_config()
         self.manager.signal(daemons.signal.SIGHUP)
 
-    def start_users(self, neighbourhoods, each=2):
+    def make_users(self, neighbourhoods, each=2):
         self.users = [
             User(where, self.old, self.api, self.proxy) for where in neighbourhoods for _ in range(each)
         ]
-        self.addCleanup(self.stop_users)
         return self.users
+
+    def start_users(self):
+        self.addCleanup(self.stop_users)
+        for user in self.users:
+            user.start()
 
     def stop_users(self):
         for user in self.users:
             user.stopped.set()
         for user in self.users:
-            if user.ident is not None:
-                user.join()
+            user.join()
 
     def progress(self, rounds):
         """Wait until each user has made that many rounds more."""
@@ -214,10 +219,14 @@ class MoveCase(testtools.TestCase):
         self.stop_users()
         for user in self.users:
             self.assertEqual([], user.problems)
-            for token, port in user.known.items():
-                user.use_at('old', token)
-                self.assertEqual(port, self.api.validate(self.context, token).port)
+        with concurrent.futures.ThreadPoolExecutor(len(self.users)) as pool:
+            list(pool.map(self._assert_all_open, self.users))
         return sum(len(user.known) for user in self.users)
+
+    def _assert_all_open(self, user):
+        for token, port in user.known.items():
+            user.use_at('old', token)
+            self.assertEqual(port, self.api.validate(self.context, token).port)
 
     def is_valid(self, token):
         try:

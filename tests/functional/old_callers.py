@@ -135,13 +135,20 @@ class ConsoleauthCase(base.CellTestCase):
         cls.addClassCleanup(cls.held.close)
         cls.old = OldCallers(cls.bus)
         cls.older = OldCallers(cls.bus, version='2.0')
-        for callers in (cls.old, cls.older):
-            callers.setUp()
-            cls.addClassCleanup(callers.cleanUp)
+        cls.told = fixtures.Proxy(cls.cell.transport, cls.api)
+        cls.compute = fixtures.ComputeAgent(cls.cell.transport, base.COMPUTE_HOST)
+        for fixture in (cls.old, cls.older, cls.told, cls.compute):
+            fixture.setUp()
+            cls.addClassCleanup(fixture.cleanUp)
 
     def setUp(self):
         super().setUp()
         self.source.__init__()
+        self.compute.answer = lambda asked: True
+        self.compute.asked.clear()
+        self.cuts = self.told.cuts  # that any proxy is told of
+        while not self.cuts.empty():
+            self.cuts.get()
 
     def uses(self):
         return {use.source: use.uses for use in legacy.usage(self.cell.db)}
@@ -152,8 +159,8 @@ class ConsoleauthCase(base.CellTestCase):
         self.assertEqual(exc_type, error.exc_type)
         return error
 
-    def define_console(self, port=5900, console_type='novnc', **options):
-        console = base.a_console(self.instance, port, console_type)
+    def define_console(self, port=5900, compute_host=base.COMPUTE_HOST, **options):
+        console = base.a_console(self.instance, port, 'novnc', compute_host=compute_host)
         console.options = options
         found = objects.ConsoleConnectionList(objects=[console])
-        self.api.define_consoles(self.context, self.instance, base.COMPUTE_HOST, found, wait=True)
+        self.api.define_consoles(self.context, self.instance, compute_host, found, wait=True)

@@ -199,6 +199,13 @@ class MisconfiguredTest(testtools.TestCase):
             ({'database': {'connection': 'sqlite://'}}, 'SQLite needs a file'),
             ({'upgrade_levels': {'consoled': '7.7'}}, '7.7'),
             ({'manager': {'workers': 0}}, 'workers'),
+            (
+                {
+                    'workarounds': {'enable_consoleauth': True},
+                    'cache': {'enabled': True, 'backend': 'dogpile.cache.memory'},
+                },
+                'none of memcached',
+            ),
         ):
             manager = daemons.ManagerProcess('kombu+memory://', base.database_url(self, 'sqlite'))
             manager.directory = daemons.pathlib.Path(self.useFixture(fixtures.fixtures.TempDir()).path)

@@ -48,12 +48,12 @@ class _FromOldToNew:
 
     def test_limits_and_a_revocation_hold(self):
         token, other = (self.old.authorize(self.instance, 10000, 'serial') for _ in range(2))
-        proxy = self.proxy(deaf=False)
+        proxy = self.proxy()
         session = proxy.open(token)
         self.assert_refused('console_in_use', proxy.open, other)
         revoked = self.api.revoke(self.context, 'test', instance_uuid=self.instance)
         self.assertEqual({'tokens': 2, 'sessions': 1}, revoked)
-        self.assertEqual((session.id, 'test'), proxy.cuts.get(timeout=30))
+        self.assertEqual((session.id, 'test'), self.cuts.get(timeout=30))
         for gone in (token, other):
             self.assert_refused('invalid_token', proxy.open, gone)
             self.assertIsNone(self.old.check_token(gone))
@@ -61,23 +61,21 @@ class _FromOldToNew:
     def test_its_port_is_checked_where_there_is_an_agent(self):
         self.define_console()
         token = self.old.authorize(self.instance, 5900)
-        agent = self.agent()
         self.assertEqual(5900, self.proxy().open(token).console.port)
         self.assertEqual(5900, self.old.check_token(token)['port'])
-        agent.answer = lambda asked: False
+        self.compute.answer = lambda asked: False
         self.assert_refused('console_gone', self.proxy().open, token)
         self.assertIsNone(self.old.check_token(token))
-        self.assertEqual(4, len(agent.asked))
+        self.assertEqual(4, len(self.compute.asked))
 
     def test_an_agent_that_does_not_answer_is_no_bad_token(self):
-        self.define_console()
+        self.define_console(compute_host='node-9')
         token = self.old.authorize(self.instance, 5900)
         self.set(manager__check_port_timeout=0.2)
         self.assert_remote_error('ComputeUnreachable', self.old.check_token, token)
 
     def test_what_an_agent_has_defined_stands(self):
         self.define_console(tls_port='5901')
-        self.agent()
         granted = self.authorize(5900, console_type='novnc', options={'tls_port': '5901'})
         proxy = self.proxy()
         session = proxy.open(granted.token)
@@ -98,18 +96,17 @@ class _FromOldToNew:
     def test_another_place_of_an_instance_that_an_agent_has_defined(self):
         """The agent is behind, and has the last word when it is opened."""
         self.define_console()
-        agent = self.agent()
-        agent.answer = lambda asked: asked['port'] == 5900
+        self.compute.answer = lambda asked: asked['port'] == 5900
         token = self.old.authorize(self.instance, 5902)
         self.assert_refused('console_gone', self.proxy().open, token)
 
     def test_without_an_agent_the_last_one_knows_best(self):
         """The guest was started anew, and its two consoles have changed places."""
-        proxy = self.proxy(deaf=False)
+        proxy = self.proxy()
         token = self.old.authorize(self.instance, 5900)
         session = proxy.open(token)
         other = self.old.authorize(self.instance, 5900, 'spice-html5')
-        self.assertEqual((session.id, 'console_gone'), proxy.cuts.get(timeout=30))
+        self.assertEqual((session.id, 'console_gone'), self.cuts.get(timeout=30))
         self.assertIsNone(self.old.check_token(token))
         self.assertEqual('spice-html5', self.old.check_token(other)['console_type'])
 
@@ -212,7 +209,7 @@ class _FromNewToOld:
 
 class _TakingBack:
     def test_invariant_5_tokens_and_sessions_of_both_kinds(self):
-        proxy = self.proxy(deaf=False)
+        proxy = self.proxy()
         old, new = self.old.authorize(self.instance, 5900), self.authorize(5901, console_type='novnc').token
         kept = self.old.authorize(base.new_uuid(), 5902)
         known = base.new_uuid()
@@ -222,13 +219,13 @@ class _TakingBack:
         sessions = {proxy.open(token).id for token in (old, new)}
         proxy.open(kept)
         self.old.delete_tokens_for_instance(self.instance)
-        cut = dict(proxy.cuts.get(timeout=30) for _ in sessions)
+        cut = dict(self.cuts.get(timeout=30) for _ in sessions)
         self.assertEqual(dict.fromkeys(sessions, 'console_gone'), cut)
         for token in (old, new, known):
             self.assertIsNone(self.old.check_token(token))
         self.assertEqual({}, self.source.issued)
         self.assertEqual(5902, self.old.check_token(kept)['port'])
-        self.assertTrue(proxy.cuts.empty())
+        self.assertTrue(self.cuts.empty())
 
     def test_its_next_token_is_a_good_one(self):
         self.old.authorize(self.instance, 5900)
