@@ -217,9 +217,12 @@ def _spice(files: Mapping[str, bytes], own: Mapping[str, bytes], make: _Make) ->
     the URL into the page as HTML; ours takes the same query at the same address.
     """
     main = 'src/main.js' if 'src/main.js' in files else 'main.js'
+    messages = main.replace('main.js', 'spicemsg.js')
     _require(files, main, b'SpiceMainConn')
+    _require(files, messages, b'SpiceLinkAuthTicket')
     pages = {f'/spice/{name}': make(name, body) for name, body in files.items() if not name.endswith('.html')}
-    pages['/web/spice-html5.js'] = make('spice-html5.js', f"export * from '../spice/{main}';\n".encode())
+    adapter = f"export * from '../spice/{main}';\nexport * as messages from '../spice/{messages}';\n"
+    pages['/web/spice-html5.js'] = make('spice-html5.js', adapter.encode())
     pages['/spice.html'] = pages['/spice_auto.html'] = make('spice.html', own['spice.html'])
     return pages
 

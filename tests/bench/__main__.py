@@ -18,7 +18,8 @@ from tests.bench.stage import Sample, Stage
 _OVER_THE_BUS = ('validate', 'authorize', 'open_close')
 _ALONE = ('db_validate', 'db_authorize', 'db_open_close')
 _SCALED = ('validate', 'authorize')
-_NAMES = (*_OVER_THE_BUS, 'db', 'scale')
+_ROWS = 1000  # tokens in a cell
+_NAMES = (*_OVER_THE_BUS, 'db', 'scale', 'legacy')
 
 
 def _numbers(text: str) -> list[int]:
@@ -98,15 +99,34 @@ def _interleaved(arguments: argparse.Namespace, stage: Stage) -> report.Samples:
     return samples
 
 
-def _scale(arguments: argparse.Namespace, stage: Stage) -> report.Samples:
-    """Cells that differ in their number of tokens only, taken in turns."""
-    samples: report.Samples = {(name, rows): [] for name in _SCALED for rows in arguments.rows}
+def _in_turns(arguments: argparse.Namespace, stage: Stage, cells: dict[str, Any]) -> report.Samples:
+    """Cells that differ in one thing only.
+
+    :param cells: by name, what is shown of it
+    """
+    samples: report.Samples = {(name, shown): [] for name in _SCALED for shown in cells.values()}
     for number in range(1, arguments.rounds + 1):
-        for name, rows in samples:
-            _say(f'round {number} of {arguments.rounds}: {name} with {rows} tokens')
-            sample = stage.measure(str(rows), name, report.BAR_CALLERS, arguments.seconds)
-            samples[name, rows].append(sample)
+        for name in _SCALED:
+            for cell, shown in cells.items():
+                _say(f'round {number} of {arguments.rounds}: {name} in cell {cell}')
+                sample = stage.measure(cell, name, report.BAR_CALLERS, arguments.seconds)
+                samples[name, shown].append(sample)
     return samples
+
+
+def _scale(arguments: argparse.Namespace, stage: Stage) -> report.Samples:
+    if 'scale' not in arguments.only:
+        return {}
+    for rows in arguments.rows:
+        stage.add_cell(str(rows), rows)
+    return _in_turns(arguments, stage, {str(rows): rows for rows in arguments.rows})
+
+
+def _legacy(arguments: argparse.Namespace, stage: Stage) -> report.Samples:
+    if 'legacy' not in arguments.only:
+        return {}
+    stage.add_cell('legacy', _ROWS, legacy=True)
+    return _in_turns(arguments, stage, {'main': 'off', 'legacy': 'on'})
 
 
 def _print(lines: Iterable[str], title: str | None = None) -> None:
@@ -132,19 +152,20 @@ def main() -> int:
     arguments = _arguments()
     machine = report.machine()
     with Stage(_say, arguments.buffer_pool) as stage:
-        stage.add_cell('main', 1000)
+        stage.add_cell('main', _ROWS)
         samples = _interleaved(arguments, stage)
-        scale: report.Samples = {}
-        if 'scale' in arguments.only:
-            for rows in arguments.rows:
-                stage.add_cell(str(rows), rows)
-            scale = _scale(arguments, stage)
+        legacy = _legacy(arguments, stage)
+        scale = _scale(arguments, stage)
     _print([*machine, stage.database, f'{arguments.rounds} rounds of {arguments.seconds} s a run'])
     _print(report.table(samples), 'Medians; CPU per operation; ratios to the echo with as many callers:')
     if scale:
-        _print(report.scale_table(scale), f'CPU per call by tokens, {report.BAR_CALLERS} callers (us):')
+        title = f'CPU per call by tokens, {report.BAR_CALLERS} callers (us):'
+        _print(report.comparison(scale, 'tokens', min(arguments.rows)), title)
         _print(f'{rows} tokens loaded in {stage.load_seconds[str(rows)]:.1f} s' for rows in arguments.rows)
-    every = [sample for part in (samples, scale) for rounds in part.values() for sample in rounds]
+    if legacy:
+        title = f'CPU per call by [workarounds] enable_consoleauth, {report.BAR_CALLERS} callers (us):'
+        _print(report.comparison(legacy, 'flag', 'off'), title)
+    every = [sample for part in (samples, scale, legacy) for rounds in part.values() for sample in rounds]
     _print(report.bars(samples, scale), f'Bars ({report.BAR_CALLERS} callers, one worker):')
     _print(['', _disturbance(every)])
     if arguments.json:
@@ -152,6 +173,7 @@ def main() -> int:
             'machine': [*machine, stage.database],
             'samples': _as_json(samples, 'callers'),
             'scale': _as_json(scale, 'tokens'),
+            'legacy': _as_json(legacy, 'flag'),
             'load_seconds': stage.load_seconds,
         }
         arguments.json.write_text(json.dumps(written, indent=1) + '\n')

@@ -9,6 +9,7 @@ import pathlib
 import platform
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from tests.bench.operations import TITLES
 from tests.bench.stage import PARTS, Sample
@@ -17,7 +18,7 @@ BASELINE = 'echo'
 BAR_CALLERS = 8
 
 # (operation, callers) -> one sample a round
-Samples = dict[tuple[str, int], list[Sample]]
+Samples = dict[tuple[str, Any], list[Sample]]
 
 _LIBRARIES = (
     'oslo.messaging',
@@ -112,21 +113,20 @@ def table(samples: Samples) -> list[str]:
     return [header, '-' * len(header), *rows]
 
 
-def scale_table(samples: dict[tuple[str, int], list[Sample]]) -> list[str]:
-    """CPU per call in microseconds by the number of tokens, with the ratio to the fewest."""
+def comparison(samples: Samples, title: str, first: Any) -> list[str]:
+    """CPU per call in microseconds by what differs between cells, with the ratio to the cell ``first``."""
     lines = [
-        f'{"operation":32} {"tokens":>9} {"server":>8} {"database":>9} {"both":>7} {"sum":>7} {"x both":>7}'
+        f'{"operation":32} {title:>9} {"server":>8} {"database":>9} {"both":>7} {"sum":>7} {"x both":>7}'
     ]
-    for (operation, rows), rounds in samples.items():
-        fewest = min(count for name, count in samples if name == operation)
-        ratio = statistics.median(ratios(rounds, samples[operation, fewest], _server_side))
+    for (operation, which), rounds in samples.items():
+        ratio = statistics.median(ratios(rounds, samples[operation, first], _server_side))
         figures = [
             f'{_median(rounds, value) * 1e6:.0f}'
             for value in (lambda s: s.cpu['server'], lambda s: s.cpu['database'], _server_side, cpu)
         ]
         lines.append(
-            f'{TITLES[operation]:32} {rows:9} {figures[0]:>8} {figures[1]:>9} {figures[2]:>7} {figures[3]:>7}'
-            f' {ratio:7.2f}'
+            f'{TITLES[operation]:32} {which:>9} {figures[0]:>8} {figures[1]:>9} {figures[2]:>7}'
+            f' {figures[3]:>7} {ratio:7.2f}'
         )
     return lines
 
@@ -135,7 +135,7 @@ def _server_side(sample: Sample) -> float:
     return sample.cpu['server'] + sample.cpu['database']
 
 
-def bars(samples: Samples, scale: dict[tuple[str, int], list[Sample]]) -> list[str]:
+def bars(samples: Samples, scale: Samples) -> list[str]:
     """The bars of the issue, each met or not."""
     lines = []
     for operation, what, value, limit, aim, at_least in (

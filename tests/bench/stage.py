@@ -16,7 +16,7 @@ import psutil
 import sqlalchemy as sa
 
 from consoled.testing.daemons import ManagerProcess
-from consoled.testing.services import MariaDB, RabbitMQ
+from consoled.testing.services import MariaDB, Memcached, RabbitMQ
 from tests.bench import data
 
 # One worker, and nothing that would run beside the measured calls.
@@ -132,16 +132,28 @@ class Stage(fixtures.Fixture):
         engine.dispose()
         self.database = f'MariaDB {version}, innodb_flush_log_at_trx_commit={flush}, buffer pool {pool} MiB'
 
-    def add_cell(self, name: str, rows: int) -> None:
-        """Start a manager with ``rows`` tokens in its database; the first cell's bus has the echo too."""
+    def add_cell(self, name: str, rows: int, *, legacy: bool = False) -> None:
+        """Start a manager with ``rows`` tokens in its database; the first cell's bus has the echo too.
+
+        :param legacy: with the fall-back to a memcached of the old service
+        """
+        options = {**_MANAGER, **self._legacy()} if legacy else _MANAGER
         database_url = self._mariadb.new_database()
         transport_url = self._broker.new_vhost() if self._managers else self._echo_url
-        manager = self.useFixture(ManagerProcess(transport_url, database_url, options=_MANAGER))
+        manager = self.useFixture(ManagerProcess(transport_url, database_url, options=options))
         seconds = data.load(database_url, rows, lambda done: self._say(f'cell {name}: {done} tokens'))
         self.load_seconds[name] = seconds
         self._say(f'cell {name}: {rows} tokens loaded in {seconds:.1f} s')
         self._callers.ask(name=name, transport_url=transport_url, database_url=database_url, rows=rows)
         self._managers[name] = manager.pid
+
+    def _legacy(self) -> dict[str, dict[str, Any]]:
+        servers = self.useFixture(Memcached()).url
+        backend = 'dogpile.cache.memcached'
+        return {
+            'workarounds': {'enable_consoleauth': True},
+            'cache': {'enabled': True, 'backend': backend, 'memcache_servers': servers},
+        }
 
     def measure(self, cell: str, operation: str, callers: int, seconds: float) -> Sample:
         """Run an operation: shortly to warm up, then for ``seconds`` with all CPU counted."""

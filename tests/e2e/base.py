@@ -108,6 +108,11 @@ class Browser(fixtures_library.Fixture):
         rows = self.driver.execute_script(_ROWS)
         return '\n'.join(row.replace('\xa0', ' ').rstrip() for row in rows)
 
+    def report(self):
+        """What the page says of itself, and the browser's log, for a test that failed."""
+        log = '\n'.join(entry['message'] for entry in self.driver.get_log('browser'))
+        return f'{self.state}\n{log}'
+
     def complaints(self):
         """What the browser has refused to do because of a policy, since it was asked last."""
         return [

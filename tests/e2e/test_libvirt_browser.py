@@ -31,6 +31,7 @@ class BrowserCase(test_libvirt.AgentCase):
     def setUp(self):
         super().setUp()
         self.addOnException(lambda _: self.addDetail('proxy', text_content(self.proxy_daemon.log()[-6000:])))
+        self.addOnException(lambda _: self.addDetail('browser', text_content(self.browser.report())))
         self.bios_log = pathlib.Path(self.useFixture(fixtures_library.TempDir()).join('bios.log'))
         self.browser.open('about:blank')
         self.browser.complaints()  # of the test before

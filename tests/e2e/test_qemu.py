@@ -8,6 +8,18 @@ from tests.e2e import base
 from tests.e2e.certificates import Certificates
 from tests.e2e.qemu import Qemu
 
+# the bytes that spice-html5 sends for a password that was encrypted to these
+_TICKET = """
+const [encrypted, done] = arguments;
+import('/web/spice-html5.js').then(({ messages }) => {
+  const ticket = new messages.SpiceLinkAuthTicket();
+  Object.assign(ticket, { auth_mechanism: 1, encrypted_data: encrypted });
+  const buffer = new ArrayBuffer(ticket.buffer_size());
+  ticket.to_buffer(buffer);
+  done(Array.from(new Uint8Array(buffer)));
+}, (error) => done(String(error)));
+"""
+
 
 class QemuTest(base.CellCase):
     @classmethod
@@ -45,6 +57,8 @@ class QemuTest(base.CellCase):
         guest = self.useFixture(Qemu('-spice', 'addr=127.0.0.1,port={port},disable-ticketing=on'))
         self.assert_shows(guest, 'spice-html5', 'spice.html')
         self.assertEqual(1, self.count('console_session'))
+        ticket = self.browser.driver.execute_async_script(_TICKET, [5, 6, 7])
+        self.assertEqual([1, 0, 0, 0] + 125 * [0] + [5, 6, 7], ticket)
         self.browser.open('about:blank')
         wait_until(lambda: self.count('console_session') == 0, what='the end of the session')
 

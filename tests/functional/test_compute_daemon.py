@@ -14,6 +14,7 @@ import testtools
 from testtools.content import text_content
 
 from consoled import exception
+from consoled.manager import tokens as manager_tokens
 from consoled.rpc.client import ComputeConsoleAPI
 from consoled.testing import daemons, services
 from consoled.testing.fixtures import wait_until
@@ -135,15 +136,14 @@ class DaemonTest(DaemonCase):
         guest = self.guests.put(a_guest(10000))
         daemon = self.start()
         authorizing, go_on = threading.Event(), threading.Event()
-        real = base.fixtures.service.ConsoleAuthManager._check_grant
+        real = manager_tokens._check
 
         def slowly(grant):
             authorizing.set()
             go_on.wait(30)
             return real(grant)
 
-        name = 'consoled.manager.manager.ConsoleAuthManager._check_grant'
-        self.useFixture(fixtures_library.MonkeyPatch(name, staticmethod(slowly)))
+        self.useFixture(fixtures_library.MonkeyPatch('consoled.manager.tokens._check', slowly))
         with concurrent.futures.ThreadPoolExecutor() as pool:
             getting = pool.submit(self.get, guest)
             self.assertTrue(authorizing.wait(30))

@@ -28,8 +28,29 @@ function fit() {
   display.style.transform = `translate(-50%, -50%) scale(${scale})`;
 }
 
+let mended = false;
+
+/**
+ * Have passwords encrypted to a number that is as long as the key, zeros in front (RFC 8017, section 7.1.1).
+ * spice-html5 (0.3.0) puts them behind, and so one channel in 256 is refused, with or without a password.
+ */
+function mend({ SpiceLinkAuthTicket: Ticket }) {
+  if (mended) {
+    return;
+  }
+  mended = true;
+  const write = Ticket.prototype.to_buffer;
+  Ticket.prototype.to_buffer = function toBuffer(...parameters) {
+    const number = this.encrypted_data ?? [];
+    const missing = this.buffer_size() - 4 - number.length;  // before it: which kind of authentication
+    this.encrypted_data = [...new Array(Math.max(0, missing)).fill(0), ...number];
+    return write.apply(this, parameters);
+  };
+}
+
 async function open() {
-  const { SpiceMainConn } = await import('./spice-html5.js');
+  const { SpiceMainConn, messages } = await import('./spice-html5.js');
+  mend(messages);
   const uri = consoleUrl();
   const how = await new Promise((resolve) => {
     let closing = false;

@@ -59,6 +59,7 @@ class PagesTestCase(testtools.TestCase):
     def spice(self, prefix=''):
         files = {
             f'{prefix}main.js': 'export { SpiceMainConn };',
+            f'{prefix}spicemsg.js': 'export { SpiceLinkAuthTicket };',
             'spice.html': '<script>hers()</script>',
             'spice_auto.html': '<p onclick="x()">',
             'spice.css': 'body {}',
@@ -116,7 +117,8 @@ class LayoutTestCase(PagesTestCase):
             loaded = self.load(None, self.spice(prefix))
             self.assertIsNotNone(loaded.get(f'/spice/{prefix}main.js'))
             adapter = loaded.get('/web/spice-html5.js').body.decode()
-            self.assertEqual(f"export * from '../spice/{prefix}main.js';\n", adapter)
+            self.assertIn(f"export * from '../spice/{prefix}main.js';\n", adapter)
+            self.assertIn(f"export * as messages from '../spice/{prefix}spicemsg.js';\n", adapter)
 
     def test_pages_of_spice_html5_are_not_served_but_their_address_is(self):
         loaded = self.load_all()
