@@ -26,6 +26,7 @@ FILES = {
     'novnc/core/rfb.js': 'export default 1;',
     'novnc/vnc_lite.html': '<!doctype html><title>lite</title>',
     'spice/main.js': 'SpiceMainConn',
+    'spice/spicemsg.js': 'SpiceLinkAuthTicket',
     'xterm/xterm.js': 'onData',
     'xterm/xterm.css': '.xterm {}',
     'secret.html': 'nobody may read this',
