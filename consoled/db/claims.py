@@ -15,7 +15,6 @@ from consoled import exception, objects
 from consoled.db import clock, models
 from consoled.db.session import Database
 from consoled.db.sessions import BY_ID, Opening, load, to_session
-from consoled.db.tokens import aware
 
 _T = models.console_auth_token.c
 _P = models.console_proxy.c
@@ -243,7 +242,11 @@ def _free_slot(db: Database, opening: Opening, limit: int) -> int:
     if free:
         return free[0]
     raise SlotsTaken(
-        [Holder(row.id, aware(row.connected_at), row.cut_reason is not None) for row in rows if row.alive]
+        [
+            Holder(row.id, clock.aware(row.connected_at), row.cut_reason is not None)
+            for row in rows
+            if row.alive
+        ]
     )
 
 

@@ -32,10 +32,17 @@ class utc_after(expression.FunctionElement[Any]):  # noqa: N801
         super().__init__(sa.type_coerce(seconds, sa.Integer))
 
 
+NOW = sa.select(utc_now())
+
+
+def aware(moment: datetime.datetime) -> datetime.datetime:
+    """The database's UTC moment as an aware one."""
+    return moment.replace(tzinfo=datetime.UTC)
+
+
 def now(db: Database) -> datetime.datetime:
     """The database's time (UTC)."""
-    moment: datetime.datetime = db.single(lambda conn: conn.execute(sa.select(utc_now())).scalar_one())
-    return moment.replace(tzinfo=datetime.UTC)
+    return aware(db.single(lambda conn: conn.execute(NOW).scalar_one()))
 
 
 def _seconds(element: utc_after, compiler: Any, kw: Any) -> str:

@@ -24,7 +24,6 @@ _OF_HOST = (
     .select_from(models.instances.outerjoin(models.console_connection, _C.instance_uuid == _I.uuid))
     .where(_I.compute_host == sa.bindparam('compute_host'))
 )
-_NOW = sa.select(clock.utc_now())
 
 _BATCH = 100  # new guests in a transaction
 
@@ -107,7 +106,7 @@ def _insert(conn: sa.Connection, compute_host: str, batch: Mapping[str, Consoles
     new = {uuid: found for uuid, found in batch.items() if uuid not in there}
     if not new:
         return set()
-    now = conn.execute(_NOW).scalar_one()  # with plain values only, the driver sends all rows at once
+    now = conn.execute(clock.NOW).scalar_one()  # with plain values only, the driver sends all rows at once
     conn.execute(
         sa.insert(models.instances),
         [{'uuid': uuid, 'compute_host': compute_host, 'defined': True, 'created_at': now} for uuid in new],

@@ -13,14 +13,13 @@ import sqlalchemy as sa
 from consoled import objects
 from consoled.db import cleanup, clock, consoles, models
 from consoled.db.session import Database
-from consoled.db.tokens import Grant, aware, expires_of
+from consoled.db.tokens import Grant, expires_of
 
 _I = models.instances.c
 _T = models.console_auth_token.c
 _U = models.legacy_use.c
 _V = models.legacy_void.c
 
-_NOW = sa.select(clock.utc_now())
 _VOIDED = sa.select(_V.subject, _V.since).where(_V.subject.in_(sa.bindparam('subjects', expanding=True)))
 _COUNT_USE = (
     sa.update(models.legacy_use)
@@ -114,7 +113,7 @@ def _adopt(
 ) -> Grant:
     expires = expires_of(conn, token_hash)
     if expires is not None:
-        return Grant(aware(expires), [])
+        return Grant(clock.aware(expires), [])
     _check_not_void(conn, token_hash, grant.instance_uuid, origin.issued_at)
     compute_host, cut = _settle(conn, grant, issued_earlier=origin.issued_at is not None)
     conn.execute(
@@ -132,8 +131,9 @@ def _adopt(
             source=origin.source,
         )
     )
-    stored = conn.execute(sa.select(_T.expires).where(_T.token_hash == token_hash)).scalar_one()
-    return Grant(aware(stored), cut)
+    expires = expires_of(conn, token_hash)
+    assert expires is not None  # it was inserted just now
+    return Grant(clock.aware(expires), cut)
 
 
 def _settle(
@@ -177,7 +177,7 @@ def _left(conn: sa.Connection, origin: Origin) -> int:
     """Seconds that are left of a token's life; the issuer's clock may be off, and gives it no longer one."""
     if origin.issued_at is None:
         return origin.ttl
-    now = aware(conn.execute(_NOW).scalar_one()).timestamp()
+    now = clock.aware(conn.execute(clock.NOW).scalar_one()).timestamp()
     left = min(origin.ttl, int(origin.issued_at + origin.ttl - now))
     if left <= 0:
         raise _Unacceptable
@@ -215,7 +215,7 @@ def _check_not_void(
     if issued_at is None:
         return
     for row in conn.execute(_VOIDED, {'subjects': [token_hash, instance_uuid]}):
-        if row.subject == token_hash or issued_at <= aware(row.since).timestamp():
+        if row.subject == token_hash or issued_at <= clock.aware(row.since).timestamp():
             raise _Unacceptable
 
 
@@ -263,10 +263,10 @@ def count_use(db: Database, source: str) -> None:
 def usage(db: Database) -> list[Use]:
     """What was used of the old service so far."""
     rows = db.single(lambda conn: conn.execute(_USAGE).all())
-    return [Use(row.source, row.uses, aware(row.last_used_at)) for row in rows]
+    return [Use(row.source, row.uses, clock.aware(row.last_used_at)) for row in rows]
 
 
 def longest_life(db: Database) -> datetime.datetime | None:
     """When the last of the live tokens that came from elsewhere expires (UTC); None: there is none."""
     expires = db.single(lambda conn: conn.execute(_LONGEST_LIFE).scalar())
-    return None if expires is None else aware(expires)
+    return None if expires is None else clock.aware(expires)

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from consoled import exception
 from consoled.db import clock, models
 from consoled.db.session import Database
-from consoled.db.tokens import aware
 
 _P = models.console_proxy.c
 _S = models.console_session.c
@@ -36,7 +35,6 @@ _REVIVE = (
 _TO_CUT = sa.select(_S.id, _S.cut_reason).where(
     _S.proxy_id == sa.bindparam('proxy'), _S.cut_reason.is_not(None)
 )
-_NOW = sa.select(clock.utc_now())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +59,7 @@ def register(db: Database, proxy_id: str, name: str, lease: int) -> datetime.dat
                     id=proxy_id, name=name, lease_expires=clock.utc_after(lease)
                 )
             )
-        return aware(conn.execute(_NOW).scalar_one())
+        return clock.aware(conn.execute(clock.NOW).scalar_one())
 
     return db.transaction(work)
 
@@ -78,7 +76,7 @@ def renew(db: Database, proxy_id: str, lease: int) -> Renewal:
 
     def renewal(conn: sa.Connection, cut: dict[str, str]) -> Renewal:
         cut |= {row.id: row.cut_reason for row in conn.execute(_TO_CUT, {'proxy': proxy_id})}
-        return Renewal(aware(conn.execute(_NOW).scalar_one()), cut)
+        return Renewal(clock.aware(conn.execute(clock.NOW).scalar_one()), cut)
 
     def in_time(conn: sa.Connection) -> Renewal | None:
         return renewal(conn, {}) if conn.execute(_RENEW, values).rowcount else None

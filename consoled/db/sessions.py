@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from consoled import exception, objects
 from consoled.db import clock, consoles, models
 from consoled.db.session import Database
-from consoled.db.tokens import aware
 
 _I = models.instances.c
 _C = models.console_connection.c
@@ -183,7 +182,7 @@ def to_session(row: Any, console: objects.ConsoleConnection | None) -> objects.C
         project_id=row.project_id,
         client_address=row.client_address,
         limited=row.slot is not None,
-        connected_at=aware(row.connected_at),
-        ends_at=None if row.ends_at is None else aware(row.ends_at),
+        connected_at=clock.aware(row.connected_at),
+        ends_at=None if row.ends_at is None else clock.aware(row.ends_at),
         cut_reason=row.cut_reason,
     )

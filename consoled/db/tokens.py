@@ -157,11 +157,6 @@ class Valid:
     source: str | None
 
 
-def aware(moment: datetime.datetime) -> datetime.datetime:
-    """The database's UTC moment as an aware one."""
-    return moment.replace(tzinfo=datetime.UTC)
-
-
 def store(
     db: Database, token_hash: str, grant: objects.ConsoleAuthToken, ttl: int, request_id: str | None
 ) -> Grant:
@@ -178,7 +173,7 @@ def store(
     except (db_exc.DBReferenceError, db_exc.DBDuplicateEntry):
         expires = None  # the console was deleted under our hands, or an earlier try was carried out
     if expires is not None:
-        return Grant(aware(expires), [])
+        return Grant(clock.aware(expires), [])
     return _store_unknown(db, grant, values)
 
 
@@ -222,7 +217,7 @@ def _store_unknown(db: Database, grant: objects.ConsoleAuthToken, values: dict[s
     def work(conn: sa.Connection) -> Grant:
         stored = expires_of(conn, values['token_hash'])
         if stored is not None:  # by a try whose answer was lost: it is ours, hashes are not guessed
-            return Grant(aware(stored), [])
+            return Grant(clock.aware(stored), [])
         where = {'instance_uuid': grant.instance_uuid}
         instance = conn.execute(consoles.INSTANCE, where).first()
         cut = consoles.settle_instance(conn, instance, grant.instance_uuid, grant.compute_host, defined=False)
@@ -238,7 +233,7 @@ def _store_unknown(db: Database, grant: objects.ConsoleAuthToken, values: dict[s
         expires = _insert(conn, values)
         if expires is None:  # another transaction changed it in between: start again
             raise db_exc.DBDeadlock()
-        return Grant(aware(expires), cut)
+        return Grant(clock.aware(expires), cut)
 
     return db.transaction(work, racing=True)
 
@@ -328,7 +323,7 @@ def validate(db: Database, token_hash: str, *, single_use: bool) -> Valid | None
         options=consoles.decode_options(row.options),
         token=None,
         access_url=None,
-        expires=aware(row.expires),
+        expires=clock.aware(row.expires),
         user_id=row.user_id,
         project_id=row.project_id,
     )

@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable
 from typing import Any, Protocol
-from urllib import parse
 
 import oslo_messaging
 
@@ -50,18 +48,6 @@ def _token() -> arg.Argument:
     return arg.Argument(check)
 
 
-def _port() -> arg.Argument:
-    """A port, as a number or in digits: some of the old drivers had it from XML."""
-    plain = arg.port()
-
-    def check(value: object) -> int:
-        if isinstance(value, str) and re.fullmatch('[1-9][0-9]{0,4}', value):
-            value = int(value)
-        return int(plain.check(value))
-
-    return arg.Argument(check)
-
-
 def _access_path() -> arg.Argument:
     """What is asked of the target with CONNECT before the console; most consoles have none."""
     path = arg.text(1024)
@@ -75,7 +61,7 @@ def _access_path() -> arg.Argument:
 def _check_token_not_in(token: str, values_of_console: Iterable[object]) -> None:
     """What is known of a console is kept in clear, and shown."""
     for value in values_of_console:
-        if isinstance(value, str) and token.lower() in parse.unquote(value).lower():
+        if isinstance(value, str) and values.holds(value, token):
             raise exception.InvalidConsole(reason='the token is in another argument too')
 
 
@@ -95,7 +81,7 @@ class ConsoleauthEndpoint(Endpoint):
         token=_token(),
         console_type=arg.console_type(),
         host=arg.host(),
-        port=_port(),
+        port=arg.Argument(values.port),
         internal_access_path=_access_path(),
         instance_uuid=arg.uuid(),
         access_url=arg.text(2048).or_none(),

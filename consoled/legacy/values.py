@@ -47,7 +47,7 @@ def read_token(token: str, cached: Cached) -> Issued:
         instance_uuid=_field(found, 'instance_uuid', fields.checked_uuid),
         console_type=_field(found, 'console_type', _console_type),
         host=_field(found, 'host', fields.checked_host),
-        port=_field(found, 'port', _port),
+        port=_field(found, 'port', port),
         internal_access_path=_field(found, 'internal_access_path', lambda path: _access_path(path, token)),
         access_url_base=access_url_base(found.get('access_url'), token),
         issued_at=min(issued_at, _field({'ct': cached.stored_at}, 'ct', _moment)),
@@ -99,7 +99,7 @@ def without_token(url: str, token: str) -> str | None:
     """
     parts = parse.urlsplit(url)
     base = parse.urlunsplit(parts._replace(query=_stripped(parts.query)))
-    return None if _holds(base, token) else base
+    return None if holds(base, token) else base
 
 
 def _stripped(query: str) -> str:
@@ -118,7 +118,7 @@ def _stripped(query: str) -> str:
     return '&'.join(kept)
 
 
-def _holds(text: str, token: str) -> bool:
+def holds(text: str, token: str) -> bool:
     """Whether the token is in a text, however often that was percent-encoded (four times at most)."""
     for _ in range(5):
         if token.lower() in text.lower():
@@ -153,7 +153,7 @@ def _console_type(value: object) -> str:
     return value
 
 
-def _port(value: object) -> int:
+def port(value: object) -> int:
     """Some hypervisors' drivers gave the old service their ports as strings."""
     return fields.checked_port(int(value) if isinstance(value, str) and _DECIMAL.fullmatch(value) else value)
 
@@ -162,7 +162,7 @@ def _access_path(value: object, token: str) -> str | None:
     if value is None or value == '':
         return None
     path = fields.checked_text(value, _MAX_URL)
-    if _holds(path, token):
+    if holds(path, token):
         raise ValueError('has the token in it')
     return path
 
