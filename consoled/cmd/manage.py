@@ -9,16 +9,16 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from consoled.cmd import _backend, _cli, _database
+from consoled.cli import app, arguments, database_app, errors
+from consoled.cmd import _backend
 
 if TYPE_CHECKING:
     from consoled.db.session import Database
 
-_HOST_GONE = 'compute_host_gone'
 _UPGRADE = 'Run consoled-manage db upgrade.'
 
 
-class Manage(_database.App):
+class Manage(database_app.App):
     """The program."""
 
     NAME = 'consoled-manage'
@@ -29,7 +29,7 @@ class Manage(_database.App):
         'usage or configuration, 3 the database does not answer, 4 internal error.'
     )
 
-    def explain(self, error: Exception) -> _cli.Failed:
+    def explain(self, error: Exception) -> errors.Failed:
         from alembic.util import CommandError
         from oslo_db import exception as db_exc
 
@@ -37,12 +37,12 @@ class Manage(_database.App):
 
         if isinstance(error, CommandError):
             hint = "A database that a newer release has upgraded needs that release's consoled-manage."
-            return _cli.Failed(_cli.REFUSED, 'migration_refused', f'{error}.', hint)
+            return errors.Failed(errors.REFUSED, 'migration_refused', f'{error}.', hint)
         if isinstance(error, db_exc.DBNonExistentTable):
-            return _cli.Failed(_cli.REFUSED, 'database_behind', 'A table is missing.', _UPGRADE)
+            return errors.Failed(errors.REFUSED, 'database_behind', 'A table is missing.', _UPGRADE)
         if isinstance(error, exception.DatabaseUnavailable | db_exc.DBNonExistentDatabase):
-            return _cli.Failed(
-                _cli.UNREACHABLE,
+            return errors.Failed(
+                errors.UNREACHABLE,
                 exception.DatabaseUnavailable.code,
                 'The database does not answer, does not exist, or does not let this user in.',
                 "Check [database] connection and the server; --debug shows the server's answer.",
@@ -50,7 +50,7 @@ class Manage(_database.App):
         return super().explain(error)
 
 
-class _ManageCommand(_cli.Command):
+class _ManageCommand(app.Command):
     app: Manage
 
 
@@ -67,7 +67,7 @@ class DbUpgrade(_ManageCommand):
         parser = super().get_parser(prog_name)
         parser.add_argument(
             '--revision',
-            type=_cli.text(64),
+            type=arguments.text(64),
             default='head',
             metavar='ID',
             help="Stop at this revision. Default: head, this release's.",
@@ -81,7 +81,7 @@ class DbUpgrade(_ManageCommand):
         self.app.stdout.write(f'The database is at revision {migration.current(self.app.db)}.\n')
 
 
-class DbVersion(_ManageCommand, _cli.ShowOne):
+class DbVersion(_ManageCommand, app.ShowOne):
     """Show the schema's revision: the database's, and the one that this release needs"""
 
     columns = ('current', 'head')
@@ -107,8 +107,8 @@ class DbCheck(_ManageCommand):
         head = migration.head()
         current = _present_revision(self.app.db)
         if current != head:
-            raise _cli.Failed(
-                _cli.REFUSED,
+            raise errors.Failed(
+                errors.REFUSED,
                 'database_behind',
                 f'The database is at revision {current}, this release needs {head}.',
                 f'{_UPGRADE} (If a newer release has upgraded the database, this one may work on with it.)',
@@ -125,13 +125,13 @@ def _present_revision(db: Database) -> str:
 
     current = migration.current(db)
     if current is None:
-        raise _cli.Failed(
-            _cli.REFUSED, 'database_behind', 'The database has no tables of consoled.', _UPGRADE
+        raise errors.Failed(
+            errors.REFUSED, 'database_behind', 'The database has no tables of consoled.', _UPGRADE
         )
     return current
 
 
-class Purge(_ManageCommand, _cli.ShowOne):
+class Purge(_ManageCommand, app.ShowOne):
     """Delete what is worthless: expired tokens, dead proxies, and on request a compute host
 
     The managers sweep by themselves; this does it now, and tells how much there was. Deletes in small
@@ -151,7 +151,7 @@ class Purge(_ManageCommand, _cli.ShowOne):
         parser = super().get_parser(prog_name)
         parser.add_argument(
             '--older-than',
-            type=_cli.at_least(0),
+            type=arguments.at_least(0),
             default=0,
             metavar='SECONDS',
             help='Leave tokens that expired, and proxies whose lease ended, within the last so many seconds. '
@@ -160,7 +160,7 @@ class Purge(_ManageCommand, _cli.ShowOne):
         )
         parser.add_argument(
             '--compute-host',
-            type=_cli.text(255),
+            type=arguments.text(255),
             metavar='HOST',
             help='Forget all guests of this compute host (the name of its service).',
         )
@@ -169,6 +169,7 @@ class Purge(_ManageCommand, _cli.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], tuple[Any, ...]]:
         from consoled.db import cleanup
+        from consoled.objects import EndReason
 
         db, older_than, host = self.app.db, parsed_args.older_than, parsed_args.compute_host
         _present_revision(db)
@@ -181,7 +182,7 @@ class Purge(_ManageCommand, _cli.ShowOne):
         proxies = cleanup.delete_dead_proxies(db, ended_for=ended_for)
         if instances:
             with self._progress(instances, 'instances') as advance:
-                instances = cleanup.forget_compute_host(db, host, _HOST_GONE, advance)
+                instances = cleanup.forget_compute_host(db, host, EndReason.COMPUTE_HOST_GONE, advance)
         return self.columns, (tokens, proxies, instances)
 
     @contextlib.contextmanager
@@ -207,7 +208,7 @@ Manage.COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``consoled-manage``; return its exit code."""
     _backend.select()
-    return _cli.run(Manage(), argv)
+    return app.run(Manage(), argv)
 
 
 if __name__ == '__main__':

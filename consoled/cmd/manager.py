@@ -34,7 +34,7 @@ def main() -> int:
     conf = _setup.configure(prog='consoled', description=_DESCRIPTION, epilog=epilog)
     try:
         manager_service.database(conf)
-        manager_service.check_move(conf)
+        manager_service.check_legacy(conf)
         manager_service.versions.pinned(conf.upgrade_levels.consoled)
         manager_service.versions.pinned(conf.upgrade_levels.compute)
     except Exception as exc:
@@ -42,7 +42,7 @@ def main() -> int:
         return 1
     launcher = service.ProcessLauncher(conf, restart_method='mutate')
     launcher.launch_service(
-        manager_service.Worker(conf, notify.of_this_process()), workers=conf.manager.workers
+        manager_service.ManagerWorker(conf, notify.of_this_process()), workers=conf.manager.workers
     )
     launcher.launch_service(manager_service.Housekeeper(conf), workers=1)
     launcher.wait()

@@ -4,21 +4,19 @@
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from consoled.cmd import _backend, _cli, _database
+from consoled import deadline
+from consoled.cli import app, database_app, errors
+from consoled.cmd import _backend
 
 if TYPE_CHECKING:
     from oslo_config import cfg
 
-    from consoled.cmd._status_checks import Cell
     from consoled.db.session import Database
-
-T = TypeVar('T')
+    from consoled.upgradecheck.checks import Cell
 
 # Those of oslo.upgradecheck: 0 success, 1 a warning, 2 a failure, and
 _UNEXPECTED = 255
@@ -31,7 +29,7 @@ _LEGACY = '0003'
 _MANAGERS = '0004'
 
 
-class Status(_database.App):
+class Status(database_app.App):
     """The program."""
 
     NAME = 'consoled-status'
@@ -46,7 +44,7 @@ class Status(_database.App):
         try:
             return int(super().run(argv))
         except SystemExit as exc:
-            if exc.code == _cli.USAGE:  # a failure of a check, for those who read oslo.upgradecheck's codes
+            if exc.code == errors.USAGE:  # a failure of a check, for those who read oslo.upgradecheck's codes
                 raise SystemExit(_UNEXPECTED) from None
             raise
 
@@ -55,7 +53,7 @@ class Status(_database.App):
         return _UNEXPECTED
 
 
-class UpgradeCheck(_cli.Command):
+class UpgradeCheck(app.Command):
     """Check the schema, the managers that are alive, the fall-back to an old consoleauth, and the options
 
     Says what to do next for each. Run it with the new release before and after "consoled-manage db upgrade",
@@ -76,14 +74,14 @@ class UpgradeCheck(_cli.Command):
         from oslo_config import cfg
         from oslo_upgradecheck import upgradecheck
 
-        from consoled.cmd import _deprecated, _status_checks
+        from consoled.upgradecheck import checks, deprecated_options
 
         conf = self.app.conf
         no_memcached = _why_no_memcached(conf) if conf.workarounds.enable_consoleauth else ''
-        checks = _status_checks.Checks(conf, _look(self.app.db), _deprecated.in_files(conf), no_memcached)
+        found = checks.Checks(conf, _look(self.app.db), deprecated_options.in_files(conf), no_memcached)
         argv = ['upgrade', 'check', *(['--json'] if parsed_args.json else [])]
         # its command line is made here: ours has the options and the manners of the other programs
-        return int(upgradecheck.main(cfg.ConfigOpts(), self.app.NAME, checks, argv, default_config_files=[]))
+        return int(upgradecheck.main(cfg.ConfigOpts(), self.app.NAME, found, argv, default_config_files=[]))
 
 
 def _look(db: Database) -> Cell | str:
@@ -94,8 +92,8 @@ def _look(db: Database) -> Cell | str:
 
     check = 'Check [database] connection and the server.'
     try:
-        return _within(_TIMEOUT, lambda: _ask(db))
-    except TimeoutError:
+        return deadline.call(lambda: _ask(db), _TIMEOUT)
+    except deadline.DeadlineExceeded:
         return f'The database has not answered within {_TIMEOUT:.0f} s. {check}'
     except (exception.DatabaseUnavailable, db_exc.DBNonExistentDatabase):
         return f'The database does not answer, does not exist, or does not let this user in. {check}'
@@ -105,13 +103,13 @@ def _look(db: Database) -> Cell | str:
 
 
 def _ask(db: Database) -> Cell:
-    from consoled.cmd import _status_checks
     from consoled.db import clock, legacy, managers, migration
+    from consoled.upgradecheck import checks
 
     revision = migration.current(db)
     pending = migration.pending(revision)
     counts = _LEGACY not in (pending or ())
-    return _status_checks.Cell(
+    return checks.Cell(
         revision=revision,
         pending=pending,
         now=clock.now(db),
@@ -136,30 +134,13 @@ def _why_no_memcached(conf: cfg.ConfigOpts) -> str:
     return ''
 
 
-def _within(seconds: float, work: Callable[[], T]) -> T:
-    """What ``work`` returns.
-
-    :raises TimeoutError: not in that time; it goes on, and does not hinder the end of the process
-    """
-    future: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except Exception as exc:
-            future.set_exception(exc)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future.result(seconds)
-
-
 Status.COMMANDS = {'upgrade check': UpgradeCheck}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``consoled-status``; return its exit code."""
     _backend.select('threading')  # a thread must be able to wait while another asks the database
-    return _cli.run(Status(), argv)
+    return app.run(Status(), argv)
 
 
 if __name__ == '__main__':

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 
 from oslo_config import cfg
 
-from consoled import exception
+from consoled import backoff, exception
 from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
 
@@ -39,10 +38,10 @@ class Cleaner:
 
     def _run(self) -> None:
         # anywhere in the first interval: hosts that start together do not meet
-        delay = random.uniform(0, self._conf.compute.clean_interval)
+        delay = backoff.anywhere(self._conf.compute.clean_interval)
         while not self._stopped.wait(delay):
             self.clean()
-            delay = self._conf.compute.clean_interval * random.uniform(0.9, 1.1)
+            delay = backoff.jittered(self._conf.compute.clean_interval)
 
     def clean(self) -> None:
         """Ask once."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from consoled import exception, objects
 from consoled.compute.drivers.base import Driver
-from consoled.compute.sync import Synchronizer
+from consoled.compute.reconciler import Reconciler
 from consoled.context import RequestContext
 from consoled.rpc import arguments as arg
 from consoled.rpc import versions
@@ -20,7 +20,7 @@ _KNOWN_WITHIN = 2.0
 Observer = Callable[[str, str, float], None]
 
 
-class ComputeConsoles(Endpoint):
+class ComputeConsoleEndpoint(Endpoint):
     """Answers for the guests of one hypervisor.
 
     :param driver: knows the guests
@@ -33,7 +33,7 @@ class ComputeConsoles(Endpoint):
         self,
         driver: Driver,
         manager: ConsoleAuthAPI,
-        sync: Synchronizer | None = None,
+        sync: Reconciler | None = None,
         observer: Observer | None = None,
     ) -> None:
         self._driver = driver

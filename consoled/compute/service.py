@@ -21,13 +21,13 @@ import oslo_messaging
 import setproctitle
 from oslo_config import cfg
 
-from consoled.compute.bounded import BoundedDriver
 from consoled.compute.cleaner import Cleaner
 from consoled.compute.drivers import loading
 from consoled.compute.drivers.base import Driver
-from consoled.compute.endpoint import ComputeConsoles
+from consoled.compute.drivers.deadline_driver import DeadlineDriver
+from consoled.compute.endpoint import ComputeConsoleEndpoint
 from consoled.compute.metrics import Metrics
-from consoled.compute.sync import Synchronizer
+from consoled.compute.reconciler import Reconciler
 from consoled.context import RequestContext
 from consoled.monitoring import Check, MonitoringServer, Readiness, application
 from consoled.notify import Notifier
@@ -54,11 +54,11 @@ class Agent:
         self._conf = conf
         level = conf.upgrade_levels.consoled
         self.metrics = Metrics(conf.cell.name)
-        self._driver = BoundedDriver(driver, conf)
+        self._driver = DeadlineDriver(driver, conf)
         manager = ConsoleAuthAPI(transport, level=level)
-        self._sync = Synchronizer(conf, self._driver, manager, self.metrics)
+        self._sync = Reconciler(conf, self._driver, manager, self.metrics)
         self._cleaner = Cleaner(conf, manager)
-        endpoint = ComputeConsoles(
+        endpoint = ComputeConsoleEndpoint(
             self._driver,
             ConsoleAuthAPI(transport, level=level, timeout=_AUTHORIZE_TIMEOUT),
             self._sync,
@@ -125,11 +125,11 @@ def run(conf: cfg.ConfigOpts, notifier: Notifier) -> None:
         graceful_shutdown_timeout=conf.graceful_shutdown_timeout + 2 * _KILL_AFTER,
         mp_context=multiprocessing.get_context('fork'),  # options are handed on as they are
     )
-    master.add(Worker, workers=1, args=(conf, notifier))
+    master.add(AgentProcess, workers=1, args=(conf, notifier))
     master.run()
 
 
-class Worker(cotyledon.Service):
+class AgentProcess(cotyledon.Service):
     """The process that is the agent. Everything it holds is made after the fork."""
 
     name = 'worker'

@@ -13,14 +13,13 @@ import sqlalchemy as sa
 from consoled import exception, objects
 from consoled.db import clock, models
 from consoled.db.session import Database
+from consoled.objects import EndReason
 
 _I = models.instances.c
 _C = models.console_connection.c
 _S = models.console_session.c
 _P = models.console_proxy.c
 
-MOVED = 'console_moved'
-GONE = 'console_gone'
 
 # The compute host of an instance that no agent has named: those who know tell us later.
 UNKNOWN_HOST = '(unknown)'
@@ -121,7 +120,7 @@ def define(
         existing = conn.execute(CONSOLES, {'instance_uuid': instance_uuid}).all()
         for row in existing:
             if (row.host, row.port) not in wanted:
-                cut += drop_console(conn, instance_uuid, row.host, row.port, GONE)
+                cut += drop_console(conn, instance_uuid, row.host, row.port, EndReason.CONSOLE_GONE)
                 dropped = True
         by_place = {(row.host, row.port): row for row in existing}
         for place, console in wanted.items():
@@ -153,7 +152,7 @@ def settle_instance(
     cut = []
     if _has_moved(instance, compute_host):
         for row in conn.execute(CONSOLES, {'instance_uuid': instance_uuid}).all():
-            cut += drop_console(conn, instance_uuid, row.host, row.port, MOVED)
+            cut += drop_console(conn, instance_uuid, row.host, row.port, EndReason.CONSOLE_MOVED)
     changed = {'compute_host': compute_host, 'defined': defined or instance.defined, 'retired_at': None}
     if any(getattr(instance, name) != value for name, value in changed.items()):
         conn.execute(sa.update(models.instances).where(_I.uuid == instance_uuid).values(**changed))
@@ -207,7 +206,7 @@ def settle_console(
     options = encode_options(console.options)
     cut: list[str] = []
     if row is not None and _is_another(row, console, described=described):
-        cut = drop_console(conn, console.instance_uuid, console.host, console.port, GONE)
+        cut = drop_console(conn, console.instance_uuid, console.host, console.port, EndReason.CONSOLE_GONE)
         row = None
     if row is None:
         conn.execute(sa.insert(models.console_connection).values(row_of(console, clock.utc_now())))

@@ -144,11 +144,11 @@ def _differs(known: _Known | None, wanted: Consoles) -> bool:
 
 
 def by_instance(
-    instance_uuids: Sequence[str], found: Sequence[objects.ConsoleConnection], unsure: Sequence[str]
+    instance_uuids: Sequence[str], found: Sequence[objects.ConsoleConnection], unknown: Sequence[str]
 ) -> dict[str, list[objects.ConsoleConnection] | None]:
     """The form that ``define`` takes, of the form on the wire."""
     grouped = collections.defaultdict(list)
     for console in found:
         grouped[console.instance_uuid].append(console)
-    left_out = frozenset(unsure)
+    left_out = frozenset(unknown)
     return {uuid: None if uuid in left_out else grouped[uuid] for uuid in instance_uuids}

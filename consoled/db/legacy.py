@@ -44,7 +44,7 @@ TakenBack = Mapping[str, Collection[str] | None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Origin:
+class Provenance:
     """Where a token comes from.
 
     :param source: a name of ``legacy_use``
@@ -74,7 +74,7 @@ def adopt(
     db: Database,
     token_hash: str,
     grant: objects.ConsoleAuthToken,
-    origin: Origin,
+    origin: Provenance,
     request_id: str | None = None,
 ) -> Grant | None:
     """Copy a token that was issued elsewhere, with what is left of its life.
@@ -108,7 +108,7 @@ def _adopt(
     conn: sa.Connection,
     token_hash: str,
     grant: objects.ConsoleAuthToken,
-    origin: Origin,
+    origin: Provenance,
     request_id: str | None,
 ) -> Grant:
     expires = expires_of(conn, token_hash)
@@ -173,7 +173,7 @@ def _completed(grant: objects.ConsoleAuthToken, console: Any) -> objects.Console
     return completed
 
 
-def _left(conn: sa.Connection, origin: Origin) -> int:
+def _left(conn: sa.Connection, origin: Provenance) -> int:
     """Seconds that are left of a token's life; the issuer's clock may be off, and gives it no longer one."""
     if origin.issued_at is None:
         return origin.ttl

@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from consoled import exception
 from consoled.db import clock, models
 from consoled.db.session import Database
+from consoled.objects import EndReason
 
 _P = models.console_proxy.c
 _S = models.console_session.c
 
-LEASE_LOST = 'lease_lost'
 
 # Longest time, in seconds, between a proxy's request to open a session and the session's row, plus the
 # time the proxy waits for the answer: past it the proxy knows whether the session is one of its own.
@@ -87,7 +87,7 @@ def renew(db: Database, proxy_id: str, lease: int) -> Renewal:
         limited = [_S.proxy_id == proxy_id, _S.slot.is_not(None)]
         lost = conn.execute(sa.select(_S.id).where(*limited)).scalars().all()
         conn.execute(sa.delete(models.console_session).where(*limited))
-        return renewal(conn, dict.fromkeys(lost, LEASE_LOST))
+        return renewal(conn, dict.fromkeys(lost, EndReason.LEASE_LOST))
 
     return db.single(in_time) or db.transaction(late)
 

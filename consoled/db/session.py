@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -14,7 +13,7 @@ from oslo_db import exception as db_exc
 from oslo_db.sqlalchemy import exc_filters
 from sqlalchemy import exc as sa_exc
 
-from consoled import exception
+from consoled import backoff, exception
 
 LOG = logging.getLogger(__name__)
 
@@ -120,7 +119,7 @@ class Database:
                 if _is_permanent(exc):
                     raise
                 # full jitter: those who collided must not meet again
-                pause_now = random.uniform(0, pause)  # noqa: S311 - not for a secret
+                pause_now = backoff.anywhere(pause)
                 if time.monotonic() + pause_now > deadline:
                     LOG.error('The database does not answer: %s', str(exc).partition('\n')[0])
                     raise exception.DatabaseUnavailable() from exc

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
 
-from consoled import exception, objects
+from consoled import backoff, exception, objects
 from consoled.db import clock, consoles, models
 from consoled.db.session import Database
 
@@ -276,7 +276,7 @@ def store_next_free(
         if move == _MOVES or not unpromised or not _is_promised_to_others(db, placed):
             break
         forget(db, token_hash)
-        time.sleep(random.uniform(0, _MOVE_PAUSE))
+        time.sleep(backoff.anywhere(_MOVE_PAUSE))
     return placed, stored
 
 

@@ -23,8 +23,8 @@ from consoled import token as tokens
 from consoled.legacy import pickles, values
 from consoled.legacy.bounds import FOREIGN, Servers, Stored
 from consoled.legacy.pickles import Cached, Refused
-from consoled.legacy.seldom import Seldom
-from consoled.legacy.workers import Unavailable, Workers
+from consoled.legacy.thread_pool import ThreadPool, Unavailable
+from consoled.legacy.throttled_log import ThrottledLog
 from consoled.sources import Issued, TokenSource
 
 LOG = log.getLogger(__name__)
@@ -113,8 +113,8 @@ class MemcachedTokens:
         self._mangled = region.key_mangler
         self._token_ttl = token_ttl
         self._observe = observe
-        self._seldom = Seldom()
-        self._workers = Workers(servers.attempt)
+        self._log = ThrottledLog()
+        self._workers = ThreadPool(servers.attempt)
         self._lists = threading.Lock()  # the list of an instance is read, changed and written
 
     def lookup(self, token: str) -> Issued | None:
@@ -226,10 +226,10 @@ class MemcachedTokens:
         return mangled
 
     def _refused(self, error: Refused) -> None:
-        self._seldom.warn('A value in memcached is refused', str(error))
+        self._log.warn('A value in memcached is refused', str(error))
 
     def _unavailable(self, error: Unavailable) -> None:
-        self._seldom.warn('memcached, where tokens are looked for, is away', str(error))
+        self._log.warn('memcached, where tokens are looked for, is away', str(error))
         self._observe('unavailable')
 
 

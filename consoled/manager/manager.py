@@ -21,7 +21,8 @@ from consoled.db.session import Database
 from consoled.manager import access_url
 from consoled.manager.metrics import Metrics
 from consoled.manager.sessions import SessionOpener
-from consoled.manager.tokens import TokenKeeper
+from consoled.manager.tokens import TokenService
+from consoled.objects import EndReason
 from consoled.rpc import arguments as arg
 from consoled.rpc import versions
 from consoled.rpc.client import ComputeConsoleAPI, ProxyAPI
@@ -29,8 +30,6 @@ from consoled.rpc.server import Endpoint, exposed, exposed_cast
 from consoled.sources import Issued, TokenSource
 
 LOG = logging.getLogger(__name__)
-
-INSTANCE_GONE = 'instance_gone'
 
 _MAX_BYTES = 2**63 - 1
 _MAX_SESSIONS = 20000  # that one proxy process may name in a call
@@ -112,7 +111,7 @@ class ConsoleAuthManager(Endpoint):
         self._db = db
         self._proxy = proxy
         self._metrics = metrics
-        self._tokens = TokenKeeper(conf, db, sources)
+        self._tokens = TokenService(conf, db, sources)
         self._opener = SessionOpener(conf, db, compute, self._cut, self._tokens)
         # The agents of a whole cell may start at once: half of the threads go on answering users.
         self._hosts = threading.BoundedSemaphore(max(1, conf.executor_thread_pool_size // 2))
@@ -133,7 +132,7 @@ class ConsoleAuthManager(Endpoint):
         self, context: RequestContext, console_auth_token: objects.ConsoleAuthToken, ttl: int | None
     ) -> objects.ConsoleAuthToken:
         grant, cut = self._tokens.authorize(context, console_auth_token, ttl)
-        self._cut(context, cut, db_consoles.GONE)
+        self._cut(context, cut, EndReason.CONSOLE_GONE)
         _log_authorized(grant)
         return grant
 
@@ -165,7 +164,7 @@ class ConsoleAuthManager(Endpoint):
     ) -> None:
         wanted = _checked_consoles(consoles, _MAX_CONSOLES, compute_host, [instance_uuid])
         defined = db_consoles.define(self._db, instance_uuid, compute_host, wanted)
-        self._cut(context, defined.cut, db_consoles.GONE)
+        self._cut(context, defined.cut, EndReason.CONSOLE_GONE)
         if defined.dropped:
             self._tokens.void({instance_uuid: None})
 
@@ -188,9 +187,11 @@ class ConsoleAuthManager(Endpoint):
         retired = changed = 0
         try:
             said = _checked_consoles(consoles, _MAX_CONSOLES_OF_HOST, compute_host, instance_uuids)
-            guests = db_hosts.by_instance(instance_uuids, said, unsure)
-            for change in db_hosts.define(self._db, compute_host, guests, INSTANCE_GONE):
-                self._cut(context, change.cut, INSTANCE_GONE if change.retired else db_consoles.GONE)
+            guests = db_hosts.by_instance(instance_uuids, said, unknown=unsure)
+            for change in db_hosts.define(self._db, compute_host, guests, EndReason.INSTANCE_GONE):
+                self._cut(
+                    context, change.cut, EndReason.INSTANCE_GONE if change.retired else EndReason.CONSOLE_GONE
+                )
                 if change.dropped:
                     self._tokens.void({change.instance_uuid: None})
                 retired += change.retired
@@ -286,7 +287,7 @@ class ConsoleAuthManager(Endpoint):
         cut = dict(renewal.cut)
         if sessions is not None and as_of is not None:
             lost = proxies.reconcile(self._db, proxy_id, sessions, as_of)
-            cut |= dict.fromkeys(lost, proxies.LEASE_LOST)
+            cut |= dict.fromkeys(lost, EndReason.LEASE_LOST)
         return {'lease': lease, 'now': _iso(renewal.now), 'cut': cut}
 
     # taking back
@@ -315,8 +316,8 @@ class ConsoleAuthManager(Endpoint):
         self, context: RequestContext, instance_uuid: str, compute_host: str | None
     ) -> None:
         self._tokens.void({instance_uuid: None})
-        cut = cleanup.forget_instance(self._db, instance_uuid, INSTANCE_GONE, compute_host)
-        self._cut(context, cut, INSTANCE_GONE)
+        cut = cleanup.forget_instance(self._db, instance_uuid, EndReason.INSTANCE_GONE, compute_host)
+        self._cut(context, cut, EndReason.INSTANCE_GONE)
 
     @exposed_cast(compute_host=arg.text())
     def clean_expired_console_auths_for_host(self, context: RequestContext, compute_host: str) -> None:
@@ -340,7 +341,7 @@ class ConsoleAuthManager(Endpoint):
         :raises InvalidConsole: there is another console at that place, or the URL is none
         """
         grant, cut = self._tokens.authorize_issued(context, token, issued, source)
-        self._cut(context, cut, db_consoles.GONE)
+        self._cut(context, cut, EndReason.CONSOLE_GONE)
         _log_authorized(grant)
 
     def check_issued(
@@ -359,7 +360,11 @@ class ConsoleAuthManager(Endpoint):
         """An old compute host has taken a guest's consoles away: its tokens and sessions end."""
         filters = {'instance_uuid': instance_uuid}
         self._tokens.void_by(filters)
-        self._cut(context, cleanup.revoke(self._db, filters, db_consoles.GONE).sessions, db_consoles.GONE)
+        self._cut(
+            context,
+            cleanup.revoke(self._db, filters, EndReason.CONSOLE_GONE).sessions,
+            EndReason.CONSOLE_GONE,
+        )
         self._tokens.used(source)
 
     # the service itself

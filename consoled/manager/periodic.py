@@ -50,7 +50,7 @@ class Sweep:
             LOG.info('swept: %d tokens, %d proxies, %d instances', tokens, proxies, instances)
 
 
-class SignOfLife:
+class Heartbeat:
     """Keeps this manager in the list of managers, and clears the list of those who are long gone.
 
     A schema that is older than the list is looked at again each time: ``consoled-manage db upgrade`` may come
@@ -64,8 +64,8 @@ class SignOfLife:
         self._ended = False
         self._lock = threading.Lock()
 
-    def give(self) -> None:
-        """One sign; nothing after ``end``."""
+    def send(self) -> None:
+        """One heartbeat; nothing after ``end``."""
         with self._lock:
             if not self._ended:
                 _log_failure(self._note)

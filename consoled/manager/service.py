@@ -7,7 +7,6 @@ import contextlib
 import functools
 import gc
 import logging
-import random
 import signal
 import threading
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from oslo_service import loopingcall, service
 from prometheus_client import multiprocess
 from sqlalchemy import exc as sa_exc
 
+from consoled import backoff
 from consoled.context import RequestContext
 from consoled.db import migration
 from consoled.db.session import Database
@@ -37,8 +37,8 @@ from consoled.sources import TokenSource
 
 LOG = logging.getLogger(__name__)
 
-# A manager counts as alive for ``managers.ALIVE_WITHIN`` seconds: two signs may be lost.
-_SIGN_INTERVAL = 55.0  # seconds
+# A manager counts as alive for ``managers.ALIVE_WITHIN`` seconds: two of them may be lost.
+_HEARTBEAT_INTERVAL = 55.0  # seconds
 
 _MOVE_TIME = 10.0  # seconds that a worker waits for the bus of the old service's callers at most
 _READY_TIMEOUT = 2.0  # seconds a worker has to answer the readiness check
@@ -88,7 +88,7 @@ def rpc_server_of(
     return rpc_server.get_server(transport, versions.TOPIC, conf.host, [endpoint])
 
 
-class _Process(service.ServiceBase):  # type: ignore[misc]
+class _DaemonProcess(service.ServiceBase):  # type: ignore[misc]
     """A process of the daemon.
 
     Everything it holds is made in ``start``, after the fork: a connection must not be shared. What is on the
@@ -132,19 +132,19 @@ class _Process(service.ServiceBase):  # type: ignore[misc]
         """Options are read where they are used, so a reload has nothing to do here."""
 
 
-def check_move(conf: cfg.ConfigOpts) -> None:
+def check_legacy(conf: cfg.ConfigOpts) -> None:
     """Check what ``[workarounds] enable_consoleauth`` needs, if it is on.
 
     :raises ImportError: a library is missing (the extra ``legacy``)
     :raises ValueError: the options of ``[cache]`` make no sense
     """
     if conf.workarounds.enable_consoleauth:
-        from consoled.legacy import wiring
+        from consoled.legacy import setup
 
-        wiring.source(conf)
+        setup.source(conf)
 
 
-class Move:
+class LegacyBridge:
     """What ``[workarounds] enable_consoleauth`` is for: begun and ended as the option says.
 
     :param sources: of the endpoint; has the old service's tokens while the option is on
@@ -192,18 +192,18 @@ class Move:
                 LOG.exception('[workarounds] enable_consoleauth could not be followed')
 
     def _begin(self) -> None:
-        from consoled.legacy import wiring  # not before: without the option, nothing of it is loaded
+        from consoled.legacy import setup
 
-        self._sources.append(wiring.source(self._conf, self._endpoint.observe_lookup))
+        self._sources.append(setup.source(self._conf, self._endpoint.observe_lookup))
         try:
-            wiring.serve(self._conf, self._transport, self._endpoint, self._held)
+            setup.serve(self._conf, self._transport, self._endpoint, self._held)
         except Exception:
             self._held.close()
             self._sources.clear()
             raise
 
 
-class Worker(_Process):
+class ManagerWorker(_DaemonProcess):
     """A process that answers calls.
 
     :param notifier: told once the worker consumes, and that it lives
@@ -221,7 +221,7 @@ class Worker(_Process):
         server = rpc_server_of(self._conf, self._transport, self._endpoint)
         server.start()
         self._held.callback(rpc_server.drain, server)
-        self._move = Move(self._conf, self._transport, self._endpoint, self._sources)
+        self._move = LegacyBridge(self._conf, self._transport, self._endpoint, self._sources)
         self._held.callback(self._move.end)
         # The old service's callers may have a bus of their own, that is away: ours are answered all the same.
         self._move.follow().join(_MOVE_TIME)
@@ -238,7 +238,7 @@ class Worker(_Process):
             self._move.follow()
 
 
-class Housekeeper(_Process):
+class Housekeeper(_DaemonProcess):
     """The one process of a manager that sweeps, tells that it lives, and serves metrics and health."""
 
     title = 'housekeeper'
@@ -248,11 +248,11 @@ class Housekeeper(_Process):
         loop = loopingcall.DynamicLoopingCall(self._sweep_once)
         loop.start(initial_delay=self._next_sweep(), stop_on_exception=False)
         self._held.callback(loop.stop)
-        self._sign = periodic.SignOfLife(self._conf, self._db)
-        self._held.callback(self._sign.end)
-        signs = loopingcall.DynamicLoopingCall(self._give_sign)
-        signs.start(stop_on_exception=False)
-        self._held.callback(signs.stop)
+        self._heartbeat = periodic.Heartbeat(self._conf, self._db)
+        self._held.callback(self._heartbeat.end)
+        heartbeats = loopingcall.DynamicLoopingCall(self._send_heartbeat)
+        heartbeats.start(stop_on_exception=False)
+        self._held.callback(heartbeats.stop)
         if self._conf.monitoring.port:
             monitoring = self._monitoring()
             monitoring.start()
@@ -260,16 +260,15 @@ class Housekeeper(_Process):
         migration.warn_if_behind(self._db)
 
     def _next_sweep(self) -> float:
-        interval: float = self._conf.manager.sweep_interval
-        return interval * random.uniform(0.9, 1.1)
+        return backoff.jittered(self._conf.manager.sweep_interval)
 
     def _sweep_once(self) -> float:
         self._sweep.run()
         return self._next_sweep()
 
-    def _give_sign(self) -> float:
-        self._sign.give()
-        return _SIGN_INTERVAL * random.uniform(0.9, 1.1)
+    def _send_heartbeat(self) -> float:
+        self._heartbeat.send()
+        return backoff.jittered(_HEARTBEAT_INTERVAL)
 
     def _monitoring(self) -> MonitoringServer:
         registry = prometheus_client.CollectorRegistry()

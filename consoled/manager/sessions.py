@@ -18,10 +18,9 @@ from consoled.context import RequestContext
 from consoled.db import claims
 from consoled.db import sessions as db_sessions
 from consoled.db.session import Database
-from consoled.manager.tokens import TokenKeeper
+from consoled.manager.tokens import TokenService
+from consoled.objects import EndReason
 from consoled.rpc.client import ComputeConsoleAPI
-
-TAKEN_OVER = 'taken_over'
 
 _POLL = 0.05  # seconds between two looks at a slot that is being taken over
 
@@ -34,7 +33,7 @@ class SessionOpener:
 
     :param compute: asks compute agents whether a port is still a guest's
     :param cut: tells the proxies to end sessions
-    :param keeper: knows tokens that the database does not know
+    :param token_service: knows tokens that the database does not know
     """
 
     def __init__(
@@ -43,16 +42,16 @@ class SessionOpener:
         db: Database,
         compute: ComputeConsoleAPI,
         cut: CutSessions,
-        keeper: TokenKeeper,
+        token_service: TokenService,
     ) -> None:
         self._conf = conf
         self._db = db
         self._compute = compute
         self._cut = cut
-        self._keeper = keeper
+        self._token_service = token_service
         # Opens that wait for somebody else may take half of the threads: the other half goes on answering
         # when all agents hang or a proxy does not cut.
-        self._patience = threading.BoundedSemaphore(max(1, conf.executor_thread_pool_size // 2))
+        self._waiting_permits = threading.BoundedSemaphore(max(1, conf.executor_thread_pool_size // 2))
 
     def open(
         self,
@@ -75,7 +74,7 @@ class SessionOpener:
             if repeated is not None:
                 return repeated
         session = self._claim(context, opening, group)
-        self._keeper.used(opening.source)
+        self._token_service.used(opening.source)
         return session
 
     def check(self, context: RequestContext, token: str) -> objects.ConsoleConnection:
@@ -97,7 +96,7 @@ class SessionOpener:
             )
 
         opening = find()
-        if opening is None and self._keeper.adopt(token):
+        if opening is None and self._token_service.adopt(token):
             opening = find()
         if opening is None:
             raise exception.InvalidToken()
@@ -137,8 +136,8 @@ class SessionOpener:
             victim = next((holder for holder in taken.holders if not holder.cut), taken.holders[0])
         # Steal from one session at most: of several users who want the same console the others must not
         # cut each other in turn.
-        db_sessions.mark_taken_over(self._db, victim.id, TAKEN_OVER)
-        self._cut(context, [victim.id], TAKEN_OVER)
+        db_sessions.mark_taken_over(self._db, victim.id, EndReason.TAKEN_OVER)
+        self._cut(context, [victim.id], EndReason.TAKEN_OVER)
         with self._waiting():
             return self._claim_when_free(opening, group)
 
@@ -170,12 +169,12 @@ class SessionOpener:
 
     @contextlib.contextmanager
     def _waiting(self) -> Iterator[None]:
-        if not self._patience.acquire(blocking=False):
+        if not self._waiting_permits.acquire(blocking=False):
             raise exception.ManagerBusy()
         try:
             yield
         finally:
-            self._patience.release()
+            self._waiting_permits.release()
 
 
 def _in_use(taken: claims.SlotsTaken) -> exception.ConsoleInUse:

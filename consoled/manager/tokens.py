@@ -29,7 +29,7 @@ _TURN_TIME = 0.5  # seconds
 _FORGET_TIME = 2.0  # seconds at most to delete elsewhere what was taken back: it counts as void anyway
 
 
-class TokenKeeper:
+class TokenService:
     """Authorizes and looks up tokens: in the database first, and only then in the sources, in their order.
 
     What a source knows is copied into the database when it is first used.
@@ -87,7 +87,7 @@ class TokenKeeper:
         grant.user_id, grant.project_id = context.user_id, context.project_id
         ttl = self._checked_ttl(None)
         adopted = legacy.adopt(
-            self._db, tokens.hashed(token), grant, legacy.Origin(source, ttl), context.request_id
+            self._db, tokens.hashed(token), grant, legacy.Provenance(source, ttl), context.request_id
         )
         if adopted is None:
             raise exception.InvalidConsole(reason='there is another console at that place')
@@ -155,7 +155,7 @@ class TokenKeeper:
             _check(grant)
         except exception.InvalidConsole:
             return False
-        origin = legacy.Origin(source.name, self._conf.consoleauth.token_ttl, issued.issued_at)
+        origin = legacy.Provenance(source.name, self._conf.consoleauth.token_ttl, issued.issued_at)
         adopted = legacy.adopt(self._db, tokens.hashed(token), grant, origin) is not None
         LOG.info(
             'a token of %s for instance %s was %s',

@@ -4,6 +4,7 @@
 from consoled.objects.base import ConsoledObject
 from consoled.objects.connection import ConsoleConnection, ConsoleConnectionList
 from consoled.objects.fields import ConsoleType
+from consoled.objects.reasons import EndReason
 from consoled.objects.session import ConsoleSession, ConsoleSessionList
 from consoled.objects.token import ConsoleAuthToken
 
@@ -15,4 +16,5 @@ __all__ = [
     'ConsoleSessionList',
     'ConsoleType',
     'ConsoledObject',
+    'EndReason',
 ]

@@ -11,16 +11,15 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import random
 import time
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent import futures
 from typing import Any
 
-from consoled import exception
+from consoled import backoff, exception
 from consoled.context import RequestContext
-from consoled.proxy import closing
+from consoled.proxy import close_codes
 from consoled.rpc.client import ConsoleAuthAPI
 
 LOG = logging.getLogger(__name__)
@@ -155,7 +154,7 @@ class Authorizer:
             )
             # a session that was opened after its user had gone would hold its port until the lease ends
             granted: Granted = await self._ask(
-                call, late=lambda _: self.close(session_id, closing.OPEN_FAILED)
+                call, late=lambda _: self.close(session_id, close_codes.OPEN_FAILED)
             )
             session = granted.session
             # the place of one that was opened before the lease ended may be somebody else's by now
@@ -168,7 +167,7 @@ class Authorizer:
             if isinstance(exc, exception.ProxyUnknown):
                 self._wake.set()
             if not _was_refused(exc):
-                self.close(session_id, closing.OPEN_FAILED)
+                self.close(session_id, close_codes.OPEN_FAILED)
                 # the close may come before an open that is carried out late: only a list finds that one
                 self._until_list = min(self._until_list or _LIST_EVERY, _LIST_SOON)
             raise
@@ -274,7 +273,7 @@ class Authorizer:
             await self._pause()
 
     async def _pause(self) -> None:
-        seconds = self._lease.seconds / 3 * random.uniform(0.9, 1.1) if self._lease else 0
+        seconds = backoff.jittered(self._lease.seconds / 3) if self._lease else 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -302,7 +301,7 @@ class Authorizer:
             {
                 session_id: reason
                 for session_id, reason in reply['cut'].items()
-                if session_id not in opening or reason != closing.LEASE_LOST
+                if session_id not in opening or reason != close_codes.LEASE_LOST
             }
         )
 

@@ -14,10 +14,10 @@ import h11
 from oslo_config import cfg
 
 from consoled import exception
-from consoled.proxy import answers, handshake
-from consoled.proxy.opening import Opened, Opener
+from consoled.proxy import handshake, responses
+from consoled.proxy.admission import Admission, Opened
 from consoled.proxy.pages import Pages
-from consoled.proxy.relay import Channel, Scratch, report_all_unsent
+from consoled.proxy.relay import Channel, ReadBuffer, report_all_unsent
 from consoled.proxy.security.rfb import UserSide
 from consoled.proxy.sessions import Sessions
 
@@ -31,9 +31,9 @@ class Service:
     conf: cfg.ConfigOpts
     policy: handshake.Policy
     pages: Pages
-    opener: Opener
+    admission: Admission
     sessions: Sessions
-    scratch: Scratch
+    read_buffer: ReadBuffer
 
 
 class UserConnection(asyncio.Protocol):
@@ -167,7 +167,7 @@ class UserConnection(asyncio.Protocol):
             self._fetch(decision)
         else:
             if 'upgrade' in headers:
-                self._service.opener.refused(decision)
+                self._service.admission.refused(decision)
             self._refuse(decision.error)
             self._finish()
 
@@ -193,7 +193,7 @@ class UserConnection(asyncio.Protocol):
     def _fetch(self, fetch: handshake.Fetch) -> None:
         found = self._service.pages.get(fetch.path, fetch.if_none_match)
         if found is not None:
-            self._send(*answers.page(found))
+            self._send(*responses.page(found))
             self._finish()
         elif fetch.token is not None:
             self._run(self._explain(fetch, fetch.token))
@@ -202,10 +202,10 @@ class UserConnection(asyncio.Protocol):
             self._finish()
 
     async def _explain(self, fetch: handshake.Fetch, token: str) -> None:
-        self._refuse(await self._service.opener.explain(token, fetch.client.address))
+        self._refuse(await self._service.admission.explain(token, fetch.client.address))
 
     def _refuse(self, error: exception.ConsoledException) -> None:
-        self._send(*answers.refusal(error, as_json=self._wants_json))
+        self._send(*responses.refusal(error, as_json=self._wants_json))
 
     def _send(self, response: h11.Response, body: bytes) -> None:
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or self._transport.is_closing():
@@ -231,7 +231,7 @@ class UserConnection(asyncio.Protocol):
     # websockets
 
     async def _open(self, upgrade: handshake.Upgrade) -> None:
-        opened = await self._service.opener.open(upgrade)
+        opened = await self._service.admission.open(upgrade)
         headers = [
             ('Upgrade', 'websocket'),
             ('Connection', 'Upgrade'),
@@ -253,10 +253,10 @@ class UserConnection(asyncio.Protocol):
         return Channel(
             self._transport,
             opened.target.transport,
-            self._service.scratch,
+            self._service.read_buffer,
             max_message_size=options.max_message_size,
             close_timeout=options.close_timeout,
-            looks=opened.looks,
+            input_filter=opened.input_filter,
             greeting=UserSide() if vnc else None,
             rest=opened.target.rest,
             released=lambda channel: self._service.sessions.released(session, channel),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import prometheus_client
 
-from consoled.proxy import closing
+from consoled.proxy import close_codes
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # seconds
 
@@ -64,7 +64,7 @@ class Metrics:
         self._sessions.labels(self._cell, console_type).inc()
 
     def closed(self, console_type: str, reason: str, bytes_in: int, bytes_out: int) -> None:
-        self._closed.labels(self._cell, closing.label_of(reason)).inc()
+        self._closed.labels(self._cell, close_codes.label_of(reason)).inc()
         self._sessions.labels(self._cell, console_type).dec()
         self._bytes.labels(self._cell, 'in').inc(bytes_in)
         self._bytes.labels(self._cell, 'out').inc(bytes_out)

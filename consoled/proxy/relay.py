@@ -20,8 +20,8 @@ from websockets.exceptions import PayloadTooBig
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SEND_EOF, Protocol, Side
 
-from consoled.proxy import closing
-from consoled.proxy.inputs import Input
+from consoled.proxy import close_codes
+from consoled.proxy.input_filter import InputFilter
 from consoled.proxy.security.base import Exchange, SecurityFailed
 
 _HEADROOM = 10  # bytes of the longest header of a frame from a server (RFC 6455, section 5.2)
@@ -40,7 +40,7 @@ _DATA = (Opcode.BINARY, Opcode.TEXT, Opcode.CONT)
 _SILENT = logging.Logger('consoled.proxy.websocket', level=logging.CRITICAL + 1)
 
 
-class Scratch:
+class ReadBuffer:
     """The memory that a process reads into, shared by all its connections.
 
     It is used up before control goes back to the event loop. Where something of it could not be sent, it is
@@ -84,7 +84,7 @@ class Channel:
     :param target: the transport to the console, after all handshakes with the hypervisor, not being read
     :param rest: what the console has sent beyond them
     :param greeting: a handshake with the user that comes first, or None
-    :param looks: at what the user sends
+    :param input_filter: at what the user sends
     :param released: called with the channel once the connection to the console is closed
     :param closed: called once both connections are
     """
@@ -93,11 +93,11 @@ class Channel:
         self,
         user: asyncio.Transport,
         target: asyncio.Transport,
-        scratch: Scratch,
+        read_buffer: ReadBuffer,
         *,
         max_message_size: int,
         close_timeout: float,
-        looks: Input,
+        input_filter: InputFilter,
         greeting: Exchange | None = None,
         rest: bytes = b'',
         released: Callable[[Channel], None],
@@ -106,9 +106,9 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._user = user
         self._target = target
-        self._scratch = scratch
+        self._read_buffer = read_buffer
         self._socket = Protocol(Side.SERVER, state=OPEN, max_size=max_message_size, logger=_SILENT)
-        self._looks = looks
+        self._looks = input_filter
         self._greeting = greeting
         self._rest = rest
         self._close_timeout = close_timeout
@@ -140,10 +140,10 @@ class Channel:
 
         :param early: what the user has sent already
         """
-        report_all_unsent(self._user)  # see Scratch
+        report_all_unsent(self._user)  # see ReadBuffer
         self._target.set_write_buffer_limits(high=_TARGET_BUFFER)
-        self._user.set_protocol(_UserSide(self, self._scratch))
-        self._target.set_protocol(_TargetSide(self, self._scratch))
+        self._user.set_protocol(_UserSide(self, self._read_buffer))
+        self._target.set_protocol(_TargetSide(self, self._read_buffer))
         self._user.resume_reading()
         if self._greeting is not None:
             self._send(self._greeting.start())
@@ -173,13 +173,13 @@ class Channel:
     # from the guest to the user
 
     def target_data(self, length: int) -> None:
-        """``length`` bytes are in the scratch's payload."""
+        """``length`` bytes are in the read buffer's payload."""
         if self._socket.state is not OPEN:
             return
         self.bytes_out += length
-        self._user.write(self._scratch.framed(length))
+        self._user.write(self._read_buffer.framed(length))
         if self._user.get_write_buffer_size():
-            self._scratch.renew()
+            self._read_buffer.renew()
 
     def _send(self, data: bytes) -> None:
         if data and self._socket.state is OPEN:
@@ -225,9 +225,9 @@ class Channel:
             self._forward(bytes(payload[0]) if len(payload) == 1 else b''.join(payload))
         if self._socket.parser_exc is not None:
             too_big = isinstance(self._socket.parser_exc, PayloadTooBig)
-            self.end(closing.TOO_BIG if too_big else closing.PROTOCOL_ERROR)
+            self.end(close_codes.TOO_BIG if too_big else close_codes.PROTOCOL_ERROR)
         elif self._socket.close_rcvd is not None:
-            self.end(closing.USER_LEFT)
+            self.end(close_codes.USER_LEFT)
 
     def _forward(self, data: bytes) -> None:
         self.bytes_in += len(data)
@@ -242,7 +242,7 @@ class Channel:
             data, by_the_user = self._looks.feed(data)
         except SecurityFailed as exc:
             self._send(exc.farewell)
-            self.end(closing.PROTOCOL_ERROR)
+            self.end(close_codes.PROTOCOL_ERROR)
             return
         if by_the_user:
             self.last_input = self.last_heard
@@ -267,11 +267,11 @@ class Channel:
             self._flush()
 
     def user_lost(self) -> None:
-        self.end(closing.USER_LEFT)
+        self.end(close_codes.USER_LEFT)
         self._lost(self._user)
 
     def target_lost(self) -> None:
-        self.end(closing.GUEST_CLOSED)
+        self.end(close_codes.GUEST_CLOSED)
         self._lost(self._target)
         self._released(self)
 
@@ -280,14 +280,14 @@ class Channel:
         if self.reason is not None:
             return
         self.reason = reason
-        how = closing.closing_of(reason)
+        how = close_codes.closing_of(reason)
         if self._socket.state is OPEN:
             self._socket.send_close(how.code, how.text)
             self._flush()
         if self._socket.state is not OPEN and self._socket.close_rcvd is not None:
             self._close_user()
         self._user.resume_reading()  # the user's answer to the closing
-        if reason == closing.LEASE_LOST:  # its port may soon be somebody else's
+        if reason == close_codes.LEASE_LOST:  # its port may soon be somebody else's
             self._target.abort()
         elif not self._target.is_closing():
             self._target.close()
@@ -320,15 +320,15 @@ class Channel:
 
 
 class _UserSide(asyncio.BufferedProtocol):
-    def __init__(self, channel: Channel, scratch: Scratch) -> None:
+    def __init__(self, channel: Channel, read_buffer: ReadBuffer) -> None:
         self._channel = channel
-        self._scratch = scratch
+        self._read_buffer = read_buffer
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._scratch.user[: self._channel.room]
+        return self._read_buffer.user[: self._channel.room]
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._channel.user_data(self._scratch.user[:nbytes])
+        self._channel.user_data(self._read_buffer.user[:nbytes])
 
     def pause_writing(self) -> None:
         self._channel.user_full()
@@ -337,19 +337,19 @@ class _UserSide(asyncio.BufferedProtocol):
         self._channel.user_drained()
 
     def eof_received(self) -> None:
-        self._channel.end(closing.USER_LEFT)
+        self._channel.end(close_codes.USER_LEFT)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._channel.user_lost()
 
 
 class _TargetSide(asyncio.BufferedProtocol):
-    def __init__(self, channel: Channel, scratch: Scratch) -> None:
+    def __init__(self, channel: Channel, read_buffer: ReadBuffer) -> None:
         self._channel = channel
-        self._scratch = scratch
+        self._read_buffer = read_buffer
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._scratch.payload
+        return self._read_buffer.payload
 
     def buffer_updated(self, nbytes: int) -> None:
         self._channel.target_data(nbytes)
@@ -361,7 +361,7 @@ class _TargetSide(asyncio.BufferedProtocol):
         self._channel.target_drained()
 
     def eof_received(self) -> None:
-        self._channel.end(closing.GUEST_CLOSED)
+        self._channel.end(close_codes.GUEST_CLOSED)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._channel.target_lost()

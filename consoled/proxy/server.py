@@ -14,16 +14,16 @@ import prometheus_client
 from oslo_config import cfg
 
 from consoled.context import RequestContext
-from consoled.proxy import closing, handshake
+from consoled.proxy import close_codes, handshake
+from consoled.proxy.admission import Admission
 from consoled.proxy.audit import Audit
 from consoled.proxy.authorizer import Authorizer
 from consoled.proxy.connection import Service
 from consoled.proxy.forwarded import networks
 from consoled.proxy.listener import Listener, tls_context
 from consoled.proxy.metrics import Metrics
-from consoled.proxy.opening import Opener
 from consoled.proxy.pages import Pages
-from consoled.proxy.relay import Scratch
+from consoled.proxy.relay import ReadBuffer
 from consoled.proxy.sessions import Rules, Sessions
 from consoled.proxy.targets import Connector
 from consoled.rpc import arguments as arg
@@ -37,7 +37,7 @@ _WATCH = 0.5  # seconds between two looks at the lease, for the metric
 _MOST_CUT = 1000  # ids in a cast
 
 
-class CutEndpoint(rpc_server.Endpoint):
+class ProxyEndpoint(rpc_server.Endpoint):
     """Hears of sessions to cut, in a thread of the RPC server."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, cut: Callable[[dict[str, str]], None]) -> None:
@@ -105,7 +105,7 @@ class Proxy:
         self._audit = Audit(conf, f'consoled-proxy.{conf.host}')
         self._rules = rules_of(conf)
         self._sessions = Sessions(
-            lambda: self._rules, lambda session, seconds: self._opener.over(session, seconds)
+            lambda: self._rules, lambda session, seconds: self._admission.over(session, seconds)
         )
         self._authorizer = Authorizer(
             ConsoleAuthAPI(
@@ -118,12 +118,12 @@ class Proxy:
             live=self._sessions.ids,
             cut=self._sessions.cut,
             cut_limited=self._sessions.cut_limited,
-            cut_all=lambda: self._sessions.cut_all(closing.LEASE_LOST),
+            cut_all=lambda: self._sessions.cut_all(close_codes.LEASE_LOST),
         )
-        self._opener = Opener(
+        self._admission = Admission(
             conf, self._authorizer, Connector(conf), self._sessions, self._metrics, self._audit
         )
-        service = Service(conf, policy_of(conf), pages, self._opener, self._sessions, Scratch())
+        service = Service(conf, policy_of(conf), pages, self._admission, self._sessions, ReadBuffer())
         self._service = service
         self._listener = Listener(conf, sockets, service, self._metrics, tls_context(conf))
         self._tasks: list[asyncio.Task[None]] = []
@@ -159,7 +159,7 @@ class Proxy:
     def _listen_for_cuts(self, loop: asyncio.AbstractEventLoop) -> None:
         """In a thread: it waits for the bus."""
         server = rpc_server.get_server(
-            self._transport, versions.PROXY_TOPIC, self._name, [CutEndpoint(loop, self._cut)]
+            self._transport, versions.PROXY_TOPIC, self._name, [ProxyEndpoint(loop, self._cut)]
         )
         server.start()
         self._server = server
@@ -189,12 +189,12 @@ class Proxy:
         """Listen no more, tell the users, report the closings; ``timeout`` seconds at most."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        self._opener.stopping = True
+        self._admission.stopping = True
         await self._listener.stop()
-        self._sessions.cut_all(closing.DRAINED)
-        while self._opener.held and loop.time() < deadline:
+        self._sessions.cut_all(close_codes.DRAINED)
+        while self._admission.held and loop.time() < deadline:
             await asyncio.sleep(0.02)
-            self._sessions.cut_all(closing.DRAINED)  # those that were being opened
+            self._sessions.cut_all(close_codes.DRAINED)  # those that were being opened
         # Who is left has been told, or had only loaded a page: browsers keep such connections for long.
         patience = min(deadline, loop.time() + self._conf.proxy.close_timeout)
         while self._listener.connections and loop.time() < patience:

@@ -41,7 +41,7 @@ _KILL_AFTER = 5  # seconds beyond graceful_shutdown_timeout before a process tha
 
 
 @dataclasses.dataclass(frozen=True)
-class Shared:
+class Inherited:
     """What is made once and used by all workers.
 
     :ivar reloaded: set by the first SIGHUP; a worker that is started after it reads the files itself
@@ -53,7 +53,7 @@ class Shared:
     reloaded: threading.Event = dataclasses.field(default_factory=threading.Event)
 
 
-def prepare(conf: cfg.ConfigOpts) -> Shared:
+def prepare(conf: cfg.ConfigOpts) -> Inherited:
     """Check what can be wrong, read the pages, bind the sockets.
 
     :raises OSError: a file can't be read, an address can't be had
@@ -62,10 +62,10 @@ def prepare(conf: cfg.ConfigOpts) -> Shared:
     server.policy_of(conf)
     targets.Connector(conf)
     listener.tls_context(conf)
-    return Shared(conf, listener.listen(conf), server.pages_of(conf))
+    return Inherited(conf, listener.listen(conf), server.pages_of(conf))
 
 
-def run(shared: Shared, notifier: Notifier) -> None:
+def run(shared: Inherited, notifier: Notifier) -> None:
     """Run the processes until SIGTERM.
 
     :param notifier: told by the workers when they serve users, and that they live
@@ -75,9 +75,9 @@ def run(shared: Shared, notifier: Notifier) -> None:
         graceful_shutdown_timeout=conf.graceful_shutdown_timeout + 2 * _KILL_AFTER,
         mp_context=multiprocessing.get_context('fork'),  # sockets and options are handed on as they are
     )
-    master.add(Worker, workers=conf.proxy.workers, args=(shared, notifier))
+    master.add(ProxyWorker, workers=conf.proxy.workers, args=(shared, notifier))
     if conf.monitoring.port:
-        master.add(Monitor, workers=1, args=(shared,))
+        master.add(ProxyMonitor, workers=1, args=(shared,))
     master.register_hooks(
         on_terminate=functools.partial(_close, shared.sockets), on_reload=shared.reloaded.set
     )
@@ -90,12 +90,12 @@ def _close(sockets: list[socket.socket]) -> None:
         sock.close()
 
 
-class Worker(cotyledon.Service):
+class ProxyWorker(cotyledon.Service):
     """A process that serves users; its event loop is in the thread that ``run`` is called in."""
 
     name = 'worker'
 
-    def __init__(self, worker_id: Any, shared: Shared, notifier: Notifier) -> None:
+    def __init__(self, worker_id: Any, shared: Inherited, notifier: Notifier) -> None:
         super().__init__(worker_id)
         setproctitle.setproctitle(f'{_TITLE}: worker {worker_id}')
         self._shared = shared
@@ -117,7 +117,7 @@ class Worker(cotyledon.Service):
     async def _serve(self) -> None:
         conf = self._conf
         self._stopping = asyncio.Event()
-        name = f'{conf.host}:{_place(self._shared.sockets[0])}:{self.worker_id}'
+        name = f'{conf.host}:{_bound_address(self._shared.sockets[0])}:{self.worker_id}'
         pages = self._shared.pages
         if self._shared.reloaded.is_set() and self._read_options():
             pages = server.pages_of(conf)
@@ -171,17 +171,17 @@ class Worker(cotyledon.Service):
         os._exit(0)  # a thread that still waits for the bus would keep the process
 
 
-def _place(sock: socket.socket) -> str:
+def _bound_address(sock: socket.socket) -> str:
     address = sock.getsockname()
     return str(address[1]) if isinstance(address, tuple) else str(address)
 
 
-class Monitor(cotyledon.Service):
+class ProxyMonitor(cotyledon.Service):
     """The process that serves metrics and health of all workers."""
 
     name = 'monitor'
 
-    def __init__(self, worker_id: Any, shared: Shared) -> None:
+    def __init__(self, worker_id: Any, shared: Inherited) -> None:
         super().__init__(worker_id)
         setproctitle.setproctitle(f'{_TITLE}: monitor')
         _close(shared.sockets)

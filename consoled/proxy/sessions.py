@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from consoled import token as tokens
-from consoled.proxy import closing
+from consoled.proxy import close_codes
 from consoled.proxy.relay import Channel
 
 LOG = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Session:
         self.reason: str | None = granted.cut_reason
         self.channels: set[Channel] = set()
         self.connecting = 0  # websockets that are about to become channels
-        self.asked = now  # when the managers were asked for it; the opener knows that better
+        self.asked = now  # when the managers were asked for it; admission knows that better
         self.asking = asyncio.Lock()  # held while they are asked again
         self.announced = False  # that it was opened: its end will be too
         self.left: str | None = None  # how the last of its channels ended
@@ -84,14 +84,14 @@ class Session:
         self.channels.discard(channel)
         self._bytes_in += channel.bytes_in
         self._bytes_out += channel.bytes_out
-        self.left = channel.reason or closing.USER_LEFT
+        self.left = channel.reason or close_codes.USER_LEFT
 
     def check(self, rules: Rules, now: float) -> None:
         """End what has lasted too long, ask the silent for a sign of life."""
         if self.ends is not None and now >= self.ends:
-            self.end(closing.TIME_OVER)
+            self.end(close_codes.TIME_OVER)
         elif rules.idle and self.channels and now - self._last_input() > rules.idle:
-            self.end(closing.IDLE)
+            self.end(close_codes.IDLE)
         for channel in list(self.channels):
             if channel.reason is None:
                 _check_channel(channel, rules, now)
@@ -105,12 +105,12 @@ def _check_channel(channel: Channel, rules: Rules, now: float) -> None:
     if channel.stalled is not None:
         # its user is not read either, so that silence means nothing
         if now - channel.stalled > rules.ping_timeout:
-            channel.end(closing.GUEST_STALLED)
+            channel.end(close_codes.GUEST_STALLED)
         return
     silent = now - channel.last_heard
     slow_to_greet = not channel.greeted and now - channel.began > rules.greeting
     if slow_to_greet or silent > rules.ping_interval + rules.ping_timeout:
-        channel.end(closing.USER_LOST)
+        channel.end(close_codes.USER_LOST)
     elif silent > rules.ping_interval and channel.pinged is None:
         channel.ping()
 
@@ -190,7 +190,7 @@ class Sessions:
         session.channel_ended(channel)
         self._maybe_over(session)
 
-    def _maybe_over(self, session: Session, reason: str = closing.USER_LEFT) -> None:
+    def _maybe_over(self, session: Session, reason: str = close_codes.USER_LEFT) -> None:
         if session.channels or session.connecting:
             return  # a page that is loaded again opens its websockets before the old ones have ended
         session.reason = session.reason or session.left or reason
@@ -209,7 +209,7 @@ class Sessions:
     def cut_limited(self) -> None:
         for session in self:
             if session.limited:
-                session.end(closing.LEASE_LOST)
+                session.end(close_codes.LEASE_LOST)
 
     def cut_all(self, reason: str) -> None:
         for session in self:

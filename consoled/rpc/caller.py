@@ -6,13 +6,12 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from concurrent import futures
 from typing import Any
 
 import oslo_messaging
 from oslo_messaging import exceptions as messaging_exc
 
-from consoled import exception
+from consoled import deadline, exception
 from consoled.context import RequestContext
 from consoled.rpc import versions
 from consoled.rpc.serializer import Serializer
@@ -101,19 +100,16 @@ class Caller:
             if not self._connected.wait(timeout):
                 raise messaging_exc.MessagingTimeout()
             return call()
-        outcome: futures.Future[Any] = futures.Future()
 
-        def connect() -> None:
+        def connect() -> Any:
             try:
-                outcome.set_result(call())
-            except BaseException as exc:
-                outcome.set_exception(exc)
-            self._connected.set()
+                return call()
+            finally:
+                self._connected.set()
 
-        threading.Thread(target=connect, daemon=True).start()
         try:
-            return outcome.result(timeout + 1)  # the call has a limit of its own once it is connected
-        except futures.TimeoutError:
+            return deadline.call(connect, timeout + 1)  # the call has a limit of its own once it is connected
+        except deadline.DeadlineExceeded:
             raise messaging_exc.MessagingTimeout() from None
 
     def _cast(self, context: RequestContext, method: str, target: Any = None, **values: Any) -> None:

@@ -88,11 +88,11 @@ class ConsoleAuthAPI(Caller):
         compute_host: str,
         instance_uuids: Sequence[str],
         consoles: objects.ConsoleConnectionList,
-        unsure: Sequence[str] = (),
+        unknown: Sequence[str] = (),
     ) -> dict[str, int]:
         """These, and only these, are the guests of a compute host, with these consoles.
 
-        :param unsure: those of them of whose consoles nothing is said
+        :param unknown: those of them of whose consoles nothing is said
         :returns: counts of instances ``retired`` (gone for good) and ``changed``
         """
         result: dict[str, int] = self._call(
@@ -101,7 +101,7 @@ class ConsoleAuthAPI(Caller):
             compute_host=compute_host,
             instance_uuids=list(instance_uuids),
             consoles=consoles,
-            unsure=list(unsure),
+            unsure=list(unknown),  # its name on the wire
         )
         return result
 

@@ -16,8 +16,8 @@ import testtools
 from testtools.content import text_content
 
 from consoled import exception
-from consoled.compute.bounded import BoundedDriver
 from consoled.compute.drivers import libvirt_connection, loading
+from consoled.compute.drivers.deadline_driver import DeadlineDriver
 from consoled.rpc.client import ComputeConsoleAPI
 from consoled.testing import daemons, driver_kit, fixtures, services
 from consoled.testing.fixtures import wait_until
@@ -117,7 +117,7 @@ class DriverTest(_Guests, driver_kit.DriverKit, testtools.TestCase):
                 compute__hypervisor_timeout=0.3,
             )
         ).conf
-        driver, told = BoundedDriver(loading.load(conf), conf), []
+        driver, told = DeadlineDriver(loading.load(conf), conf), []
         self.addCleanup(driver.close)
         driver.watch(told.append)
         for _ in range(3):

@@ -5,7 +5,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
 from consoled.testing.fixtures import wait_until
-from consoled.testing.rfb_guest import RfbGuest
+from consoled.testing.guests.rfb_guest import RfbGuest
 from tests.e2e import base
 
 CANVAS = '#screen canvas'

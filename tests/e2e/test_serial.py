@@ -4,7 +4,7 @@
 from selenium.webdriver.common.action_chains import ActionChains
 
 from consoled.testing.fixtures import wait_until
-from consoled.testing.serial_guest import SerialGuest
+from consoled.testing.guests.serial_guest import SerialGuest
 from tests.e2e import base
 
 

@@ -8,7 +8,7 @@ import oslo_messaging
 
 from consoled import objects
 from consoled.db import legacy, models
-from consoled.legacy import wiring
+from consoled.legacy import setup
 from consoled.testing import fixtures
 from consoled.testing.sources import MemoryTokens
 from tests.functional import base
@@ -131,7 +131,7 @@ class ConsoleauthCase(base.CellTestCase):
         cls.options = {'sources': [cls.source]}
         super().setUpClass()
         cls.held = contextlib.ExitStack()
-        wiring.serve(cls.cell.conf, cls.cell.transport, cls.cell.endpoint, cls.held)
+        setup.serve(cls.cell.conf, cls.cell.transport, cls.cell.endpoint, cls.held)
         cls.addClassCleanup(cls.held.close)
         cls.old = OldCallers(cls.bus)
         cls.older = OldCallers(cls.bus, version='2.0')

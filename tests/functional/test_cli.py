@@ -157,7 +157,7 @@ class ConsolectlTest(CellCase):
         if not pid:  # the child: with a terminal of its own
             argv = [
                 '-m',
-                'consoled.cmd.consolectl',
+                'consoled.consolectl.main',
                 '--config-file',
                 str(self.config_file),
                 'token',
@@ -207,7 +207,8 @@ class ConsolectlTest(CellCase):
         env = {'CONSOLED_CONCURRENCY': 'eventlet', 'PYTHONWARNINGS': 'ignore'}
         done = self.ctl('session', 'list', '-f', 'json', env=env)
         self.assertEqual((0, 1), (done.returncode, len(json.loads(done.stdout))), done.stderr)
-        command = f'{sys.executable} -m consoled.cmd.consolectl --config-file {self.config_file} session list'
+        command = f'{sys.executable} -m consoled.consolectl.main --config-file {self.config_file}'
+        command += ' session list'
         done = subprocess.run(['bash', '-c', f'{command} | true'], capture_output=True, timeout=TIMEOUT)
         self.assertEqual(b'', done.stderr)
 

@@ -18,16 +18,16 @@ from websockets.sync import client
 
 from consoled import objects
 from consoled.compute.drivers import demo
-from consoled.compute.endpoint import ComputeConsoles
+from consoled.compute.endpoint import ComputeConsoleEndpoint
 from consoled.db import models
 from consoled.rpc import server as rpc_server
 from consoled.rpc import versions
 from consoled.testing import daemons
 from consoled.testing.fixtures import wait_until
-from consoled.testing.guests import EchoGuest, GuestHost, StreamGuest
-from consoled.testing.serial_guest import SerialGuest
+from consoled.testing.guests.plain import EchoGuest, GuestHost, StreamGuest
+from consoled.testing.guests.serial_guest import SerialGuest
 from tests.functional import base
-from tests.unit.cmd.terminals import InTerminal
+from tests.unit.consolectl.terminals import InTerminal
 
 PATIENCE = 20.0  # seconds; only used up by a failure
 ESCAPE = b'\x1d'
@@ -98,7 +98,7 @@ class ConsoleCase(base.CellTestCase):
         ]
         cls.driver = demo.DemoDriver(base.COMPUTE_HOST, described)
         cls.manager = Manager(cls.api)
-        agent = ComputeConsoles(cls.driver, cls.manager)
+        agent = ComputeConsoleEndpoint(cls.driver, cls.manager)
         server = rpc_server.get_server(cls.cell.transport, versions.COMPUTE_TOPIC, base.COMPUTE_HOST, [agent])
         server.start()
         cls.addClassCleanup(rpc_server.drain, server)
@@ -119,7 +119,7 @@ class ConsoleCase(base.CellTestCase):
 
     def command(self, *argv):
         return [
-            *(sys.executable, '-m', 'consoled.cmd.consolectl'),
+            *(sys.executable, '-m', 'consoled.consolectl.main'),
             *('--config-file', str(self.config_file), *argv),
         ]
 

@@ -363,13 +363,13 @@ class RestartTest(base.CellTestCase):
 class ContractTest(base.CellTestCase):
     """What the manager takes of an agent."""
 
-    def define_host(self, uuids, consoles, unsure=(), compute_host=base.COMPUTE_HOST):
+    def define_host(self, uuids, consoles, unknown=(), compute_host=base.COMPUTE_HOST):
         return self.api.define_host(
             self.context,
             compute_host,
             uuids,
             base.objects.ConsoleConnectionList(objects=consoles),
-            unsure,
+            unknown,
         )
 
     def test_define_host(self):

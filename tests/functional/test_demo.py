@@ -17,8 +17,9 @@ import fixtures
 import psutil
 import testtools
 
-from consoled.cmd import _demo_walk, demo
+from consoled.cmd import demo
 from consoled.context import RequestContext
+from consoled.demo import walk
 from consoled.testing.fixtures import wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -56,7 +57,7 @@ class CheckTest(DemoCase):
         done = self.check()
         self.assertEqual((0, ''), (done.returncode, done.stderr))
         steps = [line for line in done.stdout.splitlines() if line.startswith('ok ')]
-        self.assertEqual(len(_demo_walk.STEPS), len(steps))
+        self.assertEqual(len(walk.STEPS), len(steps))
         self.assertNotIn('FAILED', done.stdout)
         self.assertNotIn('\033', done.stdout)
         self.assertIsNone(TOKEN.search(done.stdout))
@@ -180,7 +181,7 @@ class FailureTest(DemoCase):
         self.useFixture(fixtures.MonkeyPatch('tempfile.tempdir', str(self.tmp)))
         out, err = io.StringIO(), io.StringIO()
         with (
-            mock.patch.object(_demo_walk, 'STEPS', steps),
+            mock.patch.object(walk, 'STEPS', steps),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
@@ -192,12 +193,12 @@ class FailureTest(DemoCase):
         self.assertEqual('consoled-demo: step 2 failed: Broken\n', err)
         self.assertIn('FAILED', out)
         self.assertIsNone(TOKEN.search(out))
-        self.assertNotIn(_demo_walk.STEPS[2].title, out)
+        self.assertNotIn(walk.STEPS[2].title, out)
         self.assert_nothing_left()
         return out
 
     def test_another_outcome_than_expected(self):
-        first, second, *others = _demo_walk.STEPS
+        first, second, *others = walk.STEPS
         broken = dataclasses.replace(
             second, title='Broken', expected={**second.expected, 'host': '192.0.2.1'}
         )
@@ -209,14 +210,14 @@ class FailureTest(DemoCase):
         def ask_for_more(cell):
             return cell.manager.validate(RequestContext(), 'no-such-token-anywhere')
 
-        first, second, *others = _demo_walk.STEPS
+        first, second, *others = walk.STEPS
         broken = dataclasses.replace(second, title='Broken', run=ask_for_more)
         out = self.assert_fails((first, broken, *others), '--check')
         self.assertIn('invalid_token', out)
 
     def test_signals_are_as_before(self):
         before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-        self.assertEqual(0, self.run_with(_demo_walk.STEPS[:1], '--check')[0])
+        self.assertEqual(0, self.run_with(walk.STEPS[:1], '--check')[0])
         self.assertEqual(before, [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)])
 
 

@@ -8,7 +8,7 @@ from tests.functional import proxy_base
 from tests.functional.test_proxy_hostile_ends import Ends, EndsAtTheManager, EndsInTLS, LateAnswers
 from tests.functional.test_proxy_hostile_frames import Frames
 from tests.functional.test_proxy_hostile_guests import Flow, Guests
-from tests.functional.test_proxy_hostile_refusals import Refusals
+from tests.functional.test_proxy_hostile_refusals import RecentRefusals
 from tests.functional.test_proxy_hostile_requests import ManyRequests, Requests, RequestsInTLS
 
 _OPTIONS = {
@@ -24,7 +24,7 @@ _OPTIONS = {
 
 
 class HostileTest(
-    Frames, Requests, ManyRequests, Ends, LateAnswers, Flow, Guests, Refusals, proxy_base.ProxyTestCase
+    Frames, Requests, ManyRequests, Ends, LateAnswers, Flow, Guests, RecentRefusals, proxy_base.ProxyTestCase
 ):
     proxy_options = _OPTIONS
 

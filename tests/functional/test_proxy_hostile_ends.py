@@ -9,7 +9,7 @@ import fixtures
 from consoled import objects
 from consoled.db import proxies
 from consoled.testing.fixtures import ComputeAgent
-from consoled.testing.guests import EchoGuest, SilentGuest, StreamGuest
+from consoled.testing.guests.plain import EchoGuest, SilentGuest, StreamGuest
 from tests.functional import base, proxy_base
 from tests.functional.proxy_base import close_frame, frame, handshake
 from tests.functional.test_proxy_hostile_requests import client_hello

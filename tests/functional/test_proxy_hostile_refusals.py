@@ -63,7 +63,7 @@ class _Refusals:
         return target
 
 
-class Refusals(_Refusals):
+class RecentRefusals(_Refusals):
     """Who is refused, and what he learns."""
 
     def test_invariant_7_requests_of_the_wrong_form_do_not_reach_the_guest(self):

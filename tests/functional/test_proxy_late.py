@@ -12,7 +12,7 @@ from testtools.content import text_content
 
 from consoled.db import models
 from consoled.manager.sessions import SessionOpener
-from consoled.proxy import opening
+from consoled.proxy import admission
 from consoled.testing import daemons
 from consoled.testing.fixtures import wait_until
 from tests.functional import compute_base
@@ -103,7 +103,7 @@ class LateTest(compute_base.AgentTestCase):
         def slowly(*args):
             session = claimed(*args)
             self.replace()
-            time.sleep(opening._FRESH + 0.05)
+            time.sleep(admission._FRESH + 0.05)
             return session
 
         self.useFixture(

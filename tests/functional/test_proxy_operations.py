@@ -14,7 +14,7 @@ from testtools.content import text_content
 from websockets.sync.client import unix_connect
 
 from consoled.db import proxies
-from consoled.testing.guests import EchoGuest
+from consoled.testing.guests.plain import EchoGuest
 from consoled.testing.services import free_port
 from tests.functional import proxy_base, test_proxy
 from tests.functional.proxy_base import close_frame, handshake

@@ -16,9 +16,9 @@ import trustme
 from consoled import exception
 from consoled.proxy import targets
 from consoled.testing.fixtures import Conf
-from consoled.testing.guest_fixture import GuestHostFixture
-from consoled.testing.guests import EchoGuest
-from consoled.testing.rfb_guest import RfbGuest
+from consoled.testing.guests.fixture import GuestHostFixture
+from consoled.testing.guests.plain import EchoGuest
+from consoled.testing.guests.rfb_guest import RfbGuest
 from consoled.testing.services import free_port
 from tests.functional import base, proxy_base, test_proxy
 from tests.functional.proxy_base import frame, handshake

@@ -7,8 +7,8 @@ import struct
 
 import websockets.exceptions
 
-from consoled.testing import guest_base
-from consoled.testing.rfb_guest import RfbGuest
+from consoled.testing.guests.base import Guest
+from consoled.testing.guests.rfb_guest import RfbGuest
 from tests.functional import base, proxy_base, test_proxy
 from tests.functional.proxy_base import close_frame, frame, handshake
 
@@ -24,7 +24,7 @@ LOOK = struct.pack('>BBHHHH', 3, 0, 0, 0, 1, 1)  # at one pixel
 PICTURE = 4 + 12 + 4  # bytes of the answer: header, rectangle, pixel
 
 
-class Gatekeeper(guest_base.Guest):
+class Gatekeeper(Guest):
     """A guest behind HTTP CONNECT: echoes from its answer on. ``asked`` has the heads of the requests.
 
     :param held: it does not answer before it is told what
@@ -61,7 +61,7 @@ class TunnelledScreen(RfbGuest):
         await super().serve(reader, writer)
 
 
-class Ticker(guest_base.Guest):
+class Ticker(Guest):
     """Says something again and again, whatever it is told."""
 
     async def serve(self, reader, writer):

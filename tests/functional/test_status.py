@@ -209,7 +209,9 @@ class LegacyTest(DatabaseCase):
 
     def an_adopted_token(self, ttl):
         grant = base.a_grant(base.new_uuid(), 10000)
-        self.assertTrue(legacy.adopt(self.db, 'a' * 64, grant, legacy.Origin('memcached', ttl, time.time())))
+        self.assertTrue(
+            legacy.adopt(self.db, 'a' * 64, grant, legacy.Provenance('memcached', ttl, time.time()))
+        )
 
     def test_the_move_from_its_begin_to_its_end(self):
         self.assert_check('Legacy consoleauth', SUCCESS, 'Off, and never used')

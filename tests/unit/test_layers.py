@@ -18,13 +18,17 @@ MAY_IMPORT = {
     'conf': {'exception'},
     'context': {'exception'},
     'objects': {'exception'},
-    'db': {'objects', 'conf', 'exception'},
-    'rpc': {'context', 'objects', 'exception', 'token'},
+    'db': {'backoff', 'deadline', 'objects', 'conf', 'exception'},
+    'rpc': {'backoff', 'deadline', 'context', 'objects', 'exception', 'token'},
     'sources': {'objects'},
     'legacy': {'sources', 'objects', 'token', 'rpc', 'context', 'exception'},
+    'backoff': set(),
+    'deadline': set(),
     'monitoring': set(),
     'notify': set(),
     'manager': {
+        'backoff',
+        'deadline',
         'db',
         'objects',
         'rpc',
@@ -37,17 +41,31 @@ MAY_IMPORT = {
         'notify',
         'version',
     },
-    'compute': {'objects', 'rpc', 'context', 'conf', 'exception', 'monitoring', 'notify'},
-    'proxy': {'rpc', 'token', 'context', 'exception', 'monitoring', 'notify'},
+    'compute': {
+        'backoff',
+        'deadline',
+        'objects',
+        'rpc',
+        'context',
+        'conf',
+        'exception',
+        'monitoring',
+        'notify',
+    },
+    'proxy': {'backoff', 'deadline', 'rpc', 'token', 'context', 'exception', 'monitoring', 'notify'},
     'contrib': {'rpc', 'context', 'exception', 'token', 'conf', 'proxy'},
+    'cli': None,
     'cmd': None,
+    'consolectl': None,
+    'demo': None,
+    'upgradecheck': None,
     'testing': None,
 }
 # where units are wired together that do not know each other otherwise
 WIRED_IN = {'manager/service.py': {'legacy'}}
-SANS_IO = ('token', 'exception')
+SANS_IO = ('token', 'exception', 'backoff')
 PROXY_SANS_IO = {
-    *('closing', 'forwarded', 'handshake', 'inputs', 'limits', 'origin'),
+    *('close_codes', 'forwarded', 'handshake', 'input_filter', 'limits', 'origin'),
     *('base', 'messages', 'rfb', 'tunnel', 'vencrypt'),
 }
 IO_MODULES = {'socket', 'ssl', 'asyncio', 'sqlalchemy', 'oslo_messaging', 'oslo_config', 'oslo_log'}

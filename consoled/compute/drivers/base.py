@@ -18,8 +18,9 @@ What holds for all methods:
   never has more than ``[compute] hypervisor_threads`` of them under way.
 - They raise errors of ``consoled.exception``. HypervisorUnreachable says that the truth can't be had now;
   nothing is concluded from it. Any other exception is logged as a fault of the driver.
-- Consoles are ``objects.ConsoleConnection`` with ``compute_host`` = ``[DEFAULT] host``. ``placing.Placer``
-  makes them by the options that an operator knows. No two guests share a place (host and port).
+- Consoles are ``objects.ConsoleConnection`` with ``compute_host`` = ``[DEFAULT] host``;
+  ``ConsoleBuilder`` (console_builder.py) makes them from the operator's options. No two guests share a host
+  and port.
 
 ``consoled.testing.driver_kit`` has the tests that a driver must pass.
 """

@@ -20,7 +20,7 @@ _GRAPHICS = {'vnc': ConsoleType.NOVNC, 'spice': ConsoleType.SPICE}
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class ListeningConsole:
     """Where the hypervisor listens for a console; ``listen`` is None if the XML does not say."""
 
     console_type: str
@@ -34,7 +34,7 @@ class Domain:
     """A guest: whether it runs, and its consoles that can be reached by TCP."""
 
     active: bool
-    places: tuple[Place, ...]
+    consoles: tuple[ListeningConsole, ...]
 
 
 class _Builder(ElementTree.TreeBuilder):
@@ -59,7 +59,7 @@ def parse(text: str) -> Domain:
         raise ValueError('is not of a domain')
     if domain.get('id') is None:  # libvirt gives one to those that run
         return Domain(False, ())
-    found: dict[tuple[str | None, int], Place] = {}
+    found: dict[tuple[str | None, int], ListeningConsole] = {}
     for devices in domain.findall('devices'):
         for place in (*_graphics(devices), *_serial_ports(devices)):
             # the first serial port is there twice: as <console> too
@@ -67,7 +67,7 @@ def parse(text: str) -> Domain:
     return Domain(True, tuple(found.values()))
 
 
-def _graphics(devices: ElementTree.Element) -> Iterator[Place]:
+def _graphics(devices: ElementTree.Element) -> Iterator[ListeningConsole]:
     for graphics in devices.findall('graphics'):
         console_type = _GRAPHICS.get(graphics.get('type', ''))
         port, tls_port = _port(graphics.get('port')), _port(graphics.get('tlsPort'))
@@ -81,7 +81,7 @@ def _graphics(devices: ElementTree.Element) -> Iterator[Place]:
                 options['use_tls'] = 'true'
         place = port or tls_port
         if place is not None:
-            yield Place(console_type, _listen(graphics, listens), place, options)
+            yield ListeningConsole(console_type, _listen(graphics, listens), place, options)
 
 
 def _demands_tls(graphics: ElementTree.Element) -> bool:
@@ -96,7 +96,7 @@ def _listen(graphics: ElementTree.Element, listens: list[ElementTree.Element]) -
     return next(filter(None, addresses), None) or graphics.get('listen')
 
 
-def _serial_ports(devices: ElementTree.Element) -> Iterator[Place]:
+def _serial_ports(devices: ElementTree.Element) -> Iterator[ListeningConsole]:
     for device in (*devices.findall('serial'), *devices.findall('console')):
         if device.get('type') != 'tcp':
             continue
@@ -107,7 +107,7 @@ def _serial_ports(devices: ElementTree.Element) -> Iterator[Place]:
         port = _port(source.get('service'))
         if port is not None:
             options: dict[str, str | None] = {'use_tls': 'true'} if source.get('tls') == 'yes' else {}
-            yield Place(ConsoleType.SERIAL, source.get('host'), port, options)
+            yield ListeningConsole(ConsoleType.SERIAL, source.get('host'), port, options)
 
 
 def _port(text: str | None) -> int | None:

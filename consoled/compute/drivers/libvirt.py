@@ -12,8 +12,8 @@ from oslo_config import cfg
 
 from consoled import exception, objects
 from consoled.compute.drivers import base, domain_xml
+from consoled.compute.drivers.console_builder import ConsoleBuilder
 from consoled.compute.drivers.libvirt_connection import Connections
-from consoled.compute.drivers.placing import Placer
 
 LOG = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class LibvirtDriver(base.Driver):
     def __init__(self, conf: cfg.ConfigOpts, library: Any) -> None:
         self._conf = conf
         self._library = library
-        self._placer = Placer(conf)
+        self._builder = ConsoleBuilder(conf)
         self._changed: base.Changed = lambda instance_uuid: None
         events = (
             library.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
@@ -82,12 +82,14 @@ class LibvirtDriver(base.Driver):
         except ValueError as exc:
             LOG.error('the XML of guest %s %s', instance_uuid, exc)
             raise exception.HypervisorUnreachable() from None
-        places = (self._placed(instance_uuid, place) for place in found.places)
-        return [console for console in places if console is not None]
+        consoles = (self._placed(instance_uuid, place) for place in found.consoles)
+        return [console for console in consoles if console is not None]
 
-    def _placed(self, instance_uuid: str, place: domain_xml.Place) -> objects.ConsoleConnection | None:
+    def _placed(
+        self, instance_uuid: str, place: domain_xml.ListeningConsole
+    ) -> objects.ConsoleConnection | None:
         try:
-            return self._placer.place(
+            return self._builder.place(
                 instance_uuid, place.console_type, place.listen, place.port, place.options
             )
         except ValueError as exc:

@@ -6,13 +6,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
-from consoled import exception
+from consoled import backoff, exception
 
 LOG = logging.getLogger(__name__)
 
@@ -174,18 +173,18 @@ class Connections:
                 self._changed.notify_all()
 
     def _run(self) -> None:
-        pause = _FIRST_PAUSE
+        failures = 0
         while not self._closed:
             conn = self._connect()
             if conn is not None:
-                pause = _FIRST_PAUSE
+                failures = 0
                 self._opened()
                 self._wait_until_lost(conn)
                 continue
+            failures += 1
             with self._changed:
-                # hosts that lost the same thing must not all come back in the same moment
-                self._changed.wait_for(lambda: self._closed, pause * random.uniform(0.5, 1))
-            pause = min(pause * 2, _LONGEST_PAUSE)
+                pause = backoff.after(failures, _FIRST_PAUSE, _LONGEST_PAUSE)
+                self._changed.wait_for(lambda: self._closed, pause)
 
     def _connect(self) -> Any:
         conn = None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A process of simulated compute hosts: ``python -m tests.bench.hosts.agents JSON``.
 
-What an agent tells the managers is told by its real code: ``Synchronizer`` and ``Cleaner``, over the demo
+What an agent tells the managers is told by its real code: ``Reconciler`` and ``Cleaner``, over the demo
 driver. Left out is what would need a thousand machines: each agent's RPC server, and its own connection to
-the bus (the hosts of a process share one transport). The driver is asked without ``BoundedDriver``, whose
+the bus (the hosts of a process share one transport). The driver is asked without ``DeadlineDriver``, whose
 threads would compete with those of hundreds of other hosts here.
 
 Reads one JSON command a line, and answers each with one line of JSON:
@@ -28,7 +28,7 @@ from oslo_config import cfg
 from consoled.compute.cleaner import Cleaner
 from consoled.compute.drivers import demo
 from consoled.compute.metrics import Metrics
-from consoled.compute.sync import Synchronizer
+from consoled.compute.reconciler import Reconciler
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
 from consoled.testing import fixtures
@@ -59,7 +59,7 @@ class Host:
         self.number = number
         self.driver = demo.DemoDriver(own.host, [population.guest(number, slot) for slot in range(guests)])
         self.metrics = Metrics(_CELL)
-        self._sync = Synchronizer(own, self.driver, manager, self.metrics)
+        self._sync = Reconciler(own, self.driver, manager, self.metrics)
         self._cleaner = Cleaner(own, manager)
 
     def start(self) -> None:

@@ -109,9 +109,9 @@ class _Hosts:
         self.assertEqual('https://elsewhere.example/', found.grant.access_url_base)
 
     def test_a_guest_of_which_nothing_is_said_stays_as_it_is(self):
-        unsure, gone = self.guest(10000), self.guest(10001)
-        self.assertEqual({gone: (True, 0)}, self.define({unsure: None, base.new_uuid(): None}))
-        self.assert_known({unsure: (10000,)})
+        unknown, gone = self.guest(10000), self.guest(10001)
+        self.assertEqual({gone: (True, 0)}, self.define({unknown: None, base.new_uuid(): None}))
+        self.assert_known({unknown: (10000,)})
 
     def test_guests_of_other_hosts_are_none_of_its_business(self):
         elsewhere = self.guest(10000, compute_host='node-2')

@@ -103,7 +103,7 @@ class _Managers:
 
     def sign(self):
         conf = self.useFixture(cell_fixtures.Conf(host='m1')).conf
-        return periodic.SignOfLife(conf, self.db)
+        return periodic.Heartbeat(conf, self.db)
 
     def test_a_schema_without_the_list(self):
         self.db = Database(base.database_url(self, self.engine), pool_size=4)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consoled.compute.drivers import domain_xml
-from consoled.compute.drivers.domain_xml import Place
+from consoled.compute.drivers.domain_xml import ListeningConsole
 
 # as virsh dumpxml shows a guest of QEMU 7.2, shortened
 REAL = """
@@ -53,8 +53,8 @@ def domain(*devices, attributes="type='qemu' id='1'"):
     return f'<domain {attributes}><devices>{"".join(devices)}</devices></domain>'
 
 
-def places(*devices, **how):
-    return list(domain_xml.parse(domain(*devices, **how)).places)
+def consoles(*devices, **how):
+    return list(domain_xml.parse(domain(*devices, **how)).consoles)
 
 
 def serial(service='10000', host='127.0.0.1', tag='serial', inner='', **source):
@@ -71,39 +71,39 @@ class ParseTest(testtools.TestCase):
         self.assertTrue(found.active)
         self.assertEqual(
             [
-                Place('novnc', '0.0.0.0', 5900, {}),
-                Place('spice-html5', '192.0.2.7', 5901, {'tls_port': '5902'}),
-                Place('serial', '127.0.0.1', 41000, {}),
-                Place('serial', '127.0.0.1', 41001, {}),
+                ListeningConsole('novnc', '0.0.0.0', 5900, {}),
+                ListeningConsole('spice-html5', '192.0.2.7', 5901, {'tls_port': '5902'}),
+                ListeningConsole('serial', '127.0.0.1', 41000, {}),
+                ListeningConsole('serial', '127.0.0.1', 41001, {}),
             ],
-            list(found.places),
+            list(found.consoles),
         )
 
     def test_one_that_does_not_run_has_none(self):
         """Its XML has the fixed ports that it will have."""
         found = domain_xml.parse(REAL.replace(" id='1'", ''))
         self.assertFalse(found.active)
-        self.assertEqual((), found.places)
+        self.assertEqual((), found.consoles)
 
     def test_graphics(self):
         for xml, expected in (
-            ("type='vnc' port='5900'", [Place('novnc', None, 5900, {})]),
-            ("type='vnc' port='5900' listen='::'", [Place('novnc', '::', 5900, {})]),
-            ("type='vnc' port='5900' websocket='5700'", [Place('novnc', None, 5900, {})]),
-            ("type='spice' port='5901'", [Place('spice-html5', None, 5901, {})]),
+            ("type='vnc' port='5900'", [ListeningConsole('novnc', None, 5900, {})]),
+            ("type='vnc' port='5900' listen='::'", [ListeningConsole('novnc', '::', 5900, {})]),
+            ("type='vnc' port='5900' websocket='5700'", [ListeningConsole('novnc', None, 5900, {})]),
+            ("type='spice' port='5901'", [ListeningConsole('spice-html5', None, 5901, {})]),
             (
                 "type='spice' tlsPort='5902'",
-                [Place('spice-html5', None, 5902, {'tls_port': '5902', 'use_tls': 'true'})],
+                [ListeningConsole('spice-html5', None, 5902, {'tls_port': '5902', 'use_tls': 'true'})],
             ),
             (
                 "type='spice' port='-1' tlsPort='5902'",
-                [Place('spice-html5', None, 5902, {'tls_port': '5902', 'use_tls': 'true'})],
+                [ListeningConsole('spice-html5', None, 5902, {'tls_port': '5902', 'use_tls': 'true'})],
             ),
             (
                 "type='spice' port='5901' tlsPort='5902' defaultMode='secure'",
-                [Place('spice-html5', None, 5901, {'tls_port': '5902', 'use_tls': 'true'})],
+                [ListeningConsole('spice-html5', None, 5901, {'tls_port': '5902', 'use_tls': 'true'})],
             ),
-            ("type='spice' port='5901' tlsPort='-1'", [Place('spice-html5', None, 5901, {})]),
+            ("type='spice' port='5901' tlsPort='-1'", [ListeningConsole('spice-html5', None, 5901, {})]),
             ("type='vnc' port='-1' autoport='yes'", []),
             ("type='vnc' port='0'", []),
             ("type='vnc' port='65536'", []),
@@ -113,7 +113,7 @@ class ParseTest(testtools.TestCase):
             ("type='egl-headless'", []),
             ("type='rdp' port='3389'", []),
         ):
-            self.assertEqual(expected, places(f'<graphics {xml}/>'), xml)
+            self.assertEqual(expected, consoles(f'<graphics {xml}/>'), xml)
 
     def test_where_graphics_listen(self):
         for listen, expected in (
@@ -122,13 +122,13 @@ class ParseTest(testtools.TestCase):
             ("<listen type='network' network='default'/>", '127.0.0.1'),
             ("<listen type='address'/>", '127.0.0.1'),
         ):
-            found = places(f"<graphics type='vnc' port='5900' listen='127.0.0.1'>{listen}</graphics>")
+            found = consoles(f"<graphics type='vnc' port='5900' listen='127.0.0.1'>{listen}</graphics>")
             self.assertEqual([expected], [place.listen for place in found], listen)
         for listen in ("<listen type='socket' socket='/run/x'/>", "<listen type='none'/>"):
-            self.assertEqual([], places(f"<graphics type='vnc' port='5900'>{listen}</graphics>"), listen)
+            self.assertEqual([], consoles(f"<graphics type='vnc' port='5900'>{listen}</graphics>"), listen)
 
     def test_a_channel_that_demands_tls(self):
-        found = places(
+        found = consoles(
             "<graphics type='spice' port='5901' tlsPort='5902'>"
             "<channel name='main' mode='secure'/></graphics>"
         )
@@ -136,10 +136,10 @@ class ParseTest(testtools.TestCase):
 
     def test_serial_ports(self):
         for xml, expected in (
-            (serial(), [Place('serial', '127.0.0.1', 10000, {})]),
-            (serial(tls='yes'), [Place('serial', '127.0.0.1', 10000, {'use_tls': 'true'})]),
-            (serial(tls='no', host='::'), [Place('serial', '::', 10000, {})]),
-            (serial(inner="<protocol type='raw'/>"), [Place('serial', '127.0.0.1', 10000, {})]),
+            (serial(), [ListeningConsole('serial', '127.0.0.1', 10000, {})]),
+            (serial(tls='yes'), [ListeningConsole('serial', '127.0.0.1', 10000, {'use_tls': 'true'})]),
+            (serial(tls='no', host='::'), [ListeningConsole('serial', '::', 10000, {})]),
+            (serial(inner="<protocol type='raw'/>"), [ListeningConsole('serial', '127.0.0.1', 10000, {})]),
             (serial(inner="<protocol type='telnet'/>"), []),
             (serial(service='ssh'), []),
             (serial(service='-1'), []),
@@ -149,15 +149,18 @@ class ParseTest(testtools.TestCase):
             ("<serial type='udp'><source mode='bind' host='127.0.0.1' service='10000'/></serial>", []),
             ("<serial type='tcp'><source mode='connect' host='192.0.2.1' service='10000'/></serial>", []),
             ("<serial type='tcp'/>", []),
-            (serial(tag='console'), [Place('serial', '127.0.0.1', 10000, {})]),
-            (serial() + serial(tag='console'), [Place('serial', '127.0.0.1', 10000, {})]),
+            (serial(tag='console'), [ListeningConsole('serial', '127.0.0.1', 10000, {})]),
+            (serial() + serial(tag='console'), [ListeningConsole('serial', '127.0.0.1', 10000, {})]),
             (
                 serial() + serial(tag='console', service='10001'),
-                [Place('serial', '127.0.0.1', 10000, {}), Place('serial', '127.0.0.1', 10001, {})],
+                [
+                    ListeningConsole('serial', '127.0.0.1', 10000, {}),
+                    ListeningConsole('serial', '127.0.0.1', 10001, {}),
+                ],
             ),
             (serial(tag='channel'), []),
         ):
-            self.assertEqual(expected, places(xml), xml)
+            self.assertEqual(expected, consoles(xml), xml)
 
     def test_what_is_no_domain(self):
         for text in ('', 'nonsense', '<domain', '<network/>', '<domain></network>'):
@@ -198,7 +201,7 @@ class ParseTest(testtools.TestCase):
             return f'<{name}{text}>{inner}</{name}>'
 
         nested = ''.join(element(name, attributes) for name, attributes in devices)
-        found = places(*(element(name, attributes, nested) for name, attributes in devices))
+        found = consoles(*(element(name, attributes, nested) for name, attributes in devices))
         for place in found:
             self.assertIn(place.console_type, ('novnc', 'spice-html5', 'serial'))
             self.assertTrue(1 <= place.port <= 65535)

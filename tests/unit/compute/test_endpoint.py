@@ -37,7 +37,7 @@ class EndpointCase(testtools.TestCase):
         self.manager = Manager()
         self.context = RequestContext(user_id='u', project_id='p')
         self.driver = demo.DemoDriver(HOST)
-        self.agent = endpoint.ComputeConsoles(self.driver, self.manager)
+        self.agent = endpoint.ComputeConsoleEndpoint(self.driver, self.manager)
 
     def assert_refused(self, error, method, **values):
         """The call ends in that error, as oslo.messaging sends it to the caller."""
@@ -183,7 +183,7 @@ class KnowledgeTest(EndpointCase):
         super().setUp()
         self.knowledge = Knowledge()
         self.observed = []
-        self.agent = endpoint.ComputeConsoles(
+        self.agent = endpoint.ComputeConsoleEndpoint(
             self.driver, self.manager, self.knowledge, lambda *observed: self.observed.append(observed[:2])
         )
 
@@ -275,6 +275,6 @@ class KnowledgeTest(EndpointCase):
 class ExposedTest(testtools.TestCase):
     def test_exactly_the_contract_can_be_called(self):
         policy = oslo_messaging.ExplicitRPCAccessPolicy()
-        cls = endpoint.ComputeConsoles
+        cls = endpoint.ComputeConsoleEndpoint
         allowed = {name for name in dir(cls) if policy.is_allowed(cls, name)}
         self.assertEqual({'get_console', 'list_consoles', 'check_console', 'ping'}, allowed)

@@ -15,7 +15,7 @@ import testtools
 
 from consoled import exception
 from consoled import token as tokens
-from consoled.proxy import authorizer, closing
+from consoled.proxy import authorizer, close_codes
 
 TOKEN = tokens.mint()
 PATIENCE = 60  # seconds that a test waits for what happens at once; a slow machine is no reason to fail
@@ -276,7 +276,9 @@ class OpenTest(AuthorizerCase):
                     self.step('open', error)
                     await self.refused(type(error), proxy.open(TOKEN, mine, None))
                 await until(lambda: len(self.managers.closed()) >= len(errors))
-                self.assertEqual({(mine, closing.OPEN_FAILED) for mine in ids}, set(self.managers.closed()))
+                self.assertEqual(
+                    {(mine, close_codes.OPEN_FAILED) for mine in ids}, set(self.managers.closed())
+                )
 
         self.run_async(work)
 
@@ -298,9 +300,9 @@ class OpenTest(AuthorizerCase):
                 step = self.step('open', waits=True)
                 mine = session_id()
                 await self.refused(exception.ManagerUnreachable, proxy.open(TOKEN, mine, None))
-                await until(lambda: self.managers.closed() == [(mine, closing.OPEN_FAILED)])
+                await until(lambda: self.managers.closed() == [(mine, close_codes.OPEN_FAILED)])
                 step.go.set()
-                await until(lambda: self.managers.closed() == [(mine, closing.OPEN_FAILED)] * 2)
+                await until(lambda: self.managers.closed() == [(mine, close_codes.OPEN_FAILED)] * 2)
 
         self.run_async(work)
 
@@ -314,7 +316,7 @@ class OpenTest(AuthorizerCase):
                 step.go.set()
                 proxy._timeout = LONG
                 await proxy.open(TOKEN, session_id(), None)  # by the same thread, so after it
-            self.assertEqual([(mine, closing.OPEN_FAILED)], self.managers.closed())
+            self.assertEqual([(mine, close_codes.OPEN_FAILED)], self.managers.closed())
 
         self.run_async(work)
 
@@ -328,9 +330,9 @@ class OpenTest(AuthorizerCase):
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
                 self.assertTrue(task.cancelled())
-                await until(lambda: self.managers.closed() == [(mine, closing.OPEN_FAILED)])
+                await until(lambda: self.managers.closed() == [(mine, close_codes.OPEN_FAILED)])
                 step.go.set()
-                await until(lambda: self.managers.closed() == [(mine, closing.OPEN_FAILED)] * 2)
+                await until(lambda: self.managers.closed() == [(mine, close_codes.OPEN_FAILED)] * 2)
 
         self.run_async(work)
 
@@ -351,7 +353,7 @@ class OpenTest(AuthorizerCase):
                 if task.cancel():
                     await asyncio.gather(task, return_exceptions=True)
                     self.assertTrue(task.cancelled(), f'not after {turns} turns')
-                    await until(lambda: (mine, closing.OPEN_FAILED) in self.managers.closed())
+                    await until(lambda: (mine, close_codes.OPEN_FAILED) in self.managers.closed())
                     return True
                 return False
 
@@ -431,7 +433,7 @@ class OpenTest(AuthorizerCase):
                 mine = session_id()
                 self.step('open', lambda asked: Granted(mine, 'another'))
                 await self.refused(exception.ManagerUnreachable, proxy.open(TOKEN, mine, None))
-                await until(lambda: self.managers.closed() == [(mine, closing.OPEN_FAILED)])
+                await until(lambda: self.managers.closed() == [(mine, close_codes.OPEN_FAILED)])
 
         self.run_async(work)
 
@@ -456,7 +458,7 @@ class OpenTest(AuthorizerCase):
                 await self.lose_lease()
                 step.go.set()
                 await self.refused(exception.ManagerUnreachable, task)
-                await until(lambda: (mine, closing.OPEN_FAILED) in self.managers.closed())
+                await until(lambda: (mine, close_codes.OPEN_FAILED) in self.managers.closed())
 
         self.run_async(work)
 
@@ -472,7 +474,7 @@ class OpenTest(AuthorizerCase):
                 await until(lambda: proxy.ready)
                 step.go.set()
                 await self.refused(exception.ManagerUnreachable, task)
-                await until(lambda: (mine, closing.OPEN_FAILED) in self.managers.closed())
+                await until(lambda: (mine, close_codes.OPEN_FAILED) in self.managers.closed())
 
         self.run_async(work)
 
@@ -600,12 +602,12 @@ class CloseTest(AuthorizerCase):
         async def work():
             async with self.authorizer() as proxy:
                 step = self.step('close', waits=True)
-                proxy.close('an-id', closing.OPEN_FAILED)
+                proxy.close('an-id', close_codes.OPEN_FAILED)
                 await until(step.arrived.is_set)
                 proxy.close('an-id', 'idle', 1, 2)
                 step.go.set()
                 await until(lambda: not proxy._closed)
-            self.assertEqual([('an-id', closing.OPEN_FAILED), ('an-id', 'idle')], self.managers.closed())
+            self.assertEqual([('an-id', close_codes.OPEN_FAILED), ('an-id', 'idle')], self.managers.closed())
 
         self.run_async(work)
 
@@ -859,7 +861,7 @@ class LeaseTest(AuthorizerCase):
                 await until(lambda: len(self.managers.of('register')) == 2 and proxy.ready)
                 slow.go.set()
                 await self.refused(exception.ManagerUnreachable, task)
-                await until(lambda: (mine, closing.OPEN_FAILED) in self.managers.closed())
+                await until(lambda: (mine, close_codes.OPEN_FAILED) in self.managers.closed())
 
         self.run_async(work)
 

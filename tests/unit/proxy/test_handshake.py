@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from consoled import exception
 from consoled import token as tokens
-from consoled.proxy import answers, handshake
+from consoled.proxy import handshake, responses
 from consoled.proxy.forwarded import networks
 from consoled.proxy.handshake import Fetch, Policy, Refusal, Request, Upgrade, decide
 from consoled.proxy.origin import Origin
@@ -211,7 +211,7 @@ class UpgradeTest(DecisionCase):
             {'without': ['sec-websocket-version']},
         ):
             refusal = self.refused(exception.UpgradeRequired, **headers)
-            response, _ = answers.refusal(refusal.error, as_json=True)
+            response, _ = responses.refusal(refusal.error, as_json=True)
             self.assertEqual(426, response.status_code)
             self.assertIn((b'sec-websocket-version', b'13'), response.headers)
 
@@ -526,7 +526,7 @@ class AnyRequestTest(testtools.TestCase):
         if isinstance(decision, Refusal):
             self.assertIsInstance(decision.error, exception.ConsoledException)
             self.assertTrue(400 <= decision.error.http_status < 500)
-            answers.refusal(decision.error, as_json=True)
+            responses.refusal(decision.error, as_json=True)
         else:
             self.assertTrue(decision.token is None or tokens.well_formed(decision.token))
         if isinstance(decision, Upgrade):
@@ -559,7 +559,7 @@ class AnyRequestTest(testtools.TestCase):
         if isinstance(decision, Refusal):
             self.assertNotIn(token, str(decision.error))
             for as_json in (True, False):
-                response, body = answers.refusal(decision.error, as_json=as_json)
+                response, body = responses.refusal(decision.error, as_json=as_json)
                 self.assertNotIn(token.encode(), body)
                 self.assertNotIn(token, repr(response.headers))
         else:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import Protocol, Side
 
-from consoled.proxy import closing, relay
-from consoled.proxy.inputs import AllIsInput
-from consoled.proxy.relay import Channel, Scratch
+from consoled.proxy import close_codes, relay
+from consoled.proxy.input_filter import AllowAll
+from consoled.proxy.relay import Channel, ReadBuffer
 from consoled.proxy.security.messages import ClientMessages
 from consoled.proxy.security.rfb import UserSide
 from tests.unit.proxy.security import peers
@@ -234,7 +234,7 @@ class Wire:
     """
 
     def __init__(
-        self, scratch=None, *, user_room=PLENTY, guest_room=PLENTY, max_size=2**20, early=b'', **values
+        self, read_buffer=None, *, user_room=PLENTY, guest_room=PLENTY, max_size=2**20, early=b'', **values
     ):
         self.user, self.guest = Transport(user_room), Transport(guest_room)
         self.client = Protocol(Side.CLIENT, max_size=None, logger=SILENT)
@@ -245,10 +245,10 @@ class Wire:
         self.channel = Channel(
             self.user,
             self.guest,
-            scratch or Scratch(),
+            read_buffer or ReadBuffer(),
             max_message_size=max_size,
             close_timeout=CLOSE_TIMEOUT,
-            looks=values.pop('looks', AllIsInput()),
+            input_filter=values.pop('input_filter', AllowAll()),
             released=self.released.append,
             closed=self._count_closed,
             **values,
@@ -317,9 +317,9 @@ class BytesTest(RelayCase):
         to_guest = [data.draw(st.binary(max_size=30)) * n for n in data.draw(some_sizes)]
 
         async def work():
-            scratch = Scratch()
-            wire = Wire(scratch, user_room=data.draw(rooms), guest_room=data.draw(rooms))
-            other = Wire(scratch)
+            read_buffer = ReadBuffer()
+            wire = Wire(read_buffer, user_room=data.draw(rooms), guest_room=data.draw(rooms))
+            other = Wire(read_buffer)
             from_guest, from_user = list(to_user), fragments(data, to_guest)
             for step in data.draw(
                 st.lists(st.sampled_from(['user', 'guest', 'takes', 'guest takes', 'other']))
@@ -475,11 +475,11 @@ class PressureTest(RelayCase):
 
     def test_memory_that_is_still_to_be_sent_is_not_written_to(self):
         async def work():
-            scratch = Scratch()
-            slow, quick = Wire(scratch, user_room=5), Wire(scratch)
-            before = scratch.memory
+            read_buffer = ReadBuffer()
+            slow, quick = Wire(read_buffer, user_room=5), Wire(read_buffer)
+            before = read_buffer.memory
             slow.guest.sends(b's' * 100000)
-            self.assertIsNot(before, scratch.memory)
+            self.assertIsNot(before, read_buffer.memory)
             quick.guest.sends(b'q' * 200000)
             quick.send(b'q' * 16000)
             self.assertEqual(b's' * 100000, slow.everything())
@@ -489,12 +489,12 @@ class PressureTest(RelayCase):
 
     def test_memory_that_was_sent_is_used_again(self):
         async def work():
-            scratch = Scratch()
-            wire = Wire(scratch)
-            before = scratch.memory
+            read_buffer = ReadBuffer()
+            wire = Wire(read_buffer)
+            before = read_buffer.memory
             for _ in range(10):
                 wire.guest.sends(b'x' * 100000)
-            self.assertIs(before, scratch.memory)
+            self.assertIs(before, read_buffer.memory)
 
         run(work)
 
@@ -565,7 +565,7 @@ class PressureTest(RelayCase):
     def test_nor_once_the_session_has_ended(self):
         async def work():
             wire = Wire(user_room=0)
-            wire.channel.end(closing.IDLE)
+            wire.channel.end(close_codes.IDLE)
             for _ in range(3000):
                 wire.user.sends(masked(Opcode.PING, b'x' * 125))
             self.assertTrue(wire.user.get_write_buffer_size() < relay._USER_BUFFER + 2 * relay._USER_CHUNK)
@@ -593,7 +593,7 @@ class EndTest(RelayCase):
             wire.flush()
             await settle()
             self.assertEqual([Close(1000, 'bye')], wire.close_frames())
-            self.assertEqual(closing.USER_LEFT, wire.channel.reason)
+            self.assertEqual(close_codes.USER_LEFT, wire.channel.reason)
             self.assertEqual(b'last words', bytes(wire.guest.received))
             self.assert_over(wire)
 
@@ -609,14 +609,14 @@ class EndTest(RelayCase):
             self.assertEqual(b'last words', wire.hear())
             self.assertEqual([Close(1011, 'The guest closed its console.')], wire.close_frames())
             await settle()
-            self.assertEqual(closing.GUEST_CLOSED, wire.channel.reason)
+            self.assertEqual(close_codes.GUEST_CLOSED, wire.channel.reason)
             self.assert_over(wire)
 
         run(work)
 
     def test_either_breaks(self):
         async def work():
-            for which, reason in (('user', closing.USER_LEFT), ('guest', closing.GUEST_CLOSED)):
+            for which, reason in (('user', close_codes.USER_LEFT), ('guest', close_codes.GUEST_CLOSED)):
                 wire = Wire()
                 getattr(wire, which).fails()
                 await settle()
@@ -629,10 +629,10 @@ class EndTest(RelayCase):
 
     def test_each_reason_is_told(self):
         async def work():
-            for reason in (*closing._TABLE, 'an operator made this up'):
+            for reason in (*close_codes._TABLE, 'an operator made this up'):
                 wire = Wire()
                 wire.channel.end(reason)
-                how = closing.closing_of(reason)
+                how = close_codes.closing_of(reason)
                 self.assertEqual([Close(how.code, how.text)], wire.close_frames())
                 await settle()
                 self.assertEqual(reason, wire.channel.reason)
@@ -643,9 +643,9 @@ class EndTest(RelayCase):
     def test_the_first_reason_stays_and_is_told_once(self):
         async def work():
             wire = Wire()
-            for reason in (closing.IDLE, closing.TIME_OVER, closing.IDLE):
+            for reason in (close_codes.IDLE, close_codes.TIME_OVER, close_codes.IDLE):
                 wire.channel.end(reason)
-            self.assertEqual(closing.IDLE, wire.channel.reason)
+            self.assertEqual(close_codes.IDLE, wire.channel.reason)
             self.assertEqual([4408], [close.code for close in wire.close_frames()])
 
         run(work)
@@ -745,7 +745,7 @@ class EndTest(RelayCase):
         async def work():
             wire = Wire(guest_room=0)
             wire.send(b'x')
-            wire.channel.end(closing.LEASE_LOST)
+            wire.channel.end(close_codes.LEASE_LOST)
             await settle()
             self.assertEqual([wire.channel], wire.released)
 
@@ -807,7 +807,9 @@ class EndTest(RelayCase):
     )
     def test_it_ends_once_however_it_ends(self, steps, user_room, guest_room, greets):
         async def work():
-            values = {'greeting': UserSide(), 'looks': ClientMessages(view_only=True)} if greets else {}
+            values = (
+                {'greeting': UserSide(), 'input_filter': ClientMessages(view_only=True)} if greets else {}
+            )
             wire = Wire(user_room=user_room, guest_room=guest_room, **values)
             do = {
                 'user closes': lambda: wire.user.sends(masked(Opcode.CLOSE, struct.pack('!H', 1000))),
@@ -822,7 +824,7 @@ class EndTest(RelayCase):
                 'guest sends': lambda: wire.guest.sends(b'x' * 1000),
                 'guest takes': lambda: wire.guest.takes(1000),
                 'cut': lambda: wire.channel.end('revoked'),
-                'idle': lambda: wire.channel.end(closing.IDLE),
+                'idle': lambda: wire.channel.end(close_codes.IDLE),
                 'ping': wire.channel.ping,
             }
             for step in steps:
@@ -836,7 +838,7 @@ class EndTest(RelayCase):
                 self.assertTrue(wire.closed <= 1)
                 if wire.released:
                     self.assertTrue(wire.guest.lost)
-            wire.channel.end(closing.DRAINED)
+            wire.channel.end(close_codes.DRAINED)
             await asyncio.sleep(CLOSE_TIMEOUT * 4)
             self.assert_over(wire)
             self.assertIsNotNone(wire.channel.reason)
@@ -870,7 +872,7 @@ class ProtocolTest(RelayCase):
             ):
                 codes, wire = await self.broken(data)
                 self.assertEqual([1002], codes, data)
-                self.assertEqual(closing.PROTOCOL_ERROR, wire.channel.reason)
+                self.assertEqual(close_codes.PROTOCOL_ERROR, wire.channel.reason)
 
         run(work)
 
@@ -890,7 +892,7 @@ class ProtocolTest(RelayCase):
             ):
                 codes, wire = await self.broken(data, max_size=1000)
                 self.assertEqual([1009], codes)
-                self.assertEqual(closing.TOO_BIG, wire.channel.reason)
+                self.assertEqual(close_codes.TOO_BIG, wire.channel.reason)
 
         run(work)
 
@@ -988,7 +990,7 @@ class ProtocolTest(RelayCase):
 class GreetingTest(RelayCase):
     def test_the_greeting_comes_before_what_the_guest_says(self):
         async def work():
-            wire = Wire(greeting=UserSide(), looks=ClientMessages(view_only=False), rest=b'ServerInit')
+            wire = Wire(greeting=UserSide(), input_filter=ClientMessages(view_only=False), rest=b'ServerInit')
             self.assertFalse(wire.channel.greeted)
             self.assertFalse(wire.guest.reading)
             wire.guest.sends(b' and more')
@@ -1015,7 +1017,7 @@ class GreetingTest(RelayCase):
             said = V38 + b'\1' + b'\1' + b'\4\1\0\0\0\0\0\x41'
             pieces = [masked(Opcode.BINARY, piece) for piece in peers.pieces(said, cuts)]
             first = pieces.pop(0) if early else b''
-            wire = Wire(greeting=UserSide(), looks=ClientMessages(view_only=False), early=first)
+            wire = Wire(greeting=UserSide(), input_filter=ClientMessages(view_only=False), early=first)
             for piece in pieces:
                 wire.user.sends(piece)
             self.assertTrue(wire.channel.greeted)
@@ -1037,7 +1039,7 @@ class GreetingTest(RelayCase):
                 self.assertTrue(wire.hear().endswith(farewell))
                 self.assertEqual([1002], [close.code for close in wire.close_frames()])
                 await settle()
-                self.assertEqual(closing.PROTOCOL_ERROR, wire.channel.reason)
+                self.assertEqual(close_codes.PROTOCOL_ERROR, wire.channel.reason)
                 self.assertEqual(b'', bytes(wire.guest.received))
                 self.assert_over(wire)
 
@@ -1045,7 +1047,7 @@ class GreetingTest(RelayCase):
 
     def test_a_viewer_does_nothing(self):
         async def work():
-            wire = Wire(looks=ClientMessages(view_only=True))
+            wire = Wire(input_filter=ClientMessages(view_only=True))
             key, ask = b'\4\1\0\0\0\0\0\x41', b'\3\1\0\0\0\0\4\0\3\0'
             wire.send(b'\0')  # ClientInit: alone, please
             wire.send(key + ask + key)
@@ -1057,7 +1059,7 @@ class GreetingTest(RelayCase):
 
     def test_what_can_not_be_filtered_ends_it(self):
         async def work():
-            wire = Wire(looks=ClientMessages(view_only=True))
+            wire = Wire(input_filter=ClientMessages(view_only=True))
             wire.send(b'\1')
             wire.send(b'\xc8' * 100)
             self.assertEqual([1002], [close.code for close in wire.close_frames()])
@@ -1069,7 +1071,7 @@ class GreetingTest(RelayCase):
 
     def test_what_only_the_display_needs_is_no_input(self):
         async def work():
-            wire = Wire(looks=ClientMessages(view_only=False))
+            wire = Wire(input_filter=ClientMessages(view_only=False))
             wire.send(b'\1')
             await asyncio.sleep(10)
             began = wire.channel.last_input

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from consoled import objects
 from consoled import token as tokens
-from consoled.proxy import closing
+from consoled.proxy import close_codes
 from consoled.proxy.security.rfb import UserSide
 from consoled.proxy.sessions import Rules, Session, Sessions
 from tests.unit.proxy import test_relay as relays
@@ -117,7 +117,7 @@ class EndsTest(SessionCase):
             session.check(PATIENT, session.ends)
             self.assertEqual([4408], self.codes(wire))
             await relays.settle()
-            self.assertEqual([(session, closing.TIME_OVER)], place.over)
+            self.assertEqual([(session, close_codes.TIME_OVER)], place.over)
 
         relays.run(work)
 
@@ -129,7 +129,7 @@ class EndsTest(SessionCase):
             await asyncio.sleep(59)
             self.assertIsNone(session.reason)
             await asyncio.sleep(3)
-            self.assertEqual(closing.TIME_OVER, session.reason)
+            self.assertEqual(close_codes.TIME_OVER, session.reason)
             await place.sessions.stop()
 
         relays.run(work)
@@ -143,7 +143,7 @@ class EndsTest(SessionCase):
             self.assertIsNone(session.reason)
             place.rules = Rules(idle=50, ping_interval=10**9, ping_timeout=10**9, greeting=10)
             await asyncio.sleep(2)
-            self.assertEqual(closing.IDLE, session.reason)
+            self.assertEqual(close_codes.IDLE, session.reason)
             await place.sessions.stop()
 
         relays.run(work)
@@ -156,7 +156,7 @@ class EndsTest(SessionCase):
             other, _ = place.open(lasts=10)
             broken.check = None
             await asyncio.sleep(20)
-            self.assertEqual(closing.TIME_OVER, other.reason)
+            self.assertEqual(close_codes.TIME_OVER, other.reason)
             await place.sessions.stop()
 
         relays.run(work)
@@ -180,7 +180,7 @@ class SilenceTest(SessionCase):
             await asyncio.sleep(2)
             session.check(rules, loop.time())
             self.assertEqual([4408], self.codes(wire))
-            self.assertEqual(closing.IDLE, session.reason)
+            self.assertEqual(close_codes.IDLE, session.reason)
 
         relays.run(work)
 
@@ -202,7 +202,7 @@ class SilenceTest(SessionCase):
             session.check(RULES, session.opened + 10000)
             self.assertIsNone(session.reason)
             session.check(RULES, session.opened + 10**6)
-            self.assertEqual(closing.TIME_OVER, session.reason)
+            self.assertEqual(close_codes.TIME_OVER, session.reason)
 
         relays.run(work)
 
@@ -218,7 +218,7 @@ class SilenceTest(SessionCase):
             await asyncio.sleep(5)
             self.assertIsNone(session.reason)
             await asyncio.sleep(4)
-            self.assertEqual(closing.USER_LOST, session.reason)
+            self.assertEqual(close_codes.USER_LOST, session.reason)
             await place.sessions.stop()
 
         relays.run(work)
@@ -247,7 +247,7 @@ class SilenceTest(SessionCase):
             await asyncio.sleep(34)
             self.assertIsNone(session.reason)
             await asyncio.sleep(3)
-            self.assertEqual(closing.USER_LOST, session.reason)
+            self.assertEqual(close_codes.USER_LOST, session.reason)
             await place.sessions.stop()
 
         relays.run(work)
@@ -265,7 +265,7 @@ class SilenceTest(SessionCase):
             await asyncio.sleep(3)
             self.assertEqual([1011], self.codes(wire))
             await asyncio.sleep(relays.CLOSE_TIMEOUT)
-            self.assertEqual([(session, closing.GUEST_STALLED)], place.over)
+            self.assertEqual([(session, close_codes.GUEST_STALLED)], place.over)
             await place.sessions.stop()
 
         relays.run(work)
@@ -296,7 +296,7 @@ class SilenceTest(SessionCase):
             await asyncio.sleep(9)
             self.assertIsNone(session.reason)
             await asyncio.sleep(3)
-            self.assertEqual(closing.USER_LOST, session.reason)
+            self.assertEqual(close_codes.USER_LOST, session.reason)
             await place.sessions.stop()
 
         relays.run(work)
@@ -365,7 +365,7 @@ class JoinTest(SessionCase):
             self.assertIsNotNone(place.sessions.to_join(TOKEN, ADDRESS))
             second.guest.fails()
             await relays.settle()
-            self.assertEqual([(session, closing.GUEST_CLOSED)], place.over)
+            self.assertEqual([(session, close_codes.GUEST_CLOSED)], place.over)
             self.assertEqual((0, 5), (session.bytes_in, session.bytes_out))
             self.assertIsNone(place.sessions.to_join(TOKEN, ADDRESS))
 
@@ -420,8 +420,8 @@ class OverTest(SessionCase):
             place = Place()
             session = place.sessions.add(granted(), TOKEN, ADDRESS)
             self.assertEqual([session.id], place.sessions.ids())
-            place.sessions.failed(session, closing.OPEN_FAILED)
-            self.assertEqual([(session, closing.OPEN_FAILED)], place.over)
+            place.sessions.failed(session, close_codes.OPEN_FAILED)
+            self.assertEqual([(session, close_codes.OPEN_FAILED)], place.over)
             self.assertEqual([], place.sessions.ids())
 
         relays.run(work)
@@ -431,7 +431,7 @@ class OverTest(SessionCase):
             place = Place()
             session, _ = place.open('spice-html5')
             session.connecting += 1
-            place.sessions.failed(session, closing.OPEN_FAILED)
+            place.sessions.failed(session, close_codes.OPEN_FAILED)
             self.assertEqual(([], None), (place.over, session.reason))
 
         relays.run(work)
@@ -447,8 +447,8 @@ class OverTest(SessionCase):
             await relays.settle()
             self.assertEqual(([], None), (place.over, session.reason))
             self.assertIs(session, place.sessions.to_join(TOKEN, ADDRESS))
-            place.sessions.failed(session, closing.OPEN_FAILED)
-            self.assertEqual([(session, closing.GUEST_CLOSED)], place.over)
+            place.sessions.failed(session, close_codes.OPEN_FAILED)
+            self.assertEqual([(session, close_codes.GUEST_CLOSED)], place.over)
 
         relays.run(work)
 
@@ -457,12 +457,12 @@ class OverTest(SessionCase):
             place = Place()
             session = place.sessions.add(granted('spice-html5'), TOKEN, ADDRESS)
             session.connecting += 1
-            place.sessions.failed(session, closing.OPEN_FAILED)
+            place.sessions.failed(session, close_codes.OPEN_FAILED)
             self.assertIsNone(session.reason)
             wire = place.connect(session)
             wire.user.fails()
             await relays.settle()
-            self.assertEqual([(session, closing.USER_LEFT)], place.over)
+            self.assertEqual([(session, close_codes.USER_LEFT)], place.over)
 
         relays.run(work)
 
@@ -471,7 +471,7 @@ class OverTest(SessionCase):
             place = Place()
             session = place.sessions.add(granted(), TOKEN, ADDRESS)
             place.sessions.cut({session.id: 'instance_gone'})
-            place.sessions.failed(session, closing.OPEN_FAILED)
+            place.sessions.failed(session, close_codes.OPEN_FAILED)
             self.assertEqual([(session, 'instance_gone')], place.over)
 
         relays.run(work)
@@ -490,7 +490,7 @@ class OverTest(SessionCase):
             session, wire = place.open(lasts=1)
             place.sessions.cut({session.id: 'taken_over'})
             session.check(RULES, session.ends + 10**6)
-            place.sessions.cut_all(closing.DRAINED)
+            place.sessions.cut_all(close_codes.DRAINED)
             await relays.settle()
             self.assertEqual([(session, 'taken_over')], place.over)
             self.assertEqual([4409], self.codes(wire))
@@ -525,10 +525,10 @@ class OverTest(SessionCase):
             waiting = place.sessions.add(granted('serial', limited=True), TOKEN, ADDRESS)
             place.sessions.cut_limited()
             self.assertEqual([[1013], []], [self.codes(first), self.codes(second)])
-            self.assertEqual(closing.LEASE_LOST, waiting.reason)
+            self.assertEqual(close_codes.LEASE_LOST, waiting.reason)
             self.assertIsNone(unlimited.reason)
             await relays.settle()
-            self.assertEqual([(limited, closing.LEASE_LOST)], place.over)
+            self.assertEqual([(limited, close_codes.LEASE_LOST)], place.over)
 
         relays.run(work)
 
@@ -536,7 +536,7 @@ class OverTest(SessionCase):
         async def work():
             place = Place()
             wires = [place.open()[1] for _ in range(3)]
-            place.sessions.cut_all(closing.DRAINED)
+            place.sessions.cut_all(close_codes.DRAINED)
             self.assertEqual([[1012]] * 3, [self.codes(wire) for wire in wires])
             await relays.settle()
             self.assertEqual(3, len(place.over))
@@ -569,8 +569,8 @@ class OverTest(SessionCase):
                         connecting.append(joined)
                 elif step in ('connect', 'fail') and connecting:
                     session = connecting.pop(data.draw(st.integers(0, len(connecting) - 1)))
-                    if step == 'fail' or session.reason is not None:  # as Opener does
-                        place.sessions.failed(session, closing.OPEN_FAILED)
+                    if step == 'fail' or session.reason is not None:  # as Admission does
+                        place.sessions.failed(session, close_codes.OPEN_FAILED)
                     else:
                         wires.append(
                             place.connect(session, guest_room=data.draw(st.sampled_from([0, 10**6])))
@@ -585,8 +585,8 @@ class OverTest(SessionCase):
                     )()
                 self.check(place, all_sessions)
             for session in connecting:
-                place.sessions.failed(session, closing.USER_LEFT)
-            place.sessions.cut_all(closing.DRAINED)
+                place.sessions.failed(session, close_codes.USER_LEFT)
+            place.sessions.cut_all(close_codes.DRAINED)
             await asyncio.sleep(relays.CLOSE_TIMEOUT * 4)
             self.check(place, all_sessions)
             self.assertEqual(len(all_sessions), len(place.over))

@@ -217,9 +217,9 @@ class UserTest(testtools.TestCase):
 
     @given(MESSAGES)
     def test_input_is_found_in_each_message(self, messages):
-        looks = begun(view_only=False)
+        input_filter = begun(view_only=False)
         for data, _, user_input in messages:
-            self.assertEqual((data, user_input), looks.feed(data))
+            self.assertEqual((data, user_input), input_filter.feed(data))
 
 
 class ViewerTest(testtools.TestCase):

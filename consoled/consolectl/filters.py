@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arguments that choose tokens and sessions, and the reason for taking them back."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from consoled.cli import arguments
+
+FILTERS = ('instance_uuid', 'project_id', 'user_id', 'compute_host')
+
+
+def add_filters(parser: argparse.ArgumentParser, what: str) -> None:
+    name = arguments.text(255)
+    parser.add_argument(
+        '--instance', dest='instance_uuid', type=arguments.uuid, metavar='UUID', help=f'{what} of this guest.'
+    )
+    parser.add_argument(
+        '--project', dest='project_id', type=name, metavar='ID', help=f'{what} of this project.'
+    )
+    parser.add_argument('--user', dest='user_id', type=name, metavar='ID', help=f'{what} of this user.')
+    parser.add_argument(
+        '--compute-host',
+        dest='compute_host',
+        type=name,
+        metavar='NAME',
+        help=f'{what} of the guests on this compute host (the name of its service).',
+    )
+
+
+def add_reason(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--reason',
+        type=arguments.text(64),
+        default='operator',
+        help='A word or two for the logs, the session lists and the user whose session is cut, at most 64 '
+        'characters. Default: operator.',
+    )
+
+
+def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, str]:
+    return {name: value for name in names if (value := getattr(args, name)) is not None}

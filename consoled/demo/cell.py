@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's cell: manager, compute agent, proxy and guests in one process, on a bus in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+import oslo_messaging
+import sqlalchemy
+from oslo_config import cfg
+from websockets.sync import client
+
+from consoled import conf as consoled_conf
+from consoled import exception, objects
+from consoled.compute.drivers import demo as demo_driver
+from consoled.compute.endpoint import ComputeConsoleEndpoint
+from consoled.context import RequestContext
+from consoled.db import migration
+from consoled.db.session import Database
+from consoled.demo import bus
+from consoled.demo.proxy import ProxyThread
+from consoled.manager import service as manager_service
+from consoled.rpc import server as rpc_server
+from consoled.rpc import versions
+from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI
+from consoled.rpc.transport import get_transport
+from consoled.testing.guests.plain import GuestHost
+from consoled.testing.guests.rfb_guest import RfbGuest
+from consoled.testing.guests.serial_guest import SerialGuest
+
+COMPUTE_HOST = 'compute-1'
+PROXY = 'proxy-1'
+
+_HOST = '127.0.0.1'
+_CHECK_TIMEOUT = 5.0  # seconds, more than the default: the machine of a demo may be busy with anything
+_AUTHORIZE_TIMEOUT = 15.0  # the same
+
+
+class NotStarted(Exception):
+    """The cell can't be run; the message says why."""
+
+
+@dataclasses.dataclass
+class Cell:
+    """The processes of a cell as the walk sees them, and what the users hold in their hands."""
+
+    manager: ConsoleAuthAPI
+    compute: ComputeConsoleAPI
+    proxy: ProxyThread
+    driver: demo_driver.DemoDriver
+    stopped: Callable[[], bool]
+    grants: dict[str, objects.ConsoleAuthToken] = dataclasses.field(default_factory=dict)
+    connections: dict[str, client.ClientConnection] = dataclasses.field(default_factory=dict)
+
+    def define(self) -> None:
+        """Say which consoles the guests have, as the compute agent of a real host does."""
+        for instance_uuid in self.driver.list_instances():
+            consoles = objects.ConsoleConnectionList(objects=self.driver.list_consoles(instance_uuid))
+            self.manager.define_consoles(RequestContext(), instance_uuid, COMPUTE_HOST, consoles)
+
+
+@contextlib.contextmanager
+def running_cell(
+    database: pathlib.Path, port: int = 0, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[Cell]:
+    """Run a cell, on loopback addresses only.
+
+    :param database: an SQLite file, made if it is not there
+    :param port: for users; 0 for any free one
+    :param stopped: whether the user wants to end it
+    :raises NotStarted: it can't be run
+    """
+    conf = _options(database, port)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(bus.in_use())
+        db = manager_service.database(conf)
+        stack.callback(db.dispose)
+        _upgrade(db, database)
+        transport = get_transport(conf)
+        stack.callback(transport.cleanup)
+        manager = ConsoleAuthAPI(transport)
+        try:
+            proxy = ProxyThread(conf, transport, PROXY)
+        except OSError as exc:
+            raise NotStarted(f'port {port}: {exc.strerror}') from exc
+        cell = Cell(
+            manager=manager,
+            compute=ComputeConsoleAPI(transport),
+            proxy=proxy,
+            driver=_driver(stack.enter_context(GuestHost()), proxy.url),
+            stopped=stopped,
+        )
+        agent = ComputeConsoleEndpoint(cell.driver, manager)
+        servers = [
+            manager_service.rpc_server_of(conf, transport, manager_service.endpoint_of(conf, transport, db)),
+            rpc_server.get_server(transport, versions.COMPUTE_TOPIC, COMPUTE_HOST, [agent]),
+        ]
+        started: list[oslo_messaging.RPCServer] = []  # stopping another one would wait for its start
+        stack.callback(_stop, started)
+        for server in servers:
+            server.start()
+            started.append(server)
+        stack.callback(proxy.stop)
+        _greet(cell)
+        yield cell
+
+
+def _options(database: pathlib.Path, port: int) -> cfg.ConfigOpts:
+    """Options of a demo: the defaults, whatever files and variables this machine has for a real service."""
+    conf = cfg.ConfigOpts()
+    consoled_conf.register_opts(conf)
+    conf([], project='consoled-demo', default_config_files=[], default_config_dirs=[], use_env=False)
+    url = sqlalchemy.URL.create('sqlite', database=str(database))  # quotes what has a meaning in a URL
+    for group, option, value in (
+        (None, 'transport_url', 'kombu+memory://'),
+        (None, 'host', 'manager-1'),
+        # memory has no heartbeats, and the driver warns that it can't send any
+        ('oslo_messaging_rabbit', 'heartbeat_timeout_threshold', 0),
+        ('manager', 'check_port_timeout', _CHECK_TIMEOUT),
+        ('database', 'connection', url.render_as_string()),
+        ('proxy', 'host', _HOST),
+        ('proxy', 'port', port),
+        ('proxy', 'allowed_networks', [f'{_HOST}/32']),
+        ('proxy', 'allowed_ports', ['1024-65535']),
+        ('proxy', 'authorize_timeout', _AUTHORIZE_TIMEOUT),
+    ):
+        conf.set_override(option, value, group=group)
+    return conf
+
+
+def _driver(guests: GuestHost, url: str) -> demo_driver.DemoDriver:
+    """The compute agent's driver of guests that run here."""
+    screen = guests.add(RfbGuest(_HOST, name=demo_driver.DESKTOP.name))
+    ports = [
+        guests.add(SerialGuest(_HOST, name=demo_driver.ROUTER.name)) for _ in demo_driver.ROUTER.consoles
+    ]
+    return demo_driver.DemoDriver(
+        COMPUTE_HOST,
+        [
+            demo_driver.DESKTOP.at(_HOST, [screen.port], f'{url}novnc.html'),
+            demo_driver.ROUTER.at(_HOST, [port.port for port in ports], f'{url}serial.html'),
+        ],
+    )
+
+
+def _upgrade(db: Database, path: pathlib.Path) -> None:
+    try:
+        migration.upgrade(db)
+    except Exception as exc:  # not a database, not ours, of a newer release, on a full disk ...
+        raise NotStarted(f'{path} can not be used as the database: {exc}') from exc
+
+
+def _greet(cell: Cell) -> None:
+    try:
+        cell.proxy.start(cell.stopped)
+        # the database may be kept from an earlier walk that was ended in its middle
+        cell.manager.revoke(RequestContext(), 'restarted', compute_host=COMPUTE_HOST)
+    except exception.ConsoledException as exc:
+        raise NotStarted(str(exc)) from exc
+
+
+def _stop(servers: Sequence[oslo_messaging.RPCServer]) -> None:
+    for server in servers:
+        rpc_server.drain(server)

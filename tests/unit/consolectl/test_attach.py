@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attaching to a console in a terminal."""
+
+import os
+import select
+import socket
+import termios
+import threading
+import time
+
+import fixtures
+
+from consoled import exception
+from consoled.cli import errors
+from consoled.consolectl import relay, terminal
+from consoled.consolectl.terminal import Escape
+from tests.unit.consolectl.attach_base import ESCAPE, PATIENCE, AttachCase, echo
+from tests.unit.consolectl.terminals import new_terminal
+
+
+class TerminalTest(AttachCase):
+    """With a terminal; who sits there does so in a thread."""
+
+    def setUp(self):
+        super().setUp()
+        self.master, self.slave = new_terminal()
+        for end in (self.master, self.slave):
+            self.addCleanup(self.close, end)
+        self.modes = termios.tcgetattr(self.slave)
+        self.screen = b''
+        self.seen = 0
+
+    def expect(self, text):
+        deadline = time.monotonic() + PATIENCE
+        while (place := self.screen.find(text, self.seen)) < 0:
+            if not select.select([self.master], [], [], max(0, deadline - time.monotonic()))[0]:
+                raise AssertionError(f'{text!r} is not shown: {self.screen!r}')
+            self.screen += os.read(self.master, 65536)
+        self.seen = place + len(text)
+
+    def attach_here(self, authorize, *script, **how):
+        """The exit code or error; ``script``: what is expected to be shown (str), and typed then (bytes)."""
+        failures = []
+
+        def user():
+            try:
+                for step in script:
+                    if isinstance(step, str):
+                        self.expect(step.encode())
+                    else:
+                        os.write(self.master, step)
+            except Exception as exc:
+                failures.append(exc)
+                os.close(self.master)
+
+        notices = open(os.dup(self.slave), 'w')  # noqa: SIM115
+        attachment = self.attachment(authorize, self.slave, self.slave, notices=notices, **how)
+        thread = threading.Thread(target=user)
+        thread.start()
+        try:
+            result = attachment.run()
+        except errors.Failed as exc:
+            result = exc
+        thread.join()
+        self.assertEqual([], failures)
+        self.assertEqual(self.modes, termios.tcgetattr(self.slave))
+        return result
+
+    def test_left(self):
+        proxy = self.serve()
+        for escape, key in (('^]', b'\x1d'), ('^]', b'\x1b[93;5u'), ('^x', b'\x18')):
+            script = (f'Connected to the serial console of guest-1. Ctrl-{escape[1].upper()} leaves.\r\n',)
+            done = self.attach_here(
+                lambda: self.grant(proxy.port),
+                *script,
+                b'hello\x03',
+                'hello\x03',
+                key,
+                escape=Escape.of(escape),
+            )
+            self.assertEqual(0, done)
+
+    def test_reconnect_with_a_new_token(self):
+        ends = [1012, 1001, 1011, None]
+        grants = []
+
+        def handle(connection):
+            code = ends.pop(0)
+            connection.send(b'welcome')
+            if code is None:
+                echo(connection)
+            connection.close(code or 1000)
+
+        proxy = self.serve(handle)
+
+        def authorize():
+            if len(grants) == 1:
+                grants.append(None)
+                raise exception.ManagerUnreachable(reason='no answer in time')
+            grants.append(self.grant(proxy.port))
+            return grants[-1]
+
+        again = ('Press Enter to reconnect, Ctrl-] to leave.\r\n', b'nonsense\r')
+        done = self.attach_here(
+            authorize,
+            *('welcome', '\r\nconsolectl: proxy_restart: ', *again, 'consolectl: manager_unreachable: '),
+            *(*again, 'welcome', '\r\nconsolectl: connection_lost: '),
+            *(*again, 'welcome', '\r\nconsolectl: console_ended: '),
+            *(*again, 'welcome', b'hello', 'hello', ESCAPE),
+        )
+        self.assertEqual((0, 5), (done, len(grants)))
+
+    def test_leaving_instead(self):
+        for key, code, wanted in ((ESCAPE, 1012, 3), (b'\x03', 1011, 1)):
+            proxy = self.serve(lambda connection, code=code: connection.close(code))
+            done = self.attach_here(lambda proxy=proxy: self.grant(proxy.port), 'Press Enter', key)
+            self.assertEqual(wanted, done)
+
+    def test_no_second_chance(self):
+        for code, name in ((4403, 'revoked'), (4409, 'taken_over'), (1000, 'closed')):
+            proxy = self.serve(lambda connection, code=code: connection.close(code))
+            self.assertEqual(name, self.attach_here(lambda proxy=proxy: self.grant(proxy.port)).code)
+
+    def test_the_first_time_it_must_work(self):
+        error = self.attach_here(lambda: self.grant(1))
+        self.assertEqual('proxy_unreachable', error.code)
+        self.assertNotIn(b'\x1b', self.screen)
+
+    def test_leaving_while_nobody_answers(self):
+        proxy = self.serve(lambda connection: connection.close(1012))
+        over = threading.Event()
+        self.addCleanup(over.set)
+        asked = []
+
+        def authorize():
+            asked.append(1)
+            if len(asked) == 2:
+                os.write(self.master, ESCAPE)
+                over.wait(PATIENCE)
+            return self.grant(proxy.port)
+
+        started = time.monotonic()
+        self.assertEqual(3, self.attach_here(authorize, 'Press Enter', b'\r', 'Connecting'))
+        self.assertLess(time.monotonic() - started, PATIENCE / 2)
+
+    def test_leaving_while_the_guest_takes_nothing(self):
+        over = threading.Event()
+        self.useFixture(fixtures.MockPatchObject(relay, '_LAST_WORDS', 0.1))
+        self.useFixture(fixtures.MockPatchObject(relay, '_CLOSE_TIMEOUT', 0.1))
+
+        def stall(connection):
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            over.wait(PATIENCE)
+
+        proxy = self.serve(stall, max_queue=1)
+        self.addCleanup(over.set)
+        script = ('leaves', *[b'x' * 1000] * 4000, ESCAPE)
+        started = time.monotonic()
+        self.assertEqual(0, self.attach_here(lambda: self.grant(proxy.port), *script))
+        self.assertLess(time.monotonic() - started, PATIENCE / 2)
+
+    def test_more_is_not_held_than_fits(self):
+        self.useFixture(fixtures.MockPatchObject(terminal, '_HELD', 1000))
+        got = []
+
+        def collect(connection):
+            for message in connection:
+                got.append(message)
+                if b''.join(got).endswith(b'end'):
+                    connection.send(b'thanks')
+
+        proxy = self.serve(collect)
+        script = ('leaves', *[b'x' * 1000] * 100, b'end', 'thanks', ESCAPE)
+        self.assertEqual(0, self.attach_here(lambda: self.grant(proxy.port), *script))
+        self.assertEqual(b'x' * 100_000 + b'end', b''.join(got))
+
+    def test_hung_up(self):
+        proxy = self.serve()
+
+        def authorize():
+            threading.Timer(0.1, os.close, [self.master]).start()
+            return self.grant(proxy.port)
+
+        attachment = self.attachment(authorize, self.slave, self.slave)
+        self.assertEqual(129, attachment.run())
