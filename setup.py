@@ -18,5 +18,9 @@ setuptools.setup(
         'consoled.db.alembic': 'alembic',
         'consoled.db.alembic.versions': 'alembic/versions',
     },
-    package_data={'consoled.db.alembic': ['*.mako'], 'consoled.proxy': ['web/*']},
+    package_data={
+        'consoled': ['py.typed'],
+        'consoled.db.alembic': ['*.mako'],
+        'consoled.proxy': ['web/*'],
+    },
 )

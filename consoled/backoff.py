@@ -26,5 +26,5 @@ def after(failures: int, first: float, longest: float) -> float:
     :param first: the pause after one failure, before jitter
     :param longest: the longest pause
     """
-    pause = min(first * 2 ** min(failures - 1, _MAX_DOUBLINGS), longest)
+    pause: float = min(first * 2 ** min(failures - 1, _MAX_DOUBLINGS), longest)
     return pause * random.uniform(0.5, 1)

@@ -17,7 +17,7 @@ def _identity(value: object) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= _MAX_ID else None
 
 
-class RequestContext(oslo_context.RequestContext):
+class RequestContext(oslo_context.RequestContext):  # type: ignore[misc]  # untyped
     """User, project and request id of a call. Carries no credentials and no roles.
 
     oslo.log finds it in the thread's store, so that each line of a request has the request id.

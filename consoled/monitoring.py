@@ -64,7 +64,8 @@ def application(registry: prometheus_client.CollectorRegistry, readiness: Readin
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ.get('PATH_INFO')
         if path == '/metrics':
-            return metrics(environ, start_response)
+            response: Iterable[bytes] = metrics(environ, start_response)
+            return response
         if path == '/healthz':
             return respond(start_response, '200 OK', {'status': 'ok'})
         if path == '/readyz':

@@ -29,14 +29,15 @@ def main() -> int:
 
     from consoled.cmd import _setup
     from consoled.manager import service as manager_service
+    from consoled.rpc import versions
 
     epilog = f'{_setup.files("consoled.conf")} {_SIGNALS} {_setup.EXIT_CODES}'
     conf = _setup.configure(prog='consoled', description=_DESCRIPTION, epilog=epilog)
     try:
         manager_service.database(conf)
         manager_service.check_legacy(conf)
-        manager_service.versions.pinned(conf.upgrade_levels.consoled)
-        manager_service.versions.pinned(conf.upgrade_levels.compute)
+        versions.pinned(conf.upgrade_levels.consoled)
+        versions.pinned(conf.upgrade_levels.compute)
     except Exception as exc:
         print(f'consoled: {exc}', file=sys.stderr)
         return 1

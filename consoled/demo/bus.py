@@ -20,11 +20,11 @@ class Channel(memory.Channel):
     """A channel that tells of what is put into a queue."""
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        super()._put(queue, message, **kwargs)
+        super()._put(queue, message, **kwargs)  # type: ignore[no-untyped-call]
         Bus.tell()
 
     def _put_fanout(self, exchange: str, message: Any, routing_key: str | None = None, **kwargs: Any) -> None:
-        super()._put_fanout(exchange, message, routing_key, **kwargs)
+        super()._put_fanout(exchange, message, routing_key, **kwargs)  # type: ignore[no-untyped-call]
         Bus.tell()
 
 
@@ -45,7 +45,7 @@ class Bus(memory.Transport):
             cls._told += 1
             cls._changed.notify_all()
 
-    def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+    def drain_events(self, connection: Any, timeout: float | None = None, **kwargs: Any) -> None:
         """Deliver one message.
 
         :raises TimeoutError: none came within ``timeout`` seconds
@@ -54,7 +54,9 @@ class Bus(memory.Transport):
         while True:
             told = self._told  # before looking: what comes after the look ends the wait
             with contextlib.suppress(queue.Empty):
-                self.cycle.get(self._deliver, timeout=timeout)
+                self.cycle.get(  # type: ignore[union-attr]  # set by kombu's constructor
+                    self._deliver, timeout=timeout
+                )
                 return
             self._wait(told, deadline)
 

@@ -18,7 +18,7 @@ from typing import Any
 import fixtures
 
 from consoled.db import migration
-from consoled.manager import service
+from consoled.db.session import Database
 from consoled.testing.fixtures import wait_until
 from consoled.testing.services import free_port
 
@@ -184,7 +184,7 @@ class ManagerProcess(DaemonProcess):
         super().__init__(module, _merged(defaults, options), env)
 
     def _prepare(self) -> None:
-        database = service.Database(self.options['database']['connection'])
+        database = Database(self.options['database']['connection'])
         migration.upgrade(database)
         database.dispose()
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Sequence
-from typing import Any
 
 from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
@@ -44,7 +43,7 @@ class Cell:
     last_expiry: datetime.datetime | None
 
 
-class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc]
+class Checks(upgradecheck.UpgradeCommands):
     """The checks, for oslo.upgradecheck to run.
 
     :param conf: the configuration of a manager
@@ -79,7 +78,7 @@ class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc]
 
     def _legacy_check(self) -> upgradecheck.Result:
         found = legacy(self._on, self._write_through, self._ttl, self._cell)
-        return _result(found.code, self._no_memcached, found.details) if self._no_memcached else found
+        return _result(found.code, self._no_memcached, found.details or '') if self._no_memcached else found
 
     def _deprecated_check(self) -> upgradecheck.Result:
         return _result(_WARNING if self._deprecated else _SUCCESS, *(self._deprecated or ['None is set.']))
@@ -93,7 +92,7 @@ class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc]
     )
 
 
-def _result(code: upgradecheck.Code, *sentences: str) -> Any:
+def _result(code: upgradecheck.Code, *sentences: str) -> upgradecheck.Result:
     return upgradecheck.Result(code, ' '.join(sentences))
 
 
