@@ -21,6 +21,7 @@ from consoled import backoff, exception
 from consoled.context import RequestContext
 from consoled.proxy import close_codes
 from consoled.rpc.client import ConsoleAuthAPI
+from consoled.rpc.replies import Closing, LeaseGrant
 
 LOG = logging.getLogger(__name__)
 
@@ -247,10 +248,12 @@ class Authorizer:
 
     def _report(self, batch: list[dict[str, Any]]) -> None:
         if len(batch) == 1:
-            self._api.close_session(RequestContext(), **batch[0])
+            self._api.close_session(RequestContext(), Closing(**batch[0]))
             return
         with contextlib.suppress(exception.ProxyUnknown):  # its sessions are over with it
-            self._api.renew_lease(RequestContext(), self._proxy_id, closed=batch)
+            self._api.renew_lease(
+                RequestContext(), self._proxy_id, closed=[Closing(**report) for report in batch]
+            )
 
     # the lease
 
@@ -300,14 +303,14 @@ class Authorizer:
         self._cut(
             {
                 session_id: reason
-                for session_id, reason in reply['cut'].items()
+                for session_id, reason in reply.cut.items()
                 if session_id not in opening or reason != close_codes.LEASE_LOST
             }
         )
 
-    def _granted(self, asked: float, reply: dict[str, Any]) -> None:
-        seconds = float(reply['lease'])
-        self._lease = Lease(seconds, asked + seconds, str(reply['now']))
+    def _granted(self, asked: float, reply: LeaseGrant) -> None:
+        seconds = float(reply.lease)
+        self._lease = Lease(seconds, asked + seconds, reply.now)
         if self._fence is not None:
             self._fence.cancel()
         self._fence = self._loop.call_at(self._lease.until - seconds * _MARGIN, self._fenced)

@@ -16,6 +16,7 @@ import testtools
 from consoled import exception
 from consoled import token as tokens
 from consoled.proxy import authorizer, close_codes
+from consoled.rpc.replies import Closing, LeaseGrant, LeaseRenewal
 
 TOKEN = tokens.mint()
 PATIENCE = 60  # seconds that a test waits for what happens at once; a slow machine is no reason to fail
@@ -83,18 +84,20 @@ class Managers:
         return default() if answer is None else answer
 
     def register_proxy(self, context, proxy_id, name):
-        return self._take(
+        reply = self._take(
             'register', lambda: {'lease': self.lease, 'now': self.now()}, proxy_id=proxy_id, name=name
         )
+        return LeaseGrant.from_wire(reply)
 
     def renew_lease(self, context, proxy_id, closed=None, sessions=None, as_of=None):
         given = {'closed': closed, 'sessions': sessions, 'as_of': as_of}
-        return self._take(
+        reply = self._take(
             'renew',
             lambda: {'lease': self.lease, 'now': self.now(), 'cut': {}},
             proxy_id=proxy_id,
             **{name: value for name, value in given.items() if value is not None},
         )
+        return LeaseRenewal.from_wire(reply)
 
     def open_session(self, context, token, session_id, proxy_id, client_address):
         return self._take(
@@ -106,15 +109,8 @@ class Managers:
             client_address=client_address,
         )
 
-    def close_session(self, context, session_id, reason, bytes_in=0, bytes_out=0):
-        self._take(
-            'close',
-            lambda: True,
-            session_id=session_id,
-            reason=reason,
-            bytes_in=bytes_in,
-            bytes_out=bytes_out,
-        )
+    def close_session(self, context, closing):
+        self._take('close', lambda: True, **closing.to_wire())
 
     def validate(self, context, token):
         return self._take('validate', lambda: 'a grant', token=token)
@@ -130,8 +126,9 @@ class Managers:
             calls = list(self.calls)
         found = []
         for method, values in calls:
-            reports = [values] if method == 'close' else values.get('closed') or []
-            found += [(report['session_id'], report['reason']) for report in reports]
+            if method == 'close':
+                found.append((values['session_id'], values['reason']))
+            found += [(closing.session_id, closing.reason) for closing in values.get('closed') or ()]
         return found
 
 
@@ -555,8 +552,8 @@ class CloseTest(AuthorizerCase):
                 (registered,) = self.managers.of('register')
                 (batch,) = [call for call in self.managers.of('renew') if 'closed' in call]
                 self.assertEqual(registered['proxy_id'], batch['proxy_id'])
-                self.assertEqual(['1', '2', '3'], [report['session_id'] for report in batch['closed']])
-                self.assertEqual({'session_id', 'reason', 'bytes_in', 'bytes_out'}, set(batch['closed'][0]))
+                self.assertEqual(['1', '2', '3'], [closing.session_id for closing in batch['closed']])
+                self.assertIsInstance(batch['closed'][0], Closing)
 
         self.run_async(work)
 
