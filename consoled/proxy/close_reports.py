@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 from concurrent import futures
-from typing import Any
 
 from consoled import exception
 from consoled.context import RequestContext
@@ -15,6 +14,7 @@ from consoled.objects import EndReason
 from consoled.proxy.lease import ProxyLife
 from consoled.proxy.session import Session
 from consoled.rpc.client import ConsoleAuthAPI
+from consoled.rpc.replies import Closing
 
 LOG = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class CloseReports:
     def __init__(self, api: ConsoleAuthAPI, life: ProxyLife) -> None:
         self._api = api
         self._life = life
-        self._pending: dict[str, dict[str, Any]] = {}  # not acknowledged yet, by session id
+        self._pending: dict[str, Closing] = {}  # not acknowledged yet, by session id
         self._added = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         # A thread of its own: opens that hang must not keep ports from coming free.
@@ -73,12 +73,7 @@ class CloseReports:
 
     def add(self, session_id: str, reason: str, bytes_in: int = 0, bytes_out: int = 0) -> None:
         """Report a session as closed, until a manager has acknowledged it."""
-        self._pending[session_id] = {
-            'session_id': session_id,
-            'reason': reason,
-            'bytes_in': bytes_in,
-            'bytes_out': bytes_out,
-        }
+        self._pending[session_id] = Closing(session_id, reason, bytes_in, bytes_out)
         self._added.set()
 
     async def _send_all(self) -> None:
@@ -95,13 +90,13 @@ class CloseReports:
                     LOG.warning('Failed to report closed sessions: %s', exc)
                     await asyncio.sleep(_RETRY)
                     continue
-                for report in batch:
-                    if self._pending.get(report['session_id']) is report:
-                        del self._pending[report['session_id']]
+                for closing in batch:
+                    if self._pending.get(closing.session_id) is closing:
+                        del self._pending[closing.session_id]
 
-    def _send(self, batch: list[dict[str, Any]]) -> None:
+    def _send(self, batch: list[Closing]) -> None:
         if len(batch) == 1:
-            self._api.close_session(RequestContext(), **batch[0])
+            self._api.close_session(RequestContext(), batch[0])
             return
         with contextlib.suppress(exception.ProxyUnknown):  # its sessions are over with it
             self._api.renew_lease(RequestContext(), self._life.id, closed=batch)

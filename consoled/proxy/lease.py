@@ -9,13 +9,16 @@ import logging
 import uuid
 from collections.abc import Callable
 from concurrent import futures
-from typing import Any
+from typing import Any, TypeVar
 
 from consoled import backoff, exception
 from consoled.context import RequestContext
 from consoled.objects import EndReason
 from consoled.proxy.registry import SessionRegistry
 from consoled.rpc.client import ConsoleAuthAPI
+from consoled.rpc.replies import LeaseGrant
+
+T = TypeVar('T')
 
 LOG = logging.getLogger(__name__)
 
@@ -146,20 +149,20 @@ class Lease:
         self._registry.cut(
             {
                 session_id: reason
-                for session_id, reason in reply['cut'].items()
+                for session_id, reason in reply.cut.items()
                 if session_id not in opening or reason != EndReason.LEASE_LOST
             }
         )
 
-    async def _call(self, method: Callable[..., Any], *values: Any, **named: Any) -> Any:
+    async def _call(self, method: Callable[..., T], *values: Any, **named: Any) -> T:
         # The context is made in the thread of the call, whose log lines then show its request id.
         return await self._loop.run_in_executor(
             self._thread, lambda: method(RequestContext(), *values, **named)
         )
 
-    def _granted(self, asked_at: float, reply: dict[str, Any]) -> None:
-        seconds = float(reply['lease'])
-        self._granted_at = str(reply['now'])
+    def _granted(self, asked_at: float, reply: LeaseGrant) -> None:
+        seconds = reply.lease
+        self._granted_at = reply.now
         self._seconds, self._until = seconds, asked_at + seconds
         if self._fence is not None:
             self._fence.cancel()

@@ -79,6 +79,7 @@ class ManagerClient:
         def call() -> tuple[objects.ConsoleSession, float]:
             return _timed(self._api.open_session, token, session.id, proxy_id, session.client_address)
 
+        granted: objects.ConsoleSession
         try:
             granted, asked_at = await self._call(call, functools.partial(self._close_late, session.id))
         except BaseException as exc:

@@ -189,7 +189,7 @@ class OutageTest(FaultsCase):
         self.assert_echo(user)
         # the session that went on is known to the managers again, and can be taken back
         revoked = self.api.revoke(RequestContext(), 'left_the_project', instance_uuid=unlimited.instance_uuid)
-        self.assertEqual(1, revoked['sessions'])
+        self.assertEqual(1, revoked.sessions)
         self.assertEqual(4403, user.close_code())
 
     def test_the_manager_away(self):

@@ -19,6 +19,7 @@ from consoled.proxy.close_reports import CloseReports
 from consoled.proxy.lease import Lease, ProxyLife
 from consoled.proxy.manager_client import ManagerClient
 from consoled.proxy.session import Session
+from consoled.rpc.replies import LeaseGrant, LeaseRenewal
 
 TOKEN = tokens.mint()
 PATIENCE = 60  # seconds that a test waits for what happens at once; a slow machine is no reason to fail
@@ -86,18 +87,20 @@ class Managers:
         return default() if answer is None else answer
 
     def register_proxy(self, context, proxy_id, name):
-        return self._take(
+        reply = self._take(
             'register', lambda: {'lease': self.lease, 'now': self.now()}, proxy_id=proxy_id, name=name
         )
+        return LeaseGrant.from_wire(reply)
 
     def renew_lease(self, context, proxy_id, closed=None, sessions=None, as_of=None):
         given = {'closed': closed, 'sessions': sessions, 'as_of': as_of}
-        return self._take(
+        reply = self._take(
             'renew',
             lambda: {'lease': self.lease, 'now': self.now(), 'cut': {}},
             proxy_id=proxy_id,
             **{name: value for name, value in given.items() if value is not None},
         )
+        return LeaseRenewal.from_wire(reply)
 
     def open_session(self, context, token, session_id, proxy_id, client_address):
         return self._take(
@@ -109,15 +112,8 @@ class Managers:
             client_address=client_address,
         )
 
-    def close_session(self, context, session_id, reason, bytes_in=0, bytes_out=0):
-        self._take(
-            'close',
-            lambda: True,
-            session_id=session_id,
-            reason=reason,
-            bytes_in=bytes_in,
-            bytes_out=bytes_out,
-        )
+    def close_session(self, context, closing):
+        self._take('close', lambda: True, **closing.to_wire())
 
     def validate(self, context, token):
         return self._take('validate', lambda: 'a grant', token=token)
@@ -133,8 +129,9 @@ class Managers:
             calls = list(self.calls)
         found = []
         for method, values in calls:
-            reports = [values] if method == 'close' else values.get('closed') or []
-            found += [(report['session_id'], report['reason']) for report in reports]
+            if method == 'close':
+                found.append((values['session_id'], values['reason']))
+            found += [(closing.session_id, closing.reason) for closing in values.get('closed') or ()]
         return found
 
 

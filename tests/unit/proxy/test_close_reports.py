@@ -8,6 +8,7 @@ import fixtures
 from consoled import exception
 from consoled.objects import EndReason
 from consoled.proxy import close_reports
+from consoled.rpc.replies import Closing
 from tests.unit.proxy.manager_base import PATIENCE, ManagerCase, until
 
 
@@ -52,8 +53,8 @@ class CloseTest(ManagerCase):
                 (registered,) = self.managers.of('register')
                 (batch,) = [call for call in self.managers.of('renew') if 'closed' in call]
                 self.assertEqual(registered['proxy_id'], batch['proxy_id'])
-                self.assertEqual(['1', '2', '3'], [report['session_id'] for report in batch['closed']])
-                self.assertEqual({'session_id', 'reason', 'bytes_in', 'bytes_out'}, set(batch['closed'][0]))
+                self.assertEqual(['1', '2', '3'], [closing.session_id for closing in batch['closed']])
+                self.assertIsInstance(batch['closed'][0], Closing)
 
         self.run_async(work)
 
