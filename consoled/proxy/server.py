@@ -72,7 +72,10 @@ def pages_of(conf: cfg.ConfigOpts) -> Pages:
 
 
 def session_timeouts(conf: cfg.ConfigOpts) -> Timeouts:
-    """Return how long sessions may be silent, as configured."""
+    """Return how long sessions may be silent, as configured.
+
+    :raises ValueError: an option is invalid: oslo.config finds out when it is read
+    """
     options = conf.proxy
     return Timeouts(
         idle=options.idle_timeout,
@@ -183,11 +186,12 @@ class Proxy:
         conf = self._conf
         try:
             tls, policy, pages = tls_context(conf), policy_of(conf), pages_of(conf)
+            timeouts = session_timeouts(conf)
         except (OSError, ValueError) as exc:
             LOG.error('Not reloaded: %s', exc)
             return
         self._listener.tls, self._context.policy, self._context.pages = tls, policy, pages
-        self._registry.timeouts = session_timeouts(conf)
+        self._registry.timeouts = timeouts
         LOG.info('Reloaded certificate, pages and policy')
 
     async def stop(self, timeout: float) -> None:
