@@ -235,11 +235,11 @@ class Reconciler:
             return
         self._unanswered = 0
         LOG.log(
-            logging.INFO if any(answer.values()) else logging.DEBUG,
+            logging.INFO if answer else logging.DEBUG,
             'compared with the managers: %d guests, of which %d had changed; %d retired',
             len(guests),
-            answer['changed'],
-            answer['retired'],
+            answer.changed,
+            answer.retired,
         )
         self._metrics.synced(len(guests))
         self._queue.later(None, self._next_comparison(repeated), repeated=True)

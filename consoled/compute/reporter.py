@@ -13,6 +13,7 @@ from consoled import exception, objects
 from consoled.compute.metrics import Metrics
 from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
+from consoled.rpc.replies import HostChanges
 
 Consoles = Sequence[objects.ConsoleConnection]
 
@@ -51,14 +52,14 @@ class Reporter:
             ),
         )
 
-    def define_host(self, guests: Mapping[str, Consoles | None]) -> dict[str, int]:
+    def define_host(self, guests: Mapping[str, Consoles | None]) -> HostChanges:
         """These, and only these, are the guests of this host; None: nothing is said of the guest's consoles.
 
         :returns: counts of guests ``retired`` and ``changed``
         """
         known = {uuid: consoles for uuid, consoles in guests.items() if consoles is not None}
         every = [console for consoles in known.values() for console in consoles]
-        answer: dict[str, int] = self._call(
+        answer: HostChanges = self._call(
             'define_host',
             lambda: self._manager.define_host(
                 RequestContext(),

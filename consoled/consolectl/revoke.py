@@ -41,4 +41,4 @@ class Revoke(Command, app.ShowOne):
             selected = ' and '.join(f'{name} {value}' for name, value in chosen.items())
             self.app.confirm(f'Revoke all tokens and cut all sessions of {selected}?', must=False)
         counts = self.app.call('revoke', parsed_args.reason, **chosen)
-        return self.columns, tuple(counts[name] for name in self.columns)
+        return self.columns, tuple(getattr(counts, name) for name in self.columns)

@@ -87,10 +87,10 @@ class CutSession(Command, app.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], tuple[Any, ...]]:
         counts = self.app.call('revoke', parsed_args.reason, session_id=parsed_args.session)
-        if not counts['sessions']:
+        if not counts.sessions:
             raise errors.Failed(
                 errors.REFUSED,
                 'session_not_found',
                 f'There is no live session {parsed_args.session}, or it is being cut already.',
             )
-        return self.columns, tuple(counts[name] for name in self.columns)
+        return self.columns, tuple(getattr(counts, name) for name in self.columns)

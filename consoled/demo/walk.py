@@ -252,9 +252,14 @@ def revoke(cell: Cell) -> Outcome:
     free = _until(cell, lambda: _free(cell, _ROUTER, ConsoleType.SERIAL), 4)
     return Outcome(
         asked=f'the operator: {ALICE} has left the project, take everything back',
-        answered=f'{counts["tokens"]} tokens and {counts["sessions"]} session; after {took * 1000:.0f} ms '
+        answered=f'{counts.tokens} tokens and {counts.sessions} session; after {took * 1000:.0f} ms '
         f'her terminal is closed with {code}: {text}',
-        got={**counts, 'closed with': code, 'her token': _validity(cell, cell.grants['port']), 'free': free},
+        got={
+            **dataclasses.asdict(counts),
+            'closed with': code,
+            'her token': _validity(cell, cell.grants['port']),
+            'free': free,
+        },
     )
 
 

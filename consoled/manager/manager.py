@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import logging
 import threading
@@ -26,6 +27,7 @@ from consoled.objects import EndReason
 from consoled.rpc import arguments as arg
 from consoled.rpc import versions
 from consoled.rpc.client import ComputeConsoleAPI, ProxyAPI
+from consoled.rpc.replies import Closing, HostChanges, LeaseGrant, LeaseRenewal, Revocation
 from consoled.rpc.server import Endpoint, exposed, exposed_cast
 from consoled.sources import Issued, TokenSource
 
@@ -200,7 +202,7 @@ class ConsoleAuthManager(Endpoint):
             self._hosts.release()
         if retired or changed:
             LOG.info('compute host %s: %d guests retired, %d changed', compute_host, retired, changed)
-        return {'retired': retired, 'changed': changed}
+        return dataclasses.asdict(HostChanges(retired, changed))
 
     # sessions
 
@@ -231,17 +233,17 @@ class ConsoleAuthManager(Endpoint):
 
     @exposed(**_CLOSING)
     def close_session(self, context: RequestContext, **closing: Any) -> None:
-        self._close(closing, None)
+        self._close(Closing(**closing), None)
 
-    def _close(self, closing: dict[str, Any], proxy_id: str | None) -> None:
-        if db_sessions.close(self._db, closing['session_id'], proxy_id):
-            self._metrics.closed(closing['bytes_in'], closing['bytes_out'])
+    def _close(self, closing: Closing, proxy_id: str | None) -> None:
+        if db_sessions.close(self._db, closing.session_id, proxy_id):
+            self._metrics.closed(closing.bytes_in, closing.bytes_out)
             LOG.info(
                 'session %s closed: %s, %d bytes from the user, %d to the user',
-                closing['session_id'],
-                closing['reason'],
-                closing['bytes_in'],
-                closing['bytes_out'],
+                closing.session_id,
+                closing.reason,
+                closing.bytes_in,
+                closing.bytes_out,
             )
 
     @exposed(
@@ -262,7 +264,7 @@ class ConsoleAuthManager(Endpoint):
         lease = self._conf.manager.lease
         now = proxies.register(self._db, proxy_id, name, lease)
         LOG.info('proxy %s registered as %s', name, proxy_id)
-        return {'lease': lease, 'now': _iso(now)}
+        return dataclasses.asdict(LeaseGrant(lease, _iso(now)))
 
     @exposed(
         proxy_id=arg.uuid(),
@@ -281,14 +283,14 @@ class ConsoleAuthManager(Endpoint):
         if (sessions is None) != (as_of is None):
             raise exception.InvalidArgument(argument='as_of', reason='goes together with sessions')
         for closing in closed or ():
-            self._close(closing, proxy_id)
+            self._close(Closing(**closing), proxy_id)
         lease = self._conf.manager.lease
         renewal = proxies.renew(self._db, proxy_id, lease)
         cut = dict(renewal.cut)
         if sessions is not None and as_of is not None:
             lost = proxies.reconcile(self._db, proxy_id, sessions, as_of)
             cut |= dict.fromkeys(lost, EndReason.LEASE_LOST)
-        return {'lease': lease, 'now': _iso(renewal.now), 'cut': cut}
+        return dataclasses.asdict(LeaseRenewal(lease, _iso(renewal.now), cut))
 
     # taking back
 
@@ -309,7 +311,7 @@ class ConsoleAuthManager(Endpoint):
             len(revoked.sessions),
             reason,
         )
-        return {'tokens': revoked.tokens, 'sessions': len(revoked.sessions)}
+        return dataclasses.asdict(Revocation(revoked.tokens, len(revoked.sessions)))
 
     @exposed_cast(instance_uuid=arg.uuid(), compute_host=arg.text().or_none())
     def clean_console_auths_for_instance(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a websocket's request to a connected console: everything that happens before the ``101``.
 
-In this order: limits, Origin, the managers' yes, the connection to the console. Not one byte goes to a
-hypervisor before the managers have said yes (DESIGN invariant 7).
+In this order: limits, Origin, the managers' yes, the connection to the console. No byte is sent to a
+hypervisor before the managers have said yes (doc/design.md, invariant 7).
 """
 
 from __future__ import annotations
@@ -12,35 +12,33 @@ import contextlib
 import dataclasses
 import functools
 import time
-import uuid
 from collections.abc import Iterator
 
-from oslo_config import cfg
-
 from consoled import exception
+from consoled.objects import EndReason
 from consoled.proxy import close_codes, handshake
-from consoled.proxy.audit import Audit
-from consoled.proxy.authorizer import Authorizer
+from consoled.proxy.close_codes import CloseCode
 from consoled.proxy.input_filter import InputFilter, input_filter_for
-from consoled.proxy.limits import Counter, FailureRate
+from consoled.proxy.manager_client import ManagerClient
 from consoled.proxy.metrics import Metrics
-from consoled.proxy.responses import RecentRefusals
-from consoled.proxy.sessions import Session, Sessions
+from consoled.proxy.refusals import Refusals
+from consoled.proxy.registry import SessionRegistry
+from consoled.proxy.session import Session
 from consoled.proxy.targets import Connector, Target
 
 # Seconds from asking the managers to the connection in which the console is taken to be still that guest's.
 _FRESH = 0.2
 
-# What a user is told whose session was cut before the 101, by the close code that it would have had after it.
-_CUT_MEANWHILE: dict[int, type[exception.ConsoledException]] = {
-    4404: exception.ConsoleGone,
-    1012: exception.ProxyStopping,
-    1013: exception.ProxyBusy,
+# How a session that was cut before the 101 is refused, by the close code that it would have had after it.
+_REFUSED_AS: dict[CloseCode, type[exception.ConsoledException]] = {
+    CloseCode.CONSOLE_GONE: exception.ConsoleGone,
+    CloseCode.SERVICE_RESTART: exception.ProxyStopping,
+    CloseCode.TRY_AGAIN_LATER: exception.ProxyBusy,
 }
 
 
 @dataclasses.dataclass
-class Opened:
+class Admitted:
     """A session with a connected console, one step before the ``101``."""
 
     session: Session
@@ -49,181 +47,144 @@ class Opened:
 
 
 class Admission:
-    """Opens what users ask for.
+    """Decides which websockets become channels of a session.
 
-    :ivar stopping: nothing more is opened
+    :param max_channels: of one SPICE session
+    :ivar stopping: nothing more is admitted
     """
 
     def __init__(
         self,
-        conf: cfg.ConfigOpts,
-        authorizer: Authorizer,
+        managers: ManagerClient,
         connector: Connector,
-        sessions: Sessions,
+        registry: SessionRegistry,
+        refusals: Refusals,
         metrics: Metrics,
-        audit: Audit,
+        *,
+        max_channels: int,
     ) -> None:
-        self._authorizer = authorizer
+        self._managers = managers
         self._connector = connector
-        self._sessions = sessions
+        self._registry = registry
+        self._refusals = refusals
         self._metrics = metrics
-        self._audit = audit
-        self._max_channels: int = conf.proxy.max_channels
-        self._places = Counter(conf.proxy.max_sessions, conf.proxy.max_sessions_per_address)
-        self._per_address: int = conf.proxy.max_sessions_per_address
-        self._failures = FailureRate(conf.proxy.max_failed_tokens)
-        self._refusals = RecentRefusals()
+        self._max_channels = max_channels
         self.stopping = False
 
-    @property
-    def held(self) -> int:
-        """Sessions that are open or on their way."""
-        return self._places.count
-
-    async def open(self, upgrade: handshake.Upgrade) -> Opened:
+    async def admit(self, upgrade: handshake.Upgrade) -> Admitted:
         """Do all that comes before the ``101``.
 
-        :raises ConsoledException: refused; it has been counted, logged and remembered
+        The caller makes a channel of what is returned, and hands it to the session, without awaiting anything
+        in between.
+
+        :raises ConsoledException: refused
         """
-        started = time.monotonic()
         session = None
         try:
-            session = await self._session_of(upgrade)
-            opened = await self._connected(session, upgrade.token)
+            with self._timed('open'):
+                session = self._find_or_create(upgrade)
+                return await self._connect(session, upgrade)
         except exception.ConsoledException as exc:
-            self._refused(upgrade, exc, session)
+            self._refusals.refused(exc, upgrade.token, upgrade.client.address, session)
             raise
-        self._metrics.stage('open', time.monotonic() - started)
-        return opened
 
     async def explain(self, token: str, client_address: str | None) -> exception.ConsoledException:
-        """Why a websocket with this token is or was refused."""
-        now = time.monotonic()
-        if wait := self._failures.wait(client_address, now):
-            return exception.RateLimited(seconds=wait)
-        if (error := self._refusals.recent(token, now)) is not None:
-            return error
+        """Return why a websocket with this token is or was refused."""
         try:
-            await self._authorizer.validate(token)
+            self._refusals.check_rate(client_address)
+            if (error := self._refusals.recent(token)) is not None:
+                return error
+            await self._managers.validate(token)
         except exception.ConsoledException as exc:
             if isinstance(exc, exception.InvalidToken):
-                self._failures.failed(client_address, now)
+                self._refusals.token_failed(client_address)
             return exc
         return exception.UpgradeRequired()
 
     def refused(self, refusal: handshake.Refusal) -> None:
-        """Count and log a websocket that was refused for its form alone."""
-        self._metrics.refused(refusal.error.code)
-        self._audit.refused(refusal.error, refusal.client.address)
+        """Note a websocket that was refused for its form alone."""
+        self._refusals.malformed(refusal.error, refusal.client.address)
 
-    def _refused(
-        self, upgrade: handshake.Upgrade, error: exception.ConsoledException, session: Session | None
-    ) -> None:
-        now, address = time.monotonic(), upgrade.client.address
-        self._metrics.refused(error.code)
-        if isinstance(error, exception.RateLimited):
-            return  # somebody who tries many must not fill the log
-        if isinstance(error, exception.InvalidToken) and session is None:
-            self._failures.failed(address, now)
-        self._refusals.note(upgrade.token, error, now)
-        self._audit.refused(error, address, session)
-
-    async def _session_of(self, upgrade: handshake.Upgrade) -> Session:
-        address = upgrade.client.address
+    def _find_or_create(self, upgrade: handshake.Upgrade) -> Session:
+        """Return the session that the websocket is for; it now counts as one that may become a channel."""
         if self.stopping:
             raise exception.ProxyStopping()
-        if wait := self._failures.wait(address, time.monotonic()):
-            raise exception.RateLimited(seconds=wait)
-        session = self._sessions.to_join(upgrade.token, address)
+        self._refusals.check_rate(upgrade.client.address)
+        session = self._registry.find(upgrade.token, upgrade.client.address)
         if session is None:
-            return await self._new_session(upgrade)
-        self._join(session, upgrade)
-        return session
-
-    async def _new_session(self, upgrade: handshake.Upgrade) -> Session:
-        address = upgrade.client.address
-        if not self._places.take(address, exempt=address is None):
-            if self._places.full:
-                raise exception.ProxyBusy()
-            raise exception.TooManySessions(limit=self._per_address, scope='address')
-        try:
-            with self._timed('authorize'):
-                if upgrade.origin is not None:
-                    grant = await self._authorizer.validate(upgrade.token)
-                    handshake.check_origin(upgrade.origin, grant.access_url_base)
-                granted = await self._authorizer.open(upgrade.token, str(uuid.uuid4()), address)
-        except BaseException:
-            self._places.give_back(address)
-            raise
-        session = self._sessions.add(granted.session, upgrade.token, address)
-        session.asked = granted.asked
-        return session
-
-    def _join(self, session: Session, upgrade: handshake.Upgrade) -> None:
+            return self._registry.create(upgrade.token, upgrade.client.address)
         if upgrade.origin is not None:
             handshake.check_origin(upgrade.origin, session.console.access_url_base)
         if len(session.channels) + session.connecting >= self._max_channels:
             raise exception.TooManySessions(limit=self._max_channels, scope='SPICE client')
-        session.connecting += 1
+        session.join()
+        return session
 
-    async def _connected(self, session: Session, token: str) -> Opened:
+    async def _connect(self, session: Session, upgrade: handshake.Upgrade) -> Admitted:
         try:
-            self._check(session)
+            if not session.granted:
+                await self._grant(session, upgrade)
+            _check_not_cut(session)
             input_filter = input_filter_for(session.console.console_type, session.console.options.get('mode'))
             with self._timed('target'):
-                reached = functools.partial(self._ask_again, session, token)
+                reached = functools.partial(self._confirm, session, upgrade.token)
                 target = await self._connector.connect(session.console, reached)
             try:
-                self._check(session)
+                _check_not_cut(session)
             except BaseException:
                 target.transport.abort()
                 raise
         except BaseException as exc:
-            cancelled = isinstance(exc, asyncio.CancelledError)
-            self._sessions.failed(session, close_codes.USER_LEFT if cancelled else close_codes.OPEN_FAILED)
+            left = isinstance(exc, asyncio.CancelledError) and session.granted
+            session.abandon(EndReason.USER_LEFT if left else EndReason.OPEN_FAILED)
             raise
-        if not session.announced:
-            session.announced = True
-            self._metrics.opened(session.console.console_type)
-            self._audit.opened(session)
-        return Opened(session, target, input_filter)
+        return Admitted(session, target, input_filter)
 
-    async def _ask_again(self, session: Session, token: str) -> None:
-        """Ask the managers once more if the connection has come late: its port may be another guest's by now.
+    async def _grant(self, session: Session, upgrade: handshake.Upgrade) -> None:
+        """Have the managers open the session."""
+        with self._timed('authorize'):
+            if upgrade.origin is not None:
+                grant = await self._managers.validate(upgrade.token)
+                handshake.check_origin(upgrade.origin, grant.access_url_base)
+                _check_not_cut(session)
+            granted = await self._managers.open_session(session, upgrade.token)
+        session.grant(granted, time.monotonic())
+        self._registry.make_joinable(session)
 
-        A session that has a channel is connected to its guest, which so has its port.
+    async def _confirm(self, session: Session, token: str) -> None:
+        """Ask the managers again if the connection came late: its port may be another guest's by now.
+
+        A session that has a channel is connected to its guest, which therefore has its port.
 
         :raises ConsoledException: as at first
         """
+        if session.asking is None:
+            session.asking = asyncio.Lock()
         async with session.asking:
-            if session.channels or time.monotonic() - session.asked <= _FRESH:
+            if session.channels or time.monotonic() - session.asked_at <= _FRESH:
                 return
-            self._check(session)
-            granted = await self._authorizer.open(token, session.id, session.client_address)
-            session.asked = granted.asked
-            session.reason = session.reason or granted.session.cut_reason
-            self._check(session)
-
-    def _check(self, session: Session) -> None:
-        """It may have been cut before it had a channel that could be told."""
-        if session.reason is None:
-            return
-        how = close_codes.closing_of(session.reason)
-        if how.code == 4409:
-            raise exception.ConsoleInUse(how.text)
-        raise _CUT_MEANWHILE.get(how.code, exception.InvalidToken)()
+            _check_not_cut(session)
+            granted = await self._managers.open_session(session, token)
+            if granted.cut_reason is not None:
+                session.end(granted.cut_reason)
+            _check_not_cut(session)
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
+        """Observe how long a stage took, if it went well."""
         started = time.monotonic()
         yield
         self._metrics.stage(stage, time.monotonic() - started)
 
-    def over(self, session: Session, seconds: float) -> None:
-        """A session's last connection to its console is closed: its port may be used again."""
-        self._places.give_back(session.client_address)
-        reason = session.reason or close_codes.USER_LEFT
-        self._authorizer.close(session.id, reason, session.bytes_in, session.bytes_out)
-        if session.announced:
-            self._metrics.closed(session.console.console_type, reason, session.bytes_in, session.bytes_out)
-            self._audit.closed(session, reason, seconds)
+
+def _check_not_cut(session: Session) -> None:
+    """Refuse a session that was cut before it had a channel whose user could be told.
+
+    :raises ConsoledException: it was
+    """
+    if session.end_reason is None:
+        return
+    ending = close_codes.ending(session.end_reason)
+    if ending.code is CloseCode.TAKEN_OVER:
+        raise exception.ConsoleInUse(ending.text)
+    raise _REFUSED_AS.get(ending.code, exception.InvalidToken)()

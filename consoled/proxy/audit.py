@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who opened which console: one line in the log and one notification for each open, refusal and close.
+"""Audit trail: a log line and a notification for each session that opens or closes, and for each refusal.
 
-Neither ever has the token. Notifications go through oslo.messaging's notifier, to the driver that
+Neither ever contains the token. Notifications go through oslo.messaging's notifier, to the driver that
 ``[oslo_messaging_notifications]`` names; by default to none.
 """
 
@@ -18,19 +18,22 @@ import oslo_messaging
 from oslo_config import cfg
 
 from consoled import exception
-from consoled.proxy.sessions import Session
+from consoled.objects import EndReason
+from consoled.proxy.session import Session
 
 LOG = logging.getLogger(__name__)
 
 _WORD = re.compile(r'[^\s"=]+')
-_MOST_WAITING = 10000  # notifications; more are dropped, which the log tells
-_FLUSH = 5.0  # seconds that stopping waits for those
+_MAX_QUEUED = 10000  # notifications; more are dropped, and the log says so
+_FLUSH_TIMEOUT = 5.0  # seconds that stopping waits for queued notifications
 
 
 class Audit:
-    """Tells of sessions. Sending may block, so a thread of its own does it.
+    """Records who opened which console. An observer of sessions.
 
-    :param publisher: who says so, e.g. ``consoled-proxy.HOST``
+    Sending a notification may block, so it is done by a thread of its own.
+
+    :param publisher: the notifications' publisher id, e.g. ``consoled-proxy.HOST``
     """
 
     def __init__(self, conf: cfg.ConfigOpts, publisher: str) -> None:
@@ -38,7 +41,7 @@ class Audit:
         if any(conf.oslo_messaging_notifications.driver):
             transport = oslo_messaging.get_notification_transport(conf)
             self._notifier = oslo_messaging.Notifier(transport, publisher_id=publisher, retry=3)
-        self._queue: queue.Queue[tuple[str, dict[str, Any]] | None] = queue.Queue(_MOST_WAITING)
+        self._queue: queue.Queue[tuple[str, dict[str, Any]] | None] = queue.Queue(_MAX_QUEUED)
         self._thread = threading.Thread(target=self._send, name='audit', daemon=True)
 
     def start(self) -> None:
@@ -46,21 +49,25 @@ class Audit:
             self._thread.start()
 
     def stop(self) -> None:
-        """Send what is waiting, for some seconds at most."""
+        """Send what is queued, for some seconds at most."""
         if self._notifier is not None:
             self._queue.put(None)
-            self._thread.join(_FLUSH)
+            self._thread.join(_FLUSH_TIMEOUT)
 
     def opened(self, session: Session) -> None:
-        self._tell('opened', _of(session))
+        """Record that a session is open."""
+        self._record('opened', _facts(session))
 
-    def closed(self, session: Session, reason: str, seconds: float) -> None:
-        self._tell(
+    def ended(self, session: Session) -> None:
+        """Record the end of a session that was open."""
+        if not session.was_open:
+            return
+        self._record(
             'closed',
-            _of(session)
+            _facts(session)
             | {
-                'reason': reason,
-                'seconds': round(seconds, 3),
+                'reason': str(session.end_reason or EndReason.USER_LEFT),
+                'seconds': round(session.seconds, 3),
                 'bytes_in': session.bytes_in,
                 'bytes_out': session.bytes_out,
             },
@@ -72,18 +79,21 @@ class Audit:
         client_address: str | None,
         session: Session | None = None,
     ) -> None:
-        """:param session: where the managers had said yes; else nobody knows who it was"""
-        known = {'client_address': client_address} if session is None else _of(session)
-        self._tell('refused', {'code': error.code, 'status': error.http_status, **known})
+        """Record a refusal.
 
-    def _tell(self, event: str, facts: dict[str, Any]) -> None:
+        :param session: if the managers had granted it; otherwise nobody knows who the user is
+        """
+        known = {'client_address': client_address} if session is None else _facts(session)
+        self._record('refused', {'code': error.code, 'status': error.http_status, **known})
+
+    def _record(self, event: str, facts: dict[str, Any]) -> None:
         LOG.info('session %s %s', event, ' '.join(f'{name}={_text(value)}' for name, value in facts.items()))
         if self._notifier is None:
             return
         try:
             self._queue.put_nowait((f'consoled.session.{event}', facts))
         except queue.Full:
-            LOG.warning('notification dropped: too many are waiting')
+            LOG.warning('Notification dropped: the queue is full')
 
     def _send(self) -> None:
         assert self._notifier is not None
@@ -92,16 +102,16 @@ class Audit:
             try:
                 self._notifier.info({}, event, facts)
             except Exception as exc:
-                LOG.warning('notification %s could not be sent: %s', event, type(exc).__name__)
+                LOG.warning('Failed to send notification %s: %s', event, type(exc).__name__)
 
 
 def _text(value: Any) -> str:
-    """A value as one word, so that a program can read the line: quoted as in JSON if it is none."""
+    """Return a value as one word, so that programs can parse the line: quoted as in JSON if need be."""
     text = str(value)
     return text if _WORD.fullmatch(text) else json.dumps(text)
 
 
-def _of(session: Session) -> dict[str, Any]:
+def _facts(session: Session) -> dict[str, Any]:
     return {
         'session_id': session.id,
         'instance_uuid': session.console.instance_uuid,

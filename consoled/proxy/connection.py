@@ -14,80 +14,80 @@ import h11
 from oslo_config import cfg
 
 from consoled import exception
+from consoled.objects import ConsoleType
 from consoled.proxy import handshake, responses
-from consoled.proxy.admission import Admission, Opened
+from consoled.proxy.admission import Admission, Admitted
 from consoled.proxy.pages import Pages
 from consoled.proxy.relay import Channel, ReadBuffer, report_all_unsent
 from consoled.proxy.security.rfb import UserSide
-from consoled.proxy.sessions import Sessions
 
 LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
-class Service:
-    """What all connections of a process share; ``pages`` and ``policy`` may be replaced by a reload."""
+class ConnectionContext:
+    """Shared by all connections of a process; a reload may replace ``pages`` and ``policy``."""
 
     conf: cfg.ConfigOpts
     policy: handshake.Policy
     pages: Pages
     admission: Admission
-    sessions: Sessions
     read_buffer: ReadBuffer
 
 
 class UserConnection(asyncio.Protocol):
-    """Answers requests; opens the websocket that one asks for.
+    """Answers requests, until one of them becomes a websocket.
 
     :param peer: the user's IP address, or None on a unix socket
-    :param closed: called once when the connection is gone, as a websocket too
+    :param secure: whether it is over TLS
+    :param closed: called once when the connection is closed, whether it became a websocket or not
     """
 
     def __init__(
-        self, service: Service, peer: str | None, *, secure: bool, closed: Callable[[], None]
+        self, context: ConnectionContext, peer: str | None, *, secure: bool, closed: Callable[[], None]
     ) -> None:
-        self._service = service
+        self._context = context
         self._peer = peer
         self._secure = secure
         self._closed = closed
-        self._limit: int = service.conf.proxy.max_header_size
+        self._limit: int = context.conf.proxy.max_header_size
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limit)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._blocked = False  # answers wait for the user to read them
+        self._blocked = False  # the user does not read the responses
         self._upgraded = False
-        self._turn = False  # the next request will be looked for
-        self._head = False  # the request that is being answered wants no body
+        self._advancing = False  # ``_advance`` is scheduled
+        self._head = False  # the response has no body: the request is a HEAD
         self._wants_json = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
-        # Not at once: asyncio still holds the end of the TLS handshake, and would not send it while we wait.
+        # Not at once: asyncio still holds the end of the TLS handshake, and would not send it while paused.
         self._loop.call_soon(report_all_unsent, self._transport)
         self._wait_for_request()
 
     def _wait_for_request(self) -> None:
         self._stop_waiting()
-        self._timer = self._loop.call_later(self._service.conf.proxy.request_timeout, self._too_late)
+        self._timer = self._loop.call_later(self._context.conf.proxy.request_timeout, self._timed_out)
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _too_late(self) -> None:
-        # nothing is owed to one who has sent nothing
+    def _timed_out(self) -> None:
+        # a client that has sent nothing gets no response
         if not self._blocked and self._http.their_state is h11.IDLE and self._http.trailing_data[0]:
             self._refuse(exception.RequestTimeout())
         self._transport.abort() if self._blocked else self._close()
 
     def _close(self) -> None:
-        """Close once the user has taken what was sent; one who does not take it is not waited for long."""
+        """Close once the user has read what was sent, or after ``request_timeout``."""
         self._stop_waiting()
         if not self._transport.is_closing():
             self._transport.close()
-        self._timer = self._loop.call_later(self._service.conf.proxy.request_timeout, self._transport.abort)
+        self._timer = self._loop.call_later(self._context.conf.proxy.request_timeout, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
         self._http.receive_data(data)
@@ -111,14 +111,14 @@ class UserConnection(asyncio.Protocol):
         self._closed()
 
     def _advance_soon(self) -> None:
-        """Go on when others have had their turn: thousands of requests may come in one piece."""
-        if not self._turn:
-            self._turn = True
+        """Continue after other tasks have had their turn: thousands of requests may arrive at once."""
+        if not self._advancing:
+            self._advancing = True
             self._loop.call_soon(self._advance)
 
     def _advance(self) -> None:
-        """Answer the next request that is here. Nothing is read before the last one is answered."""
-        self._turn = False
+        """Answer the next request that was received. Nothing is read before the last one is answered."""
+        self._advancing = False
         while self._task is None and not self._blocked and not self._transport.is_closing():
             try:
                 event = self._http.next_event()
@@ -155,19 +155,19 @@ class UserConnection(asyncio.Protocol):
         )
         self._head = asked.method == 'HEAD'
         self._wants_json = handshake.wants_json(asked)
-        # h11 only bounds what it waits for: a head that is here at once may be longer
+        # h11 only limits what it waits for: a head that arrived at once may be longer
         if sum(len(name) + len(value) for name, value in request.headers) > self._limit - len(request.target):
             self._refuse(exception.RequestTooLarge())
             self._finish()
             return
-        decision = handshake.decide(asked, self._service.policy)
+        decision = handshake.decide(asked, self._context.policy)
         if isinstance(decision, handshake.Upgrade):
             self._run(self._open(decision))
         elif isinstance(decision, handshake.Fetch):
             self._fetch(decision)
         else:
             if 'upgrade' in headers:
-                self._service.admission.refused(decision)
+                self._context.admission.refused(decision)
             self._refuse(decision.error)
             self._finish()
 
@@ -175,13 +175,13 @@ class UserConnection(asyncio.Protocol):
         self._task = self._loop.create_task(self._guarded(work))
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        """Whatever happens, the user gets an answer."""
+        """Run ``work``; the user gets a response whatever happens."""
         try:
             await work
         except exception.ConsoledException as exc:
             self._refuse(exc)
         except Exception:
-            LOG.exception('a request could not be answered')
+            LOG.exception('Failed to answer a request')
             self._refuse(exception.InternalError())
         self._task = None
         if not self._upgraded:
@@ -191,7 +191,7 @@ class UserConnection(asyncio.Protocol):
     # pages
 
     def _fetch(self, fetch: handshake.Fetch) -> None:
-        found = self._service.pages.get(fetch.path, fetch.if_none_match)
+        found = self._context.pages.get(fetch.path, fetch.if_none_match)
         if found is not None:
             self._send(*responses.page(found))
             self._finish()
@@ -202,7 +202,7 @@ class UserConnection(asyncio.Protocol):
             self._finish()
 
     async def _explain(self, fetch: handshake.Fetch, token: str) -> None:
-        self._refuse(await self._service.admission.explain(token, fetch.client.address))
+        self._refuse(await self._context.admission.explain(token, fetch.client.address))
 
     def _refuse(self, error: exception.ConsoledException) -> None:
         self._send(*responses.refusal(error, as_json=self._wants_json))
@@ -216,11 +216,11 @@ class UserConnection(asyncio.Protocol):
         self._transport.write(data + self._http.send(h11.EndOfMessage()))
 
     def _finish(self) -> None:
-        """Go on to the next request, if there may be one."""
+        """Go on to the next request, unless the connection has to be closed."""
         if self._transport.is_closing():
             return
         if self._http.our_state is h11.DONE and self._http.their_state is h11.SEND_BODY:
-            with contextlib.suppress(h11.RemoteProtocolError):  # a body, and not even one that can be
+            with contextlib.suppress(h11.RemoteProtocolError):  # a malformed body
                 self._http.next_event()  # the end of a request without a body
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
@@ -231,7 +231,7 @@ class UserConnection(asyncio.Protocol):
     # websockets
 
     async def _open(self, upgrade: handshake.Upgrade) -> None:
-        opened = await self._service.admission.open(upgrade)
+        admitted = await self._context.admission.admit(upgrade)
         headers = [
             ('Upgrade', 'websocket'),
             ('Connection', 'Upgrade'),
@@ -239,26 +239,26 @@ class UserConnection(asyncio.Protocol):
         ]
         if upgrade.subprotocol is not None:
             headers.append(('Sec-WebSocket-Protocol', upgrade.subprotocol))
-        channel = self._channel(opened)
-        self._service.sessions.connected(opened.session, channel)
+        channel = self._channel(admitted)
+        admitted.session.connected(channel)
         self._http.next_event()
         switching = self._http.send(h11.InformationalResponse(status_code=101, headers=headers))
         self._transport.write(switching)
         self._upgraded = True
         channel.start(self._http.trailing_data[0])
 
-    def _channel(self, opened: Opened) -> Channel:
-        options, session = self._service.conf.proxy, opened.session
-        vnc = session.console.console_type == 'novnc'
+    def _channel(self, admitted: Admitted) -> Channel:
+        options, session = self._context.conf.proxy, admitted.session
+        vnc = session.console.console_type == ConsoleType.NOVNC
         return Channel(
             self._transport,
-            opened.target.transport,
-            self._service.read_buffer,
+            admitted.target.transport,
+            self._context.read_buffer,
             max_message_size=options.max_message_size,
             close_timeout=options.close_timeout,
-            input_filter=opened.input_filter,
+            input_filter=admitted.input_filter,
             greeting=UserSide() if vnc else None,
-            rest=opened.target.rest,
-            released=lambda channel: self._service.sessions.released(session, channel),
+            rest=admitted.target.rest,
+            released=session.channel_released,
             closed=self._closed,
         )

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from oslo_config import cfg
 
-from consoled.proxy.connection import Service, UserConnection
+from consoled.proxy.connection import ConnectionContext, UserConnection
 from consoled.proxy.forwarded import contains, parse_address
 from consoled.proxy.limits import Counter
 from consoled.proxy.metrics import Metrics
@@ -85,13 +85,13 @@ class Listener:
         self,
         conf: cfg.ConfigOpts,
         sockets: list[socket.socket],
-        service: Service,
+        context: ConnectionContext,
         metrics: Metrics,
         tls: ssl.SSLContext | None,
     ) -> None:
         self._conf = conf
         self._sockets = sockets
-        self._service = service
+        self._context = context
         self._metrics = metrics
         self.tls = tls
         self._connections = Counter(conf.proxy.max_connections, conf.proxy.max_connections_per_address)
@@ -136,7 +136,7 @@ class Listener:
 
     def _take(self, peer: str | None) -> bool:
         parsed = None if peer is None else parse_address(peer)
-        exempt = peer is None or contains(self._service.policy.trusted, parsed)
+        exempt = peer is None or contains(self._context.policy.trusted, parsed)
         if self._connections.take(peer, exempt=exempt):
             self._metrics.connections(self._connections.count)
             return True
@@ -164,7 +164,7 @@ class Listener:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: UserConnection(self._service, peer, secure=tls is not None, closed=closed),
+                lambda: UserConnection(self._context, peer, secure=tls is not None, closed=closed),
                 sock,
                 ssl=tls,
                 ssl_handshake_timeout=self._conf.proxy.tls_timeout if tls is not None else None,

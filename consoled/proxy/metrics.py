@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a proxy counts, for Prometheus."""
+"""The proxy's metrics, for Prometheus."""
 
 from __future__ import annotations
 
 import prometheus_client
 
+from consoled.objects import EndReason
 from consoled.proxy import close_codes
+from consoled.proxy.session import Session
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # seconds
 
 
 class Metrics:
-    """Metrics of one process.
+    """Metrics of one process, and an observer of its sessions.
 
     :param cell: value of the ``cell`` label
     :param registry: where they are registered
@@ -59,27 +61,38 @@ class Metrics:
             f'consoled_proxy_{name}', text, ['cell', label], registry=self.registry
         )
 
-    def opened(self, console_type: str) -> None:
+    def opened(self, session: Session) -> None:
+        """Count a session that is open."""
+        console_type = session.console.console_type
         self._opened.labels(self._cell, console_type).inc()
         self._sessions.labels(self._cell, console_type).inc()
 
-    def closed(self, console_type: str, reason: str, bytes_in: int, bytes_out: int) -> None:
-        self._closed.labels(self._cell, close_codes.label_of(reason)).inc()
-        self._sessions.labels(self._cell, console_type).dec()
-        self._bytes.labels(self._cell, 'in').inc(bytes_in)
-        self._bytes.labels(self._cell, 'out').inc(bytes_out)
+    def ended(self, session: Session) -> None:
+        """Count the end of a session that was open."""
+        if not session.was_open:
+            return
+        reason = session.end_reason or EndReason.USER_LEFT
+        self._closed.labels(self._cell, close_codes.metric_label(reason)).inc()
+        self._sessions.labels(self._cell, session.console.console_type).dec()
+        self._bytes.labels(self._cell, 'in').inc(session.bytes_in)
+        self._bytes.labels(self._cell, 'out').inc(session.bytes_out)
 
     def refused(self, code: str) -> None:
+        """Count a refused request by the code of its error."""
         self._refused.labels(self._cell, code).inc()
 
     def turned_away(self, limit: str) -> None:
+        """Count a connection that was closed at once, by the limit that it would have exceeded."""
         self._turned_away.labels(self._cell, limit).inc()
 
     def connections(self, number: int) -> None:
+        """Set how many users' connections there are."""
         self._connections.labels(self._cell).set(number)
 
     def lease(self, holds: bool) -> None:
+        """Set whether this process holds a lease."""
         self._leases.labels(self._cell).set(int(holds))
 
     def stage(self, stage: str, seconds: float) -> None:
+        """Observe how long a stage of opening took."""
         self._stages.labels(self._cell, stage).observe(seconds)

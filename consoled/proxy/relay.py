@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One websocket and one connection to a guest's console, and the bytes between them.
+"""Relay between one websocket and one connection to a guest's console.
 
-The websocket's protocol (frames, control frames, closing) is the ``websockets`` library's, without its I/O.
-Only the bulk of the data, from the guest to the user, has a shorter way: it is received behind room for a
-frame's header, the header is put in front of it, and both are sent from where they are.
+Frames, control frames and the closing handshake are handled by the ``websockets`` library's protocol core,
+without its I/O. Only the bulk of the data, from the guest to the user, takes a shorter path: it is received
+behind room for a frame header, the header is written in front of it, and both are sent from where they are.
 
-What a peer does not take is held for it once: no more is read for it until it has been taken.
+Back-pressure: what a peer does not accept is buffered once, and nothing more is read for that peer until it
+has accepted it.
 """
 
 from __future__ import annotations
@@ -20,44 +21,46 @@ from websockets.exceptions import PayloadTooBig
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SEND_EOF, Protocol, Side
 
+from consoled.objects import EndReason
 from consoled.proxy import close_codes
 from consoled.proxy.input_filter import InputFilter
 from consoled.proxy.security.base import Exchange, SecurityFailed
 
 _HEADROOM = 10  # bytes of the longest header of a frame from a server (RFC 6455, section 5.2)
 _CHUNK = 256 * 1024  # bytes read from a guest at a time
-# Bytes read from a user at a time: frames may be as small as 6 bytes, and all users wait for one read's.
+# Bytes read from a user at a time. Frames may be as small as 6 bytes, and all other users wait meanwhile.
 _USER_CHUNK = 16 * 1024
-_MANY = 200  # frames in a read; of a user who sends that many less is read the next time
-_FEW = 8  # times less
-_TARGET_BUFFER = 64 * 1024  # bytes held for a guest before its user is not read any more
-_USER_BUFFER = 64 * 1024  # the same for answers to a user's pings
+_MANY_FRAMES = 200  # in a read; the next read from a user who sends that many is shorter
+_SHORTER = 8  # times
+_TARGET_BUFFER = 64 * 1024  # bytes buffered for a guest before reading from its user pauses
+_USER_BUFFER = 64 * 1024  # the same for replies to a user's pings
 
 _FIN_BINARY = 0x80 | Opcode.BINARY
 _DATA = (Opcode.BINARY, Opcode.TEXT, Opcode.CONT)
 
-# The library logs what it parses: keys that users press.
+# The library logs what it parses, which includes the keys that users press.
 _SILENT = logging.Logger('consoled.proxy.websocket', level=logging.CRITICAL + 1)
 
 
 class ReadBuffer:
-    """The memory that a process reads into, shared by all its connections.
+    """Memory that a process reads into, shared by all its connections.
 
-    It is used up before control goes back to the event loop. Where something of it could not be sent, it is
-    left to the one who still needs it, and another one is made.
+    Its content is used up before control returns to the event loop. If some of it could not be sent, the
+    memory is left to the transport that still needs it, and new memory is allocated.
     """
 
     def __init__(self) -> None:
         self.renew()
 
     def renew(self) -> None:
+        """Allocate new memory; the old one belongs to whoever still refers to it."""
         self.memory = bytearray(_HEADROOM + _CHUNK)
         self.view = memoryview(self.memory)
         self.payload = self.view[_HEADROOM:]
         self.user = self.view[:_USER_CHUNK]
 
     def framed(self, length: int) -> memoryview:
-        """The payload's first ``length`` bytes as one binary message."""
+        """Return the first ``length`` bytes of the payload as one binary message (RFC 6455, section 5.2)."""
         if length < 126:
             start = _HEADROOM - 2
             struct.pack_into('!BB', self.memory, start, _FIN_BINARY, length)
@@ -71,22 +74,25 @@ class ReadBuffer:
 
 
 def report_all_unsent(transport: asyncio.Transport) -> None:
-    """Have a transport tell its protocol of every byte that could not be sent at once."""
-    # To asyncio's TLS a limit of 0 is exceeded by nothing at all: it would pause at once, and for good.
+    """Have a transport call ``pause_writing`` for every byte that could not be sent at once."""
+    # asyncio's TLS transport takes a limit of 0 for exceeded by an empty buffer: it would pause for ever.
     tls = transport.get_extra_info('sslcontext') is not None
     transport.set_write_buffer_limits(high=int(tls), low=0)
 
 
 class Channel:
-    """A websocket and its guest's console.
+    """A websocket and the connection to its console.
 
     :param user: the user's transport, after the 101
-    :param target: the transport to the console, after all handshakes with the hypervisor, not being read
-    :param rest: what the console has sent beyond them
+    :param target: the transport to the console, after all handshakes with the hypervisor; reading is paused
+    :param max_message_size: bytes in a message from the user
+    :param close_timeout: seconds for a peer to accept what is left for it
+    :param input_filter: for what the user sends
     :param greeting: a handshake with the user that comes first, or None
-    :param input_filter: at what the user sends
+    :param rest: what the console sent after its handshakes
     :param released: called with the channel once the connection to the console is closed
-    :param closed: called once both connections are
+    :param closed: called once both connections are closed
+    :ivar reason: why it ended, or None
     """
 
     def __init__(
@@ -108,7 +114,7 @@ class Channel:
         self._target = target
         self._read_buffer = read_buffer
         self._socket = Protocol(Side.SERVER, state=OPEN, max_size=max_message_size, logger=_SILENT)
-        self._looks = input_filter
+        self._input_filter = input_filter
         self._greeting = greeting
         self._rest = rest
         self._close_timeout = close_timeout
@@ -116,10 +122,10 @@ class Channel:
         self._closed = closed
         self._open = {user, target}  # connections that are not closed yet
         self._abort: asyncio.TimerHandle | None = None
-        self._unsent: dict[asyncio.Transport, int] = {}  # bytes, when the end began
-        self._held = self._held_for_guest = 0  # bytes, when they were looked at last
-        self.room = _USER_CHUNK  # bytes that are read of the user at a time
-        self._unread = False  # the user does not take what it asks for with pings, and may ask no more
+        self._unsent: dict[asyncio.Transport, int] = {}  # bytes, when it began to end
+        self._unsent_to_user = self._unsent_to_guest = 0  # bytes, at the last ``note_progress``
+        self.room = _USER_CHUNK  # bytes read from the user at a time
+        self._flooding = False  # the user does not read the replies to its pings, and is not read either
         self.reason: str | None = None
         self.bytes_in = 0  # from the user
         self.bytes_out = 0  # to the user
@@ -128,22 +134,22 @@ class Channel:
         self.last_heard = now  # anything from the user
         self.last_input = now  # something that the user did
         self.pinged: float | None = None
-        self.stalled: float | None = None  # since when the guest takes no more input
+        self.stalled: float | None = None  # since when the guest has not accepted input
 
     @property
     def greeted(self) -> bool:
-        """Whether the handshake with the user is over."""
+        """Whether the handshake with the user is complete."""
         return self._greeting is None
 
     def start(self, early: bytes) -> None:
-        """Begin.
+        """Start relaying.
 
-        :param early: what the user has sent already
+        :param early: what the user has already sent
         """
         report_all_unsent(self._user)  # see ReadBuffer
         self._target.set_write_buffer_limits(high=_TARGET_BUFFER)
-        self._user.set_protocol(_UserSide(self, self._read_buffer))
-        self._target.set_protocol(_TargetSide(self, self._read_buffer))
+        self._user.set_protocol(_UserProtocol(self, self._read_buffer))
+        self._target.set_protocol(_TargetProtocol(self, self._read_buffer))
         self._user.resume_reading()
         if self._greeting is not None:
             self._send(self._greeting.start())
@@ -152,15 +158,15 @@ class Channel:
         if early:
             self.user_data(early)
 
-    def look(self) -> None:
-        """Who takes what was sent gives a sign of life, however slowly: a user, a guest with a slow line."""
+    def note_progress(self) -> None:
+        """Note whether the peers accepted any of what was sent: one that does is alive, however slowly."""
         for_user, for_guest = self._user.get_write_buffer_size(), self._target.get_write_buffer_size()
         now = self._loop.time()
-        if for_user < self._held:
+        if for_user < self._unsent_to_user:
             self.last_heard = now
-        if self.stalled is not None and for_guest < self._held_for_guest:
+        if self.stalled is not None and for_guest < self._unsent_to_guest:
             self.stalled = now
-        self._held, self._held_for_guest = for_user, for_guest
+        self._unsent_to_user, self._unsent_to_guest = for_user, for_guest
 
     def _begin(self) -> None:
         self._greeting = None
@@ -173,7 +179,7 @@ class Channel:
     # from the guest to the user
 
     def target_data(self, length: int) -> None:
-        """``length`` bytes are in the read buffer's payload."""
+        """Forward ``length`` bytes in the read buffer's payload."""
         if self._socket.state is not OPEN:
             return
         self.bytes_out += length
@@ -192,7 +198,7 @@ class Channel:
         if data := b''.join(waiting):
             self._user.write(data)
             if self._user.get_write_buffer_size() > _USER_BUFFER:
-                self._unread = True
+                self._flooding = True
                 self._user.pause_reading()
         if SEND_EOF in waiting:
             self._close_user()
@@ -202,13 +208,13 @@ class Channel:
 
     def user_drained(self) -> None:
         self.last_heard = self._loop.time()
-        self._unread = False
+        self._flooding = False
         if self.greeted:
             self._target.resume_reading()
         self._read_user()
 
     def _read_user(self) -> None:
-        if self.stalled is None and not self._unread:
+        if self.stalled is None and not self._flooding:
             self._user.resume_reading()
 
     # from the user to the guest
@@ -219,15 +225,15 @@ class Channel:
         self._socket.receive_data(cast(bytes, data))
         self._flush()
         frames = self._socket.events_received()
-        self.room = _USER_CHUNK if len(frames) < _MANY else _USER_CHUNK // _FEW
+        self.room = _USER_CHUNK if len(frames) < _MANY_FRAMES else _USER_CHUNK // _SHORTER
         payload = [frame.data for frame in frames if isinstance(frame, Frame) and frame.opcode in _DATA]
         if payload:
             self._forward(bytes(payload[0]) if len(payload) == 1 else b''.join(payload))
         if self._socket.parser_exc is not None:
             too_big = isinstance(self._socket.parser_exc, PayloadTooBig)
-            self.end(close_codes.TOO_BIG if too_big else close_codes.PROTOCOL_ERROR)
+            self.end(EndReason.MESSAGE_TOO_BIG if too_big else EndReason.PROTOCOL_ERROR)
         elif self._socket.close_rcvd is not None:
-            self.end(close_codes.USER_LEFT)
+            self.end(EndReason.USER_LEFT)
 
     def _forward(self, data: bytes) -> None:
         self.bytes_in += len(data)
@@ -239,10 +245,10 @@ class Channel:
                     return
                 data = self._greeting.rest()
                 self._begin()
-            data, by_the_user = self._looks.feed(data)
+            data, by_the_user = self._input_filter.feed(data)
         except SecurityFailed as exc:
             self._send(exc.farewell)
-            self.end(close_codes.PROTOCOL_ERROR)
+            self.end(EndReason.PROTOCOL_ERROR)
             return
         if by_the_user:
             self.last_input = self.last_heard
@@ -260,34 +266,37 @@ class Channel:
     # the end
 
     def ping(self) -> None:
-        """Ask the user for a sign of life."""
+        """Send a ping, unless the user has yet to accept other data."""
         if self._socket.state is OPEN and not self._user.get_write_buffer_size():
             self.pinged = self._loop.time()
             self._socket.send_ping(b'')
             self._flush()
 
     def user_lost(self) -> None:
-        self.end(close_codes.USER_LEFT)
+        self.end(EndReason.USER_LEFT)
         self._lost(self._user)
 
     def target_lost(self) -> None:
-        self.end(close_codes.GUEST_CLOSED)
+        self.end(EndReason.GUEST_CLOSED)
         self._lost(self._target)
         self._released(self)
 
     def end(self, reason: str) -> None:
-        """Tell the user why, and close both connections once they have taken what was sent to them."""
+        """Send the user a close frame, and close both connections once what was sent has been accepted.
+
+        The first reason counts.
+        """
         if self.reason is not None:
             return
         self.reason = reason
-        how = close_codes.closing_of(reason)
+        ending = close_codes.ending(reason)
         if self._socket.state is OPEN:
-            self._socket.send_close(how.code, how.text)
+            self._socket.send_close(ending.code, ending.text)
             self._flush()
         if self._socket.state is not OPEN and self._socket.close_rcvd is not None:
             self._close_user()
-        self._user.resume_reading()  # the user's answer to the closing
-        if reason == close_codes.LEASE_LOST:  # its port may soon be somebody else's
+        self._user.resume_reading()  # for the user's close frame
+        if reason == EndReason.LEASE_LOST:  # its slot may soon be another user's
             self._target.abort()
         elif not self._target.is_closing():
             self._target.close()
@@ -295,20 +304,20 @@ class Channel:
         self._abort = self._loop.call_later(self._close_timeout, self._give_up)
 
     def _close_user(self) -> None:
-        if not self._user.is_closing():  # asyncio's TLS does not bear to be closed twice
+        if not self._user.is_closing():  # asyncio's TLS transport breaks when it is closed twice
             self._user.close()
 
     def _give_up(self) -> None:
-        """End for good what does not take any more of what it was sent."""
-        taking = False
-        for transport in list(self._open):  # asyncio's do not bear to be aborted when they are closed
+        """Abort connections whose peer no longer accepts what was sent."""
+        progress = False
+        for transport in list(self._open):  # asyncio's transports must not be aborted once closed
             waiting = transport.get_write_buffer_size()
             if 0 < waiting < self._unsent[transport]:
                 self._unsent[transport] = waiting
-                taking = True
+                progress = True
             else:
                 transport.abort()
-        if taking:
+        if progress:
             self._abort = self._loop.call_later(self._close_timeout, self._give_up)
 
     def _lost(self, transport: asyncio.Transport) -> None:
@@ -319,7 +328,7 @@ class Channel:
             self._closed()
 
 
-class _UserSide(asyncio.BufferedProtocol):
+class _UserProtocol(asyncio.BufferedProtocol):
     def __init__(self, channel: Channel, read_buffer: ReadBuffer) -> None:
         self._channel = channel
         self._read_buffer = read_buffer
@@ -337,13 +346,13 @@ class _UserSide(asyncio.BufferedProtocol):
         self._channel.user_drained()
 
     def eof_received(self) -> None:
-        self._channel.end(close_codes.USER_LEFT)
+        self._channel.end(EndReason.USER_LEFT)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._channel.user_lost()
 
 
-class _TargetSide(asyncio.BufferedProtocol):
+class _TargetProtocol(asyncio.BufferedProtocol):
     def __init__(self, channel: Channel, read_buffer: ReadBuffer) -> None:
         self._channel = channel
         self._read_buffer = read_buffer
@@ -361,7 +370,7 @@ class _TargetSide(asyncio.BufferedProtocol):
         self._channel.target_drained()
 
     def eof_received(self) -> None:
-        self._channel.end(close_codes.GUEST_CLOSED)
+        self._channel.end(EndReason.GUEST_CLOSED)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._channel.target_lost()

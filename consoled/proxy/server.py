@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wiring of a proxy process."""
+"""One process of the proxy: its parts, started, reloaded and stopped together."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable
 
 import oslo_messaging
 import prometheus_client
 from oslo_config import cfg
 
 from consoled.context import RequestContext
-from consoled.proxy import close_codes, handshake
+from consoled.objects import EndReason
+from consoled.proxy import handshake
 from consoled.proxy.admission import Admission
 from consoled.proxy.audit import Audit
-from consoled.proxy.authorizer import Authorizer
-from consoled.proxy.connection import Service
+from consoled.proxy.close_reports import CloseReports
+from consoled.proxy.connection import ConnectionContext
 from consoled.proxy.forwarded import networks
+from consoled.proxy.lease import Lease, ProxyLife
 from consoled.proxy.listener import Listener, tls_context
+from consoled.proxy.manager_client import ManagerClient
 from consoled.proxy.metrics import Metrics
 from consoled.proxy.pages import Pages
+from consoled.proxy.quota import SessionQuota
+from consoled.proxy.refusals import Refusals
+from consoled.proxy.registry import SessionRegistry
 from consoled.proxy.relay import ReadBuffer
-from consoled.proxy.sessions import Rules, Sessions
+from consoled.proxy.session import Timeouts
 from consoled.proxy.targets import Connector
 from consoled.rpc import arguments as arg
 from consoled.rpc import server as rpc_server
@@ -33,20 +38,21 @@ from consoled.rpc.client import ConsoleAuthAPI
 
 LOG = logging.getLogger(__name__)
 
-_WATCH = 0.5  # seconds between two looks at the lease, for the metric
-_MOST_CUT = 1000  # ids in a cast
+_LEASE_POLL = 0.5  # seconds between two updates of the lease metric
+_MAX_CUT = 1000  # ids in a cast
+_DRAIN_POLL = 0.02  # seconds between two looks at what is left, while stopping
 
 
 class ProxyEndpoint(rpc_server.Endpoint):
-    """Hears of sessions to cut, in a thread of the RPC server."""
+    """Receives the managers' cuts, in a thread of the RPC server."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, cut: Callable[[dict[str, str]], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, registry: SessionRegistry) -> None:
         self._loop = loop
-        self._cut = cut
+        self._registry = registry
 
-    @rpc_server.exposed_cast(session_ids=arg.list_of(arg.uuid(), _MOST_CUT), reason=arg.text(64))
+    @rpc_server.exposed_cast(session_ids=arg.list_of(arg.uuid(), _MAX_CUT), reason=arg.text(64))
     def cut_sessions(self, context: RequestContext, session_ids: list[str], reason: str) -> None:
-        self._loop.call_soon_threadsafe(self._cut, dict.fromkeys(session_ids, reason))
+        self._loop.call_soon_threadsafe(self._registry.cut, dict.fromkeys(session_ids, reason))
 
 
 def policy_of(conf: cfg.ConfigOpts) -> handshake.Policy:
@@ -65,13 +71,13 @@ def pages_of(conf: cfg.ConfigOpts) -> Pages:
     )
 
 
-def rules_of(conf: cfg.ConfigOpts) -> Rules:
-    """How long sessions may be silent, as configured.
+def session_timeouts(conf: cfg.ConfigOpts) -> Timeouts:
+    """Return how long sessions may be silent, as configured.
 
-    :raises ValueError: an option is wrong
+    :raises ValueError: an option is invalid: oslo.config finds out when it is read
     """
     options = conf.proxy
-    return Rules(
+    return Timeouts(
         idle=options.idle_timeout,
         ping_interval=options.ping_interval,
         ping_timeout=options.ping_timeout,
@@ -103,41 +109,46 @@ class Proxy:
         self._name = name
         self._metrics = Metrics(conf.cell.name, registry)
         self._audit = Audit(conf, f'consoled-proxy.{conf.host}')
-        self._rules = rules_of(conf)
-        self._sessions = Sessions(
-            lambda: self._rules, lambda session, seconds: self._admission.over(session, seconds)
+        options = conf.proxy
+        api = ConsoleAuthAPI(transport, level=conf.upgrade_levels.consoled, timeout=options.authorize_timeout)
+        life = ProxyLife(name)
+        self._close_reports = CloseReports(api, life)
+        self._registry = SessionRegistry(
+            SessionQuota(options.max_sessions, options.max_sessions_per_address),
+            [self._close_reports, self._metrics, self._audit],
+            session_timeouts(conf),
         )
-        self._authorizer = Authorizer(
-            ConsoleAuthAPI(
-                transport, level=conf.upgrade_levels.consoled, timeout=conf.proxy.authorize_timeout
-            ),
-            name,
-            timeout=conf.proxy.authorize_timeout,
-            threads=conf.proxy.authorize_threads,
-            max_pending=conf.proxy.max_pending_opens,
-            live=self._sessions.ids,
-            cut=self._sessions.cut,
-            cut_limited=self._sessions.cut_limited,
-            cut_all=lambda: self._sessions.cut_all(close_codes.LEASE_LOST),
+        self._lease = Lease(api, life, self._registry)
+        self._managers = ManagerClient(
+            api,
+            self._lease,
+            self._close_reports,
+            timeout=options.authorize_timeout,
+            threads=options.authorize_threads,
+            max_pending=options.max_pending_opens,
         )
         self._admission = Admission(
-            conf, self._authorizer, Connector(conf), self._sessions, self._metrics, self._audit
+            self._managers,
+            Connector(conf),
+            self._registry,
+            Refusals(options.max_failed_tokens, self._metrics, self._audit),
+            self._metrics,
+            max_channels=options.max_channels,
         )
-        service = Service(conf, policy_of(conf), pages, self._admission, self._sessions, ReadBuffer())
-        self._service = service
-        self._listener = Listener(conf, sockets, service, self._metrics, tls_context(conf))
+        self._context = ConnectionContext(conf, policy_of(conf), pages, self._admission, ReadBuffer())
+        self._listener = Listener(conf, sockets, self._context, self._metrics, tls_context(conf))
         self._tasks: list[asyncio.Task[None]] = []
         self._server: oslo_messaging.RPCServer | None = None
 
     @property
     def ready(self) -> bool:
-        """Whether sessions can be opened."""
-        return self._authorizer.ready
+        """Whether sessions can be opened: the process holds a lease."""
+        return self._lease.holds
 
     @property
-    def sessions(self) -> Sessions:
-        """The live ones."""
-        return self._sessions
+    def sessions(self) -> SessionRegistry:
+        """Its sessions."""
+        return self._registry
 
     @property
     def connections(self) -> int:
@@ -145,11 +156,12 @@ class Proxy:
         return self._listener.connections
 
     def start(self) -> None:
-        """Listen at once. The bus may come later: until then users get 503."""
+        """Start listening. The bus may become available later: until then users get 503."""
         loop = asyncio.get_running_loop()
         self._audit.start()
-        self._authorizer.start()
-        self._sessions.start()
+        self._lease.start()
+        self._close_reports.start()
+        self._registry.start()
         self._listener.start()
         self._tasks = [
             loop.create_task(asyncio.to_thread(self._listen_for_cuts, loop), name='cuts'),
@@ -157,50 +169,48 @@ class Proxy:
         ]
 
     def _listen_for_cuts(self, loop: asyncio.AbstractEventLoop) -> None:
-        """In a thread: it waits for the bus."""
+        """Run in a thread, since it waits for the bus."""
         server = rpc_server.get_server(
-            self._transport, versions.PROXY_TOPIC, self._name, [ProxyEndpoint(loop, self._cut)]
+            self._transport, versions.PROXY_TOPIC, self._name, [ProxyEndpoint(loop, self._registry)]
         )
         server.start()
         self._server = server
 
-    def _cut(self, reasons: dict[str, str]) -> None:
-        self._authorizer.cut_opening(reasons)
-        self._sessions.cut(reasons)
-
     async def _watch_lease(self) -> None:
         while True:
             self._metrics.lease(self.ready)
-            await asyncio.sleep(_WATCH)
+            await asyncio.sleep(_LEASE_POLL)
 
     def reload(self) -> None:
-        """Read what may change again. What is wrong is logged, and then all is left as it was."""
+        """Read what may change again. If anything is wrong it is logged, and nothing changes."""
         conf = self._conf
         try:
-            tls, policy, pages, rules = tls_context(conf), policy_of(conf), pages_of(conf), rules_of(conf)
+            tls, policy, pages = tls_context(conf), policy_of(conf), pages_of(conf)
+            timeouts = session_timeouts(conf)
         except (OSError, ValueError) as exc:
-            LOG.error('not reloaded: %s', exc)
+            LOG.error('Not reloaded: %s', exc)
             return
-        self._listener.tls, self._service.policy, self._service.pages = tls, policy, pages
-        self._rules = rules
-        LOG.info('certificate, pages and policy were read again')
+        self._listener.tls, self._context.policy, self._context.pages = tls, policy, pages
+        self._registry.timeouts = timeouts
+        LOG.info('Reloaded certificate, pages and policy')
 
     async def stop(self, timeout: float) -> None:
-        """Listen no more, tell the users, report the closings; ``timeout`` seconds at most."""
+        """Stop listening, end all sessions, report them; ``timeout`` seconds at most."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         self._admission.stopping = True
         await self._listener.stop()
-        self._sessions.cut_all(close_codes.DRAINED)
-        while self._admission.held and loop.time() < deadline:
-            await asyncio.sleep(0.02)
-            self._sessions.cut_all(close_codes.DRAINED)  # those that were being opened
-        # Who is left has been told, or had only loaded a page: browsers keep such connections for long.
+        self._registry.cut_all(EndReason.DRAINED)
+        while len(self._registry) and loop.time() < deadline:
+            await asyncio.sleep(_DRAIN_POLL)
+        # Connections that are left have had their close frame, or only loaded a page: browsers keep those.
         patience = min(deadline, loop.time() + self._conf.proxy.close_timeout)
         while self._listener.connections and loop.time() < patience:
-            await asyncio.sleep(0.02)
-        await self._sessions.stop()
-        await self._authorizer.stop(max(0.1, deadline - loop.time()))
+            await asyncio.sleep(_DRAIN_POLL)
+        await self._registry.stop()
+        await self._close_reports.stop(max(0.1, deadline - loop.time()))
+        await self._lease.stop()
+        self._managers.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

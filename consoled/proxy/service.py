@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes of the daemon: workers that serve users, and one that serves metrics and health.
+"""The processes of the proxy daemon: workers that serve users, and a monitor for metrics and health.
 
-cotyledon, which oslo.service's launcher is made of, looks after them. The launcher itself ends and forks
-the workers anew at SIGHUP, and with them every session; here a worker only reads its files again.
+They are supervised by cotyledon directly, not by oslo.service's launcher on top of it: at SIGHUP that one
+replaces the workers, which would end every session. Here a worker only reads its files again.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _KILL_AFTER = 5  # seconds beyond graceful_shutdown_timeout before a process tha
 
 @dataclasses.dataclass(frozen=True)
 class Inherited:
-    """What is made once and used by all workers.
+    """Made once in the master process and inherited by all workers.
 
-    :ivar reloaded: set by the first SIGHUP; a worker that is started after it reads the files itself
+    :ivar reloaded: set by the first SIGHUP; a worker that starts later reads the files itself
     """
 
     conf: cfg.ConfigOpts
@@ -54,10 +54,10 @@ class Inherited:
 
 
 def prepare(conf: cfg.ConfigOpts) -> Inherited:
-    """Check what can be wrong, read the pages, bind the sockets.
+    """Check the configuration, read the pages and bind the sockets.
 
-    :raises OSError: a file can't be read, an address can't be had
-    :raises ValueError: an option is wrong
+    :raises OSError: a file cannot be read, or an address cannot be bound
+    :raises ValueError: an option is invalid
     """
     server.policy_of(conf)
     targets.Connector(conf)
@@ -68,12 +68,12 @@ def prepare(conf: cfg.ConfigOpts) -> Inherited:
 def run(shared: Inherited, notifier: Notifier) -> None:
     """Run the processes until SIGTERM.
 
-    :param notifier: told by the workers when they serve users, and that they live
+    :param notifier: the workers notify systemd by it: when they serve users, and for the watchdog
     """
     conf = shared.conf
     master = cotyledon.ServiceManager(
         graceful_shutdown_timeout=conf.graceful_shutdown_timeout + 2 * _KILL_AFTER,
-        mp_context=multiprocessing.get_context('fork'),  # sockets and options are handed on as they are
+        mp_context=multiprocessing.get_context('fork'),  # sockets and options are inherited as they are
     )
     master.add(ProxyWorker, workers=conf.proxy.workers, args=(shared, notifier))
     if conf.monitoring.port:
@@ -85,13 +85,13 @@ def run(shared: Inherited, notifier: Notifier) -> None:
 
 
 def _close(sockets: list[socket.socket]) -> None:
-    """Users must wait in nobody's queue but the workers', who listen until they stop."""
+    """Close the master's copies: users must only queue at workers, which listen until they stop."""
     for sock in sockets:
         sock.close()
 
 
 class ProxyWorker(cotyledon.Service):
-    """A process that serves users; its event loop is in the thread that ``run`` is called in."""
+    """A process that serves users. Its event loop runs in the thread that ``run`` is called in."""
 
     name = 'worker'
 
@@ -132,19 +132,19 @@ class ProxyWorker(cotyledon.Service):
         self._proxy.start()
         self._loop = asyncio.get_running_loop()
         self._started.set()
-        # A full collection stops every session, for 0.1 s and more with thousands of them. What is loaded now
-        # stays; what sessions leave behind is freed when its last reference goes, or seldom.
+        # A full collection stalls every session, for 0.1 s and more with thousands of them. What is loaded by
+        # now stays; what sessions leave behind is mostly freed by reference counting.
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
         self._notifier.ready()
-        living = asyncio.create_task(self._live(), name='watchdog')
+        watchdog = asyncio.create_task(self._feed_watchdog(), name='watchdog')
         await self._stopping.wait()
-        living.cancel()
+        watchdog.cancel()
         await self._proxy.stop(conf.graceful_shutdown_timeout)
-        self._ended.set()  # already: asyncio would wait for a thread that waits for the bus
+        self._ended.set()  # here, since asyncio.run would wait for threads that wait for the bus
 
-    async def _live(self) -> None:
-        """Say that the event loop turns, as long as it does."""
+    async def _feed_watchdog(self) -> None:
+        """Notify the watchdog for as long as the event loop runs."""
         while self._notifier.interval is not None:
             self._notifier.alive()
             await asyncio.sleep(self._notifier.interval)
@@ -155,11 +155,11 @@ class ProxyWorker(cotyledon.Service):
             self._loop.call_soon_threadsafe(self._proxy.reload)
 
     def _read_options(self) -> bool:
-        """Read the config files again. What can't be read is logged, and changes nothing."""
+        """Read the configuration files again. If they cannot be read, log it and change nothing."""
         try:
             self._conf.mutate_config_files()
         except (cfg.Error, OSError, ValueError) as exc:
-            LOG.error('not reloaded: %s', exc)
+            LOG.error('Not reloaded: %s', exc)
             return False
         return True
 
@@ -168,7 +168,7 @@ class ProxyWorker(cotyledon.Service):
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
         self._ended.wait(self._conf.graceful_shutdown_timeout + _KILL_AFTER)
-        os._exit(0)  # a thread that still waits for the bus would keep the process
+        os._exit(0)  # a thread that still waits for the bus would keep the process alive
 
 
 def _bound_address(sock: socket.socket) -> str:
@@ -177,7 +177,7 @@ def _bound_address(sock: socket.socket) -> str:
 
 
 class ProxyMonitor(cotyledon.Service):
-    """The process that serves metrics and health of all workers."""
+    """The process that serves the metrics and the health of all workers."""
 
     name = 'monitor'
 
@@ -209,26 +209,26 @@ class ProxyMonitor(cotyledon.Service):
         self._server.start()
 
     def reload(self) -> None:
-        """Nothing of it can be changed."""
+        """It has nothing to reload."""
 
     def terminate(self) -> None:
         self._server.stop()
 
 
 class _Collector(multiprocess.MultiProcessCollector):
-    """The metrics of all processes that there are."""
+    """The metrics of all live processes."""
 
     def __init__(self, registry: prometheus_client.CollectorRegistry) -> None:
         super().__init__(registry)  # type: ignore[no-untyped-call]
 
     def collect(self) -> Iterable[prometheus_client.Metric]:
-        _forget_the_dead()
+        _remove_dead_gauges()
         found: Iterable[prometheus_client.Metric] = super().collect()  # type: ignore[no-untyped-call]
         return found
 
 
-def _forget_the_dead() -> None:
-    """A worker that was killed has left its gauges behind."""
+def _remove_dead_gauges() -> None:
+    """Remove the gauges of workers that were killed."""
     for path in pathlib.Path(os.environ['PROMETHEUS_MULTIPROC_DIR']).glob('gauge_live*_*.db'):
         pid = int(path.stem.rpartition('_')[2])
         if not pathlib.Path(f'/proc/{pid}').exists():

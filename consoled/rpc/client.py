@@ -14,6 +14,7 @@ from consoled import exception, objects
 from consoled.context import RequestContext
 from consoled.rpc import versions
 from consoled.rpc.caller import CALL_TIMEOUT, Caller
+from consoled.rpc.replies import Closing, HostChanges, LeaseGrant, LeaseRenewal, Revocation
 
 __all__ = ['CALL_TIMEOUT', 'ComputeConsoleAPI', 'ConsoleAuthAPI', 'ProxyAPI']
 
@@ -89,13 +90,13 @@ class ConsoleAuthAPI(Caller):
         instance_uuids: Sequence[str],
         consoles: objects.ConsoleConnectionList,
         unknown: Sequence[str] = (),
-    ) -> dict[str, int]:
+    ) -> HostChanges:
         """These, and only these, are the guests of a compute host, with these consoles.
 
         :param unknown: those of them of whose consoles nothing is said
         :returns: counts of instances ``retired`` (gone for good) and ``changed``
         """
-        result: dict[str, int] = self._call(
+        reply = self._call(
             context,
             'define_host',
             compute_host=compute_host,
@@ -103,7 +104,7 @@ class ConsoleAuthAPI(Caller):
             consoles=consoles,
             unsure=list(unknown),  # its name on the wire
         )
-        return result
+        return HostChanges.from_wire(reply)
 
     def open_session(
         self,
@@ -132,62 +133,46 @@ class ConsoleAuthAPI(Caller):
         )
         return result
 
-    def close_session(
-        self,
-        context: RequestContext,
-        session_id: str,
-        reason: str,
-        bytes_in: int = 0,
-        bytes_out: int = 0,
-    ) -> None:
-        """Free the slot of a session; one that is not there is closed already."""
-        self._call(
-            context,
-            'close_session',
-            session_id=session_id,
-            reason=reason,
-            bytes_in=bytes_in,
-            bytes_out=bytes_out,
-        )
+    def close_session(self, context: RequestContext, closing: Closing) -> None:
+        """Free the slot of a session. One that does not exist is closed already."""
+        self._call(context, 'close_session', **closing.to_wire())
 
-    def register_proxy(self, context: RequestContext, proxy_id: str, name: str) -> dict[str, Any]:
-        """Start a life of a proxy; earlier lives of that name end.
-
-        :returns: ``lease`` in seconds and ``now``, the database's time (ISO 8601, UTC)
-        """
-        result: dict[str, Any] = self._call(context, 'register_proxy', proxy_id=proxy_id, name=name)
-        return result
+    def register_proxy(self, context: RequestContext, proxy_id: str, name: str) -> LeaseGrant:
+        """Start a life of a proxy; earlier lives of that name end."""
+        return LeaseGrant.from_wire(self._call(context, 'register_proxy', proxy_id=proxy_id, name=name))
 
     def renew_lease(
         self,
         context: RequestContext,
         proxy_id: str,
-        closed: Sequence[dict[str, Any]] | None = None,
+        closed: Sequence[Closing] | None = None,
         sessions: Sequence[str] | None = None,
         as_of: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> LeaseRenewal:
         """Renew a proxy's lease.
 
-        :param closed: closings not acknowledged yet, as dicts of ``close_session``'s arguments
+        :param closed: closings that no manager has acknowledged yet
         :param sessions: ids of all live sessions, from time to time
         :param as_of: with ``sessions``: the last ``now`` received before that list was made
-        :returns: ``lease`` in seconds, ``now`` as above, ``cut``: reasons by session id
-        :raises ProxyUnknown: register again
+        :raises ProxyUnknown: the proxy must register again
         """
-        result: dict[str, Any] = self._call(
-            context, 'renew_lease', proxy_id=proxy_id, closed=closed, sessions=sessions, as_of=as_of
+        reply = self._call(
+            context,
+            'renew_lease',
+            proxy_id=proxy_id,
+            closed=None if closed is None else [closing.to_wire() for closing in closed],
+            sessions=sessions,
+            as_of=as_of,
         )
-        return result
+        return LeaseRenewal.from_wire(reply)
 
-    def revoke(self, context: RequestContext, reason: str, **filters: str) -> dict[str, int]:
+    def revoke(self, context: RequestContext, reason: str, **filters: str) -> Revocation:
         """Delete the matching tokens and cut the matching sessions.
 
         :param filters: at least one of instance_uuid, project_id, user_id, compute_host (all must match),
             or session_id alone
-        :returns: counts of ``tokens`` and ``sessions``
         """
-        result: dict[str, int] = self._call(context, 'revoke', reason=reason, **filters)
-        return result
+        return Revocation.from_wire(self._call(context, 'revoke', reason=reason, **filters))
 
     def clean_console_auths_for_instance(
         self,

@@ -16,6 +16,7 @@ from consoled.db import sessions as db_sessions
 from consoled.db import tokens as db_tokens
 from consoled.db.session import Database
 from consoled.rpc import client as rpc_client
+from consoled.rpc.replies import Closing
 from tests.bench import bus, data
 
 _TTL = 600
@@ -88,7 +89,7 @@ class Cell:
         context = RequestContext()
         session_id = str(uuid.uuid4())
         self._api.open_session(context, data.token(caller + 1), session_id, self._proxy, _ADDRESS)
-        self._api.close_session(context, session_id, 'closed', 1000, 1000000)
+        self._api.close_session(context, Closing(session_id, 'closed', 1000, 1000000))
 
     # the same work without bus and manager
 

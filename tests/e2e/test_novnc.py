@@ -4,6 +4,7 @@
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
+from consoled.rpc.replies import Revocation
 from consoled.testing.fixtures import wait_until
 from consoled.testing.guests.rfb_guest import RfbGuest
 from tests.e2e import base
@@ -69,7 +70,7 @@ class NoVncTest(base.CellCase):
         self.open()
         self.browser.wait_for_state('connected')
         self.wait_for_picture()
-        self.assertEqual({'tokens': 1, 'sessions': 1}, self.revoke())
+        self.assertEqual(Revocation(tokens=1, sessions=1), self.revoke())
         self.browser.wait_for_state('ended', 'revoked')
         self.assertIn('was taken back', self.browser.text_of('why'))
         self.browser.driver.refresh()

@@ -15,6 +15,7 @@ from consoled import exception, objects
 from consoled.context import RequestContext
 from consoled.rpc import server as rpc_server
 from consoled.rpc.client import ConsoleAuthAPI
+from consoled.rpc.replies import Closing
 from consoled.rpc.transport import get_transport
 from consoled.testing import daemons, fixtures, services
 from consoled.testing.fixtures import wait_until
@@ -124,7 +125,7 @@ class User(threading.Thread):
         else:
             self.api.validate(self.context, token)
             session = self.proxy.open(token)
-            self.api.close_session(self.context, session.id, 'left')
+            self.api.close_session(self.context, Closing(session.id, 'left'))
             place = (session.console.instance_uuid, session.console.port)
         if place != (self.instance, self.known[token]):
             raise LookupError(f'got {place}')

@@ -323,6 +323,6 @@ class PurgeTest(CellCase):
         self.assertEqual(1, self.rows('purge', '--compute-host', 'compute1', '--yes')['instances'])
         self.assertEqual(2, self.count(models.instances))
         self.assertEqual(2, self.count(models.console_auth_token))
-        cut = self.api.renew_lease(CONTEXT, self.proxy.id)['cut']
+        cut = self.api.renew_lease(CONTEXT, self.proxy.id).cut
         self.assertEqual({session.id: 'compute_host_gone'}, cut)
         self.assertEqual(0, self.rows('purge', '--compute-host', 'compute1')['instances'])

@@ -75,8 +75,8 @@ class ClocksTest(testtools.TestCase):
         session = proxy.open(granted.token)
         self.assertEqual([session.id], [each.id for each in late.list_sessions(self.context).objects])
         for api in (late, early):
-            renewed = api.renew_lease(self.context, proxy.id, [], [session.id], proxy.registered['now'])
-            self.assertEqual({}, renewed['cut'])
+            renewed = api.renew_lease(self.context, proxy.id, [], [session.id], proxy.registered.now)
+            self.assertEqual({}, renewed.cut)
         other = fixtures.Proxy(self.transport, late, deaf=True)
         self.useFixture(other)
         self.assertRaises(exception.ConsoleInUse, other.open, granted.token)

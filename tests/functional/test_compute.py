@@ -11,6 +11,7 @@ from testtools.content import text_content
 
 from consoled import exception
 from consoled.compute.drivers import demo
+from consoled.rpc.replies import Closing, HostChanges
 from consoled.testing import fixtures
 from consoled.testing.fixtures import wait_until
 from tests.functional import base, compute_base
@@ -47,7 +48,7 @@ class GetConsoleTest(compute_base.AgentTestCase):
         self.assertEqual([10000, 10001, 10002], sorted(session.console.port for session in sessions))
         error = self.assert_refused('console_ports_exhausted', self.get, guest)
         self.assertEqual(f'All serial consoles of instance {guest.uuid} are connected.', str(error))
-        self.api.close_session(self.context, sessions[1].id, 'left')
+        self.api.close_session(self.context, Closing(sessions[1].id, 'left'))
         self.assertEqual(sessions[1].console.port, self.get(guest).port)
 
     def test_ports_of_a_dead_proxy_are_given_out_again(self):
@@ -76,7 +77,7 @@ class GetConsoleTest(compute_base.AgentTestCase):
 
         def leave():
             session_id, _ = proxy.cuts.get(timeout=30)
-            self.api.close_session(self.context, session_id, 'taken_over')
+            self.api.close_session(self.context, Closing(session_id, 'taken_over'))
 
         leaving = threading.Thread(target=leave)
         leaving.start()
@@ -376,12 +377,14 @@ class ContractTest(base.CellTestCase):
         gone = base.new_uuid()
         self.define(10009, instance=gone)
         consoles = [base.a_console(self.instance, port) for port in (10000, 10001)]
-        self.assertEqual({'retired': 1, 'changed': 1}, self.define_host([self.instance], consoles))
-        self.assertEqual({'retired': 0, 'changed': 0}, self.define_host([self.instance], consoles))
+        self.assertEqual(HostChanges(retired=1, changed=1), self.define_host([self.instance], consoles))
+        self.assertEqual(HostChanges(retired=0, changed=0), self.define_host([self.instance], consoles))
         self.assertEqual([10000, 10001], self.ports())
-        self.assertEqual({'retired': 0, 'changed': 0}, self.define_host([self.instance], [], [self.instance]))
+        self.assertEqual(
+            HostChanges(retired=0, changed=0), self.define_host([self.instance], [], [self.instance])
+        )
         self.assertEqual([10000, 10001], self.ports())
-        self.assertEqual({'retired': 1, 'changed': 0}, self.define_host([], []))
+        self.assertEqual(HostChanges(retired=1, changed=0), self.define_host([], []))
         self.assertEqual(0, self.count('instances'))
 
     def test_what_is_not_of_that_host_is_refused(self):
@@ -436,5 +439,5 @@ class ContractTest(base.CellTestCase):
             self.authorize()
             go_on.set()
             for each in waiting:
-                self.assertEqual({'retired': 0, 'changed': 0}, each.result(30))
+                self.assertEqual(HostChanges(retired=0, changed=0), each.result(30))
         self.define_host([], [])

@@ -169,7 +169,7 @@ class WebsockifyTest(base.CellTestCase):
 
     def revoked(self):
         granted = self.grant(instance=(instance := base.new_uuid()))
-        self.assertEqual(1, self.api.revoke(self.context, 'test', instance_uuid=instance)['tokens'])
+        self.assertEqual(1, self.api.revoke(self.context, 'test', instance_uuid=instance).tokens)
         return granted
 
     def view_only(self):

@@ -12,6 +12,7 @@ import testtools
 from consoled import exception
 from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
+from consoled.rpc.replies import Closing
 from consoled.rpc.transport import get_transport
 from consoled.testing import daemons, fixtures, services
 from consoled.testing.fixtures import wait_until
@@ -63,7 +64,7 @@ class Caller(threading.Thread):
         """As a proxy does: until it is acknowledged, also after an open whose answer was lost."""
         while not self.stopped.is_set():
             try:
-                self.api.close_session(self.context, self.session_id, 'left', 1, 1)
+                self.api.close_session(self.context, Closing(self.session_id, 'left', 1, 1))
                 return
             except exception.ConsoledException as exc:
                 self.errors[exc.code] += 1
@@ -98,11 +99,11 @@ class FaultsTest(testtools.TestCase):
 
     def renew(self):
         """A proxy's loop: renew in time, and say from time to time which sessions it has."""
-        now = self.proxy.registered['now']
+        now = self.proxy.registered.now
         while not self.renewing.wait(LEASE / 5):
             try:
                 sessions = [caller.session_id for caller in self.callers]
-                now = self.api.renew_lease(self.context, self.proxy.id, sessions=sessions, as_of=now)['now']
+                now = self.api.renew_lease(self.context, self.proxy.id, sessions=sessions, as_of=now).now
             except exception.ProxyUnknown:
                 self.api.register_proxy(self.context, self.proxy.id, self.proxy.name)
             except exception.ConsoledException:

@@ -6,6 +6,7 @@ import time
 from consoled import objects
 from consoled import token as tokens
 from consoled.db import legacy
+from consoled.rpc.replies import Revocation
 from consoled.sources import Issued
 from consoled.testing.fixtures import wait_until
 from tests.functional import base
@@ -52,7 +53,7 @@ class _FromOldToNew:
         session = proxy.open(token)
         self.assert_refused('console_in_use', proxy.open, other)
         revoked = self.api.revoke(self.context, 'test', instance_uuid=self.instance)
-        self.assertEqual({'tokens': 2, 'sessions': 1}, revoked)
+        self.assertEqual(Revocation(tokens=2, sessions=1), revoked)
         self.assertEqual((session.id, 'test'), self.cuts.get(timeout=30))
         for gone in (token, other):
             self.assert_refused('invalid_token', proxy.open, gone)
@@ -84,7 +85,7 @@ class _FromOldToNew:
             grant = self.api.validate(self.context, of)
             self.assertEqual({'tls_port': '5901'}, grant.options)
             self.assertEqual((base.COMPUTE_HOST, base.BASE_URL), (grant.compute_host, grant.access_url_base))
-        self.assertEqual({}, self.api.renew_lease(self.context, proxy.id)['cut'])
+        self.assertEqual({}, self.api.renew_lease(self.context, proxy.id).cut)
         self.assertEqual([session.id], [each.id for each in self.api.list_sessions(self.context).objects])
 
     def test_another_console_at_a_place_that_an_agent_has_defined(self):
@@ -121,7 +122,7 @@ class _FromOldToNew:
             answer = self.old.check_token(each)
             self.assertEqual('/second', answer['internal_access_path'])
             self.assertIn('https://console.example.org/vnc_lite.html?', answer['access_url'])
-        self.assertEqual({}, self.api.renew_lease(self.context, proxy.id)['cut'])
+        self.assertEqual({}, self.api.renew_lease(self.context, proxy.id).cut)
 
     def test_a_call_that_is_repeated(self):
         arguments = {

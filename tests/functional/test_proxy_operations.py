@@ -38,7 +38,7 @@ class ReloadTest(test_proxy.UsersTestCase):
     def restore(self, daemon, contents):
         for path, content in contents.items():
             path.write_bytes(content)
-        self.reload(daemon, 'were read again')
+        self.reload(daemon, 'Reloaded certificate')
 
     def reload(self, daemon, told):
         """SIGHUP, and wait for what the log says then."""
@@ -65,7 +65,7 @@ class ReloadTest(test_proxy.UsersTestCase):
         new = proxy_base.Authority(self.useFixture(fixtures.TempDir()).path)
         shutil.copy(new.path, self.authority.path)
         self.assertRaises(ssl.SSLCertVerificationError, self.user, tls=new.client)
-        self.reload(self.daemon, 'were read again')
+        self.reload(self.daemon, 'Reloaded certificate')
         self.assertRaises(ssl.SSLCertVerificationError, self.user)
         self.assert_echo(self.opened(self.add(EchoGuest()), tls=new.client))
         self.assert_goes_on(user)
@@ -86,12 +86,12 @@ class ReloadTest(test_proxy.UsersTestCase):
         good = self.daemon.config_file.read_text()
         for broken in ('no config file', good.replace('= 3600', '= soon'), good.replace('= 3600', '= -1')):
             self.daemon.config_file.write_text(broken)
-            self.reload(self.daemon, 'not reloaded')
+            self.reload(self.daemon, 'Not reloaded')
         self.daemon.config_file.unlink()
-        self.reload(self.daemon, 'not reloaded')
+        self.reload(self.daemon, 'Not reloaded')
         self.assert_goes_on(user)
         self.daemon.config_file.write_text(good.replace('= 3600', '= 1'))
-        self.reload(self.daemon, 'were read again')
+        self.reload(self.daemon, 'Reloaded certificate')
         self.assertEqual(4408, user.close_code())
         user.leave()
         self.assert_slot_free()
@@ -102,7 +102,7 @@ class ReloadTest(test_proxy.UsersTestCase):
         self.use(daemon)
         good = daemon.config_file.read_text()
         daemon.config_file.write_text(good.replace('= 3600', '= 1'))
-        self.reload(self.daemon, 'were read again')
+        self.reload(self.daemon, 'Reloaded certificate')
         os.kill(self.worker, signal.SIGKILL)
         target = self.grant()
         user = self.wait_until(lambda: self.attempt(target), 'another worker')

@@ -11,6 +11,7 @@ import testtools
 
 from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
+from consoled.rpc.replies import Closing
 from consoled.rpc.transport import get_transport
 from consoled.testing import daemons, fixtures
 from tests.functional import base
@@ -74,7 +75,7 @@ class RacesTest(testtools.TestCase):
             self.assertEqual(1, len(winners), f'round {number}: {answers}')
             live = self.api.list_sessions(self.context).objects
             self.assertEqual(winners, [session.id for session in live])
-            self.api.close_session(self.context, winners[0], 'next round')
+            self.api.close_session(self.context, Closing(winners[0], 'next round'))
             totals.update(answer[0] for answer in answers)
         self.assertEqual({'won': ROUNDS, loser: ROUNDS * (RACERS - 1)}, dict(totals))
 

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from consoled import exception, objects
 from consoled.context import RequestContext
+from consoled.rpc.replies import Closing, Revocation
 from consoled.testing.fixtures import wait_until
 from tests.functional import base
 
@@ -50,7 +51,7 @@ class _Sessions:
             ('user-1', '192.0.2.1', base.COMPUTE_HOST),
             (listed[0].user_id, listed[0].client_address, listed[0].console.compute_host),
         )
-        self.api.close_session(self.context, session.id, 'left', 10, 20)
+        self.api.close_session(self.context, Closing(session.id, 'left', 10, 20))
         self.assertEqual([], self.api.list_sessions(self.context).objects)
 
     def test_lists_are_paged_and_filtered(self):
@@ -79,12 +80,12 @@ class _Sessions:
             self.assertEqual(session.id, proxy.open(granted.token, session.id).id)
             self.assertEqual({session.id}, self.sessions())
             self.api.register_proxy(self.context, proxy.id, proxy.name)
-            self.assertEqual({}, self.api.renew_lease(self.context, proxy.id)['cut'])
+            self.assertEqual({}, self.api.renew_lease(self.context, proxy.id).cut)
             self.assertEqual({session.id}, self.sessions())
-        closing = {'session_id': session.id, 'reason': 'left', 'bytes_in': 1, 'bytes_out': 2}
+        closing = Closing(session.id, 'left', bytes_in=1, bytes_out=2)
         for _ in range(2):
             self.api.renew_lease(self.context, proxy.id, closed=[closing])
-            self.api.close_session(self.context, **closing)
+            self.api.close_session(self.context, closing)
             self.assertEqual(set(), self.sessions())
 
     def test_a_session_id_is_one_sessions(self):
@@ -116,8 +117,8 @@ class _Sessions:
                 'invalid_argument', self.api._call, self.context, 'open_session', **values
             )
             self.assertEqual(name, error.kwargs['argument'])
-        closing = {'session_id': base.new_uuid(), 'reason': 'x', 'bytes_in': -1}
-        self.assert_refused('invalid_argument', self.api.close_session, self.context, **closing)
+        closing = Closing(base.new_uuid(), 'x', bytes_in=-1)
+        self.assert_refused('invalid_argument', self.api.close_session, self.context, closing)
         self.assert_refused('invalid_argument', self.api.renew_lease, self.context, proxy.id, [closing])
         self.assert_refused('invalid_argument', self.api.renew_lease, self.context, proxy.id, None, [])
         self.assertEqual(set(), self.sessions())
@@ -132,7 +133,7 @@ class _Sessions:
         error = self.assert_refused('console_in_use', self.proxy().open, second.token)
         self.assertIn(session.connected_at.strftime('%Y-%m-%d %H:%M'), str(error))
         self.assertNotIn('user-1', str(error))
-        self.api.close_session(self.context, session.id, 'left')
+        self.api.close_session(self.context, Closing(session.id, 'left'))
         self.assertEqual(10000, self.proxy().open(second.token).console.port)
 
     def test_a_limit_of_more_than_one(self):
@@ -141,7 +142,7 @@ class _Sessions:
         proxy = self.proxy()
         opened = [proxy.open(granted.token) for _ in range(3)]
         self.assert_refused('console_in_use', proxy.open, granted.token)
-        self.api.close_session(self.context, opened[1].id, 'left')
+        self.api.close_session(self.context, Closing(opened[1].id, 'left'))
         proxy.open(granted.token)
         self.assert_refused('console_in_use', proxy.open, granted.token)
         slots = [row[0] for row in self.rows('SELECT slot FROM console_session ORDER BY slot')]
@@ -160,7 +161,7 @@ class _Sessions:
             self.api.renew_lease(
                 self.context,
                 proxy.id,
-                closed=[{'session_id': session_id, 'reason': 'x'} for session_id in self.sessions()],
+                closed=[Closing(session_id, 'x') for session_id in self.sessions()],
             )
             granted = self.authorize(console_type='novnc')
             for _ in range(2):
@@ -187,7 +188,7 @@ class _Sessions:
         proxy = self.proxy()
         session = proxy.open(first.token)
         self.assert_refused('console_in_use', proxy.open, second.token)
-        self.api.close_session(self.context, session.id, 'left')
+        self.api.close_session(self.context, Closing(session.id, 'left'))
         self.assertEqual(10000, proxy.open(second.token).console.port)
 
     def test_an_open_of_a_dead_proxy_does_not_spend_the_token(self):
@@ -217,7 +218,7 @@ class _Sessions:
         self.assertEqual((old.id, 'taken_over'), proxy.cuts.get(timeout=30))
         self.assertEqual([], stolen)  # the port is never used twice
         self.assertEqual({old.id}, self.sessions())
-        self.api.close_session(self.context, old.id, 'taken_over')
+        self.api.close_session(self.context, Closing(old.id, 'taken_over'))
         thief.join(30)
         self.assertEqual({stolen[0].id}, self.sessions())
 
@@ -228,7 +229,7 @@ class _Sessions:
         old = proxy.open(granted.token)
         self.assert_refused('console_in_use', proxy.open, granted.token)
         self.assertEqual({old.id}, self.sessions())
-        self.assertEqual({old.id: 'taken_over'}, self.api.renew_lease(self.context, proxy.id)['cut'])
+        self.assertEqual({old.id: 'taken_over'}, self.api.renew_lease(self.context, proxy.id).cut)
 
     # leases
 
@@ -278,7 +279,7 @@ class _Sessions:
         limited, unlimited = proxy.open(serial.token), proxy.open(screen.token)
         self.end_lease(proxy)
         renewed = self.api.renew_lease(self.context, proxy.id)
-        self.assertEqual({limited.id: 'lease_lost'}, renewed['cut'])
+        self.assertEqual({limited.id: 'lease_lost'}, renewed.cut)
         self.assertEqual({unlimited.id}, self.sessions())
         self.assertEqual(1, len(self.api.list_sessions(self.context).objects))
 
@@ -297,7 +298,7 @@ class _Sessions:
         proxy = self.proxy()
         lost = proxy.open(granted.token)
         self.age(lost.id)
-        now = proxy.registered['now']
+        now = proxy.registered.now
         self.api.renew_lease(self.context, proxy.id)
         self.assertEqual({lost.id}, self.sessions())
         self.api.renew_lease(self.context, proxy.id, sessions=[], as_of=now)
@@ -307,21 +308,21 @@ class _Sessions:
         granted = self.authorize()
         proxy = self.proxy()
         session = proxy.open(granted.token)
-        for as_of in (proxy.registered['now'], '2020-01-01T00:00:00+00:00'):
+        for as_of in (proxy.registered.now, '2020-01-01T00:00:00+00:00'):
             self.api.renew_lease(self.context, proxy.id, sessions=[], as_of=as_of)
             self.assertEqual({session.id}, self.sessions())
 
     def test_a_proxy_is_told_of_sessions_it_has_lost(self):
         proxy = self.proxy()
         ghost = base.new_uuid()
-        now = proxy.registered['now']
+        now = proxy.registered.now
         renewed = self.api.renew_lease(self.context, proxy.id, sessions=[ghost], as_of=now)
-        self.assertEqual({ghost: 'lease_lost'}, renewed['cut'])
+        self.assertEqual({ghost: 'lease_lost'}, renewed.cut)
 
     def test_a_proxy_closes_its_own_sessions_only(self):
         granted = self.authorize(console_type='novnc')
         session = self.proxy().open(granted.token)
-        closing = [{'session_id': session.id, 'reason': 'x'}]
+        closing = [Closing(session.id, 'x')]
         self.api.renew_lease(self.context, self.proxy().id, closed=closing)
         self.assertEqual({session.id}, self.sessions())
 
@@ -332,13 +333,13 @@ class _Sessions:
         proxy = self.proxy(deaf=False)
         sessions = {proxy.open(granted.token).id for _ in range(3)}
         revoked = self.api.revoke(self.context, 'abuse', instance_uuid=self.instance)
-        self.assertEqual({'tokens': 1, 'sessions': 3}, revoked)
+        self.assertEqual(Revocation(tokens=1, sessions=3), revoked)
         pushed = {proxy.cuts.get(timeout=30) for _ in range(3)}
         self.assertEqual({(session_id, 'abuse') for session_id in sessions}, pushed)
-        pulled = self.api.renew_lease(self.context, proxy.id)['cut']
+        pulled = self.api.renew_lease(self.context, proxy.id).cut
         self.assertEqual(dict.fromkeys(sessions, 'abuse'), pulled)
         again = self.api.revoke(self.context, 'abuse', instance_uuid=self.instance)
-        self.assertEqual({'tokens': 0, 'sessions': 0}, again)
+        self.assertEqual(Revocation(tokens=0, sessions=0), again)
 
     def test_invariant_5_one_session_and_its_token(self):
         granted = self.authorize(console_type='novnc')
@@ -346,9 +347,9 @@ class _Sessions:
         proxy = self.proxy()
         session, kept = proxy.open(granted.token), proxy.open(other.token)
         revoked = self.api.revoke(self.context, 'cut', session_id=session.id)
-        self.assertEqual({'tokens': 1, 'sessions': 1}, revoked)
+        self.assertEqual(Revocation(tokens=1, sessions=1), revoked)
         self.assert_refused('invalid_token', proxy.open, granted.token)
-        self.assertEqual({session.id: 'cut'}, self.api.renew_lease(self.context, proxy.id)['cut'])
+        self.assertEqual({session.id: 'cut'}, self.api.renew_lease(self.context, proxy.id).cut)
         self.assertEqual(kept.id, proxy.open(other.token, kept.id).id)
 
     def test_invariant_5_a_redefined_console_cuts_its_session(self):
@@ -356,11 +357,11 @@ class _Sessions:
         proxy = self.proxy()
         gone, kept = (proxy.open(self.authorize(port).token) for port in (10000, 10001))
         self.define(10001)
-        self.assertEqual({gone.id: 'console_gone'}, self.api.renew_lease(self.context, proxy.id)['cut'])
+        self.assertEqual({gone.id: 'console_gone'}, self.api.renew_lease(self.context, proxy.id).cut)
         self.assertEqual({gone.id, kept.id}, self.sessions())
         self.define(10001, compute_host='node-2')
         cut = {gone.id: 'console_gone', kept.id: 'console_moved'}
-        wait_until(lambda: self.api.renew_lease(self.context, proxy.id)['cut'] == cut, what='the move')
+        wait_until(lambda: self.api.renew_lease(self.context, proxy.id).cut == cut, what='the move')
 
     def test_invariant_5_sessions_that_outlived_their_token(self):
         granted = self.authorize(console_type='novnc')
@@ -371,7 +372,7 @@ class _Sessions:
         wait_until(lambda: self.count('console_auth_token') == 0, what='the cleaning')
         self.assertEqual({session.id}, self.sessions())
         revoked = self.api.revoke(self.context, 'late', compute_host=base.COMPUTE_HOST)
-        self.assertEqual({'tokens': 0, 'sessions': 1}, revoked)
+        self.assertEqual(Revocation(tokens=0, sessions=1), revoked)
 
 
 class MariaDBSessionsTest(_Sessions, base.CellTestCase):

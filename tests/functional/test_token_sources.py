@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from consoled import objects
 from consoled import token as tokens
 from consoled.db import consoles, legacy, models
+from consoled.rpc.replies import Closing, Revocation
 from consoled.sources import Issued
 from consoled.testing.sources import MemoryTokens
 from tests.functional import base
@@ -123,10 +124,10 @@ class _Sources:
         session = proxy.open(kept)
         self.define(10000, 10001)
         self.assertEqual(base.COMPUTE_HOST, self.api.validate(self.context, other).compute_host)
-        self.assertEqual({}, self.api.renew_lease(self.context, proxy.id)['cut'])
+        self.assertEqual({}, self.api.renew_lease(self.context, proxy.id).cut)
         revoked = self.api.revoke(self.context, 'test', compute_host=base.COMPUTE_HOST)
-        self.assertEqual({'tokens': 2, 'sessions': 1}, revoked)
-        self.assertEqual({session.id: 'test'}, self.api.renew_lease(self.context, proxy.id)['cut'])
+        self.assertEqual(Revocation(tokens=2, sessions=1), revoked)
+        self.assertEqual({session.id: 'test'}, self.api.renew_lease(self.context, proxy.id).cut)
 
     def test_the_agent_knows_the_console_better(self):
         token = self.issue(internal_access_path='/there')
@@ -140,7 +141,7 @@ class _Sources:
         token = self.issue()
         proxy = self.proxy()
         session = proxy.open(token)
-        self.api.close_session(self.context, session.id, 'left')
+        self.api.close_session(self.context, Closing(session.id, 'left'))
         self.assert_invalid(token)
 
     # taking back

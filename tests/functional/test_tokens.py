@@ -5,6 +5,7 @@ import datetime
 from urllib import parse
 
 from consoled import exception, objects, token
+from consoled.rpc.replies import Closing, Revocation
 from consoled.testing.fixtures import wait_until
 from tests.functional import base
 
@@ -196,14 +197,16 @@ class _Tokens:
     def test_revoke_deletes_what_matches_and_nothing_else(self):
         mine = self.authorize(user_id='user-1', project_id='a')
         other = self.authorize(user_id='user-2', project_id='A')
-        self.assertEqual({'tokens': 1, 'sessions': 0}, self.api.revoke(self.context, 'test', project_id='a'))
+        self.assertEqual(
+            Revocation(tokens=1, sessions=0), self.api.revoke(self.context, 'test', project_id='a')
+        )
         self.assert_refused('invalid_token', self.api.validate, self.context, mine.token)
         self.assertEqual('user-2', self.api.validate(self.context, other.token).user_id)
         both = {'user_id': 'user-2', 'compute_host': 'node-9'}
-        self.assertEqual({'tokens': 0, 'sessions': 0}, self.api.revoke(self.context, 'test', **both))
+        self.assertEqual(Revocation(tokens=0, sessions=0), self.api.revoke(self.context, 'test', **both))
         both['compute_host'] = base.COMPUTE_HOST
-        self.assertEqual({'tokens': 1, 'sessions': 0}, self.api.revoke(self.context, 'test', **both))
-        self.assertEqual({'tokens': 0, 'sessions': 0}, self.api.revoke(self.context, 'test', **both))
+        self.assertEqual(Revocation(tokens=1, sessions=0), self.api.revoke(self.context, 'test', **both))
+        self.assertEqual(Revocation(tokens=0, sessions=0), self.api.revoke(self.context, 'test', **both))
 
     def test_revoke_needs_a_filter(self):
         self.authorize()
@@ -225,7 +228,7 @@ class _Tokens:
         self.assertEqual((session.id, 'instance_gone'), proxy.cuts.get(timeout=30))
         wait_until(lambda: not self.ports(), what='the cleaning')
         self.assert_refused('invalid_token', self.api.validate, self.context, granted.token)
-        self.api.close_session(self.context, session.id, 'instance_gone')
+        self.api.close_session(self.context, Closing(session.id, 'instance_gone'))
         for table, kept in (('instances', 1), ('console_connection', 1), ('console_auth_token', 1)):
             self.assertEqual(kept, self.count(table), table)
         self.assertEqual(0, self.count('console_session'))

@@ -21,6 +21,7 @@ from consoled.consolectl import app as consolectl_app
 from consoled.consolectl import main
 from consoled.consolectl.session import ListSessions
 from consoled.db import models
+from consoled.rpc.replies import Revocation
 
 TOKEN = 'Zk3' + 'tOkEn_-' * 5 + 'tOkEn'
 INSTANCE = str(uuid.uuid4())
@@ -69,7 +70,7 @@ class StubAPI:
     def __init__(self, sessions=0, error=None, counts=(2, 1)):
         self.sessions = [session(number) for number in range(1, sessions + 1)]
         self.error = error
-        self.counts = dict(zip(('tokens', 'sessions'), counts, strict=True))
+        self.counts = Revocation(*counts)
         self.calls = []
 
     def _asked(self, *call):

@@ -12,6 +12,7 @@ from consoled import backoff, exception
 from consoled.compute import reconciler
 from consoled.compute.drivers import demo
 from consoled.compute.metrics import Metrics
+from consoled.rpc.replies import HostChanges
 from consoled.testing import fixtures
 from consoled.testing.fixtures import wait_until
 from tests.functional import base
@@ -53,7 +54,7 @@ class Manager:
         assert compute_host == HOST
         places = sorted((console.instance_uuid, console.port) for console in consoles.objects)
         self._hear('host', sorted(instance_uuids), places, sorted(unknown))
-        return {'retired': 0, 'changed': 0}
+        return HostChanges(retired=0, changed=0)
 
 
 class Driver(demo.DemoDriver):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How users are told why a session ended: each reason has its code and words."""
+"""How users are told why a session ended: each reason has its code and words, and pages know each code."""
 
 import ast
 import pathlib
+import re
 
 import testtools
 from hypothesis import given, settings
@@ -12,23 +13,15 @@ from websockets.frames import Close
 from consoled import exception
 from consoled.objects import EndReason
 from consoled.proxy import close_codes
+from consoled.proxy.close_codes import ENDINGS, CloseCode, Retry
 
 unhurried = settings(deadline=None)
 
-OURS = {
-    value
-    for name, value in vars(close_codes).items()
-    if name.isupper() and not name.startswith('_') and isinstance(value, str)
-}
-MANAGERS = {
-    EndReason.TAKEN_OVER,
-    EndReason.INSTANCE_GONE,
-    EndReason.CONSOLE_MOVED,
-    EndReason.CONSOLE_GONE,
-    EndReason.LEASE_LOST,
-}
+PROXY = pathlib.Path(close_codes.__file__).parent
+PAGE_CODE = re.compile(r"^  (\d{4}): \['\w+', '[^']+', (true|false)\],$", re.MULTILINE)
+LIBRARY = {1005, 1006}  # codes that no peer sends: the browser's own for "none" and "lost"
 
-# DESIGN section 5, the table of errors: the statuses before the upgrade ...
+# doc/design.md, the table of errors: the statuses before the upgrade ...
 STATUSES = {
     exception.InvalidToken: 401,
     exception.OriginRefused: 403,
@@ -66,51 +59,53 @@ CODES = {
 }
 
 
-class ClosingTest(testtools.TestCase):
+class CloseCodesTest(testtools.TestCase):
     def test_reasons_are_told_as_the_design_has_it(self):
-        self.assertEqual(CODES, {reason: close_codes.closing_of(reason).code for reason in CODES})
+        self.assertEqual(CODES, {reason: close_codes.ending(reason).code for reason in CODES})
         self.assertEqual(STATUSES, {error: error.http_status for error in STATUSES})
 
-    def test_each_reason_of_the_proxy_and_of_the_manager_is_in_the_table(self):
-        self.assertEqual(set(), OURS - set(CODES))
-        self.assertEqual(set(), MANAGERS - set(CODES))
-        for reason in OURS | MANAGERS:
-            self.assertNotEqual(close_codes.closing_of('revoked'), close_codes.closing_of(reason), reason)
+    def test_every_reason_but_an_operators_is_in_the_table(self):
+        self.assertEqual(set(EndReason) - {EndReason.COMPUTE_HOST_GONE}, set(ENDINGS))
+        self.assertEqual(set(ENDINGS), set(CODES) & set(EndReason))
 
-    def test_reasons_of_the_proxy_are_named_by_the_table(self):
-        """Nobody ends anything with a text of their own."""
+    def test_nobody_ends_anything_with_a_text_of_their_own(self):
         wrong = []
-        for path in sorted(pathlib.Path(close_codes.__file__).parent.glob('*.py')):
+        for path in sorted(PROXY.glob('*.py')):
             for node in ast.walk(ast.parse(path.read_text())):
                 if (
                     isinstance(node, ast.Call)
                     and isinstance(node.func, ast.Attribute)
-                    and node.func.attr in ('end', 'cut_all')
+                    and node.func.attr in ('end', 'cut_all', 'cut_limited', 'abandon')
                     and any(isinstance(each, ast.Constant) for each in node.args)
                 ):
                     wrong.append(f'{path.name}:{node.lineno}')
         self.assertEqual([], wrong)
 
-    @unhurried
-    @given(st.one_of(st.text(max_size=64), st.sampled_from(sorted(OURS | MANAGERS))))
-    def test_each_can_be_sent(self, reason):
+    def test_each_can_be_sent(self):
         """A control frame has 125 bytes, two of them for the code (RFC 6455, section 5.5.1)."""
-        how = close_codes.closing_of(reason)
-        self.assertEqual(Close(how.code, how.text), Close.parse(Close(how.code, how.text).serialize()))
-        self.assertTrue(len(how.text.encode()) <= 123)
+        for reason in [*EndReason, 'revoked']:
+            ending = close_codes.ending(reason)
+            frame = Close(ending.code, ending.text)
+            self.assertEqual(frame, Close.parse(frame.serialize()))
+            self.assertTrue(len(ending.text.encode()) <= 123)
 
     @unhurried
-    @given(st.text(max_size=64))
-    def test_a_reason_that_somebody_made_up_is_a_revocation_and_is_not_repeated(self, reason):
-        if reason in OURS | MANAGERS:
-            return
-        self.assertEqual(close_codes.closing_of('revoked'), close_codes.closing_of(reason))
-        self.assertEqual('revoked', close_codes.label_of(reason))
+    @given(st.text(max_size=64).filter(lambda text: text not in set(ENDINGS)))
+    def test_a_reason_that_an_operator_gave_is_a_revocation_and_is_not_repeated(self, reason):
+        self.assertEqual(close_codes.ending('revoked'), close_codes.ending(reason))
+        self.assertEqual('revoked', close_codes.metric_label(reason))
 
     def test_a_known_reason_is_its_own_label(self):
-        for reason in OURS | MANAGERS:
-            self.assertEqual(reason, close_codes.label_of(reason))
+        for reason in ENDINGS:
+            self.assertEqual(reason, close_codes.metric_label(reason))
 
     def test_labels_are_few(self):
-        labels = {close_codes.label_of(reason) for reason in [*CODES, *map(str, range(1000))]}
-        self.assertEqual((OURS | MANAGERS | {'revoked'}), labels)
+        labels = {close_codes.metric_label(reason) for reason in [*CODES, *map(str, range(1000))]}
+        self.assertEqual({*ENDINGS, 'revoked'}, labels)
+
+    def test_the_page_knows_each_code_and_offers_another_try_where_that_makes_sense(self):
+        script = (PROXY / 'web' / 'page.js').read_text()
+        offers = {int(code): offered == 'true' for code, offered in PAGE_CODE.findall(script)}
+        self.assertEqual({*map(int, CloseCode), *LIBRARY}, set(offers))
+        for ending in [*ENDINGS.values(), close_codes.ending('revoked')]:
+            self.assertEqual(ending.retry is not Retry.NEVER, offers[ending.code], ending)

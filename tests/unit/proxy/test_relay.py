@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import Protocol, Side
 
+from consoled.objects import EndReason
 from consoled.proxy import close_codes, relay
 from consoled.proxy.input_filter import AllowAll
 from consoled.proxy.relay import Channel, ReadBuffer
@@ -565,7 +566,7 @@ class PressureTest(RelayCase):
     def test_nor_once_the_session_has_ended(self):
         async def work():
             wire = Wire(user_room=0)
-            wire.channel.end(close_codes.IDLE)
+            wire.channel.end(EndReason.IDLE)
             for _ in range(3000):
                 wire.user.sends(masked(Opcode.PING, b'x' * 125))
             self.assertTrue(wire.user.get_write_buffer_size() < relay._USER_BUFFER + 2 * relay._USER_CHUNK)
@@ -593,7 +594,7 @@ class EndTest(RelayCase):
             wire.flush()
             await settle()
             self.assertEqual([Close(1000, 'bye')], wire.close_frames())
-            self.assertEqual(close_codes.USER_LEFT, wire.channel.reason)
+            self.assertEqual(EndReason.USER_LEFT, wire.channel.reason)
             self.assertEqual(b'last words', bytes(wire.guest.received))
             self.assert_over(wire)
 
@@ -609,14 +610,14 @@ class EndTest(RelayCase):
             self.assertEqual(b'last words', wire.hear())
             self.assertEqual([Close(1011, 'The guest closed its console.')], wire.close_frames())
             await settle()
-            self.assertEqual(close_codes.GUEST_CLOSED, wire.channel.reason)
+            self.assertEqual(EndReason.GUEST_CLOSED, wire.channel.reason)
             self.assert_over(wire)
 
         run(work)
 
     def test_either_breaks(self):
         async def work():
-            for which, reason in (('user', close_codes.USER_LEFT), ('guest', close_codes.GUEST_CLOSED)):
+            for which, reason in (('user', EndReason.USER_LEFT), ('guest', EndReason.GUEST_CLOSED)):
                 wire = Wire()
                 getattr(wire, which).fails()
                 await settle()
@@ -629,10 +630,10 @@ class EndTest(RelayCase):
 
     def test_each_reason_is_told(self):
         async def work():
-            for reason in (*close_codes._TABLE, 'an operator made this up'):
+            for reason in (*EndReason, 'an operator made this up'):
                 wire = Wire()
                 wire.channel.end(reason)
-                how = close_codes.closing_of(reason)
+                how = close_codes.ending(reason)
                 self.assertEqual([Close(how.code, how.text)], wire.close_frames())
                 await settle()
                 self.assertEqual(reason, wire.channel.reason)
@@ -643,9 +644,9 @@ class EndTest(RelayCase):
     def test_the_first_reason_stays_and_is_told_once(self):
         async def work():
             wire = Wire()
-            for reason in (close_codes.IDLE, close_codes.TIME_OVER, close_codes.IDLE):
+            for reason in (EndReason.IDLE, EndReason.TIME_OVER, EndReason.IDLE):
                 wire.channel.end(reason)
-            self.assertEqual(close_codes.IDLE, wire.channel.reason)
+            self.assertEqual(EndReason.IDLE, wire.channel.reason)
             self.assertEqual([4408], [close.code for close in wire.close_frames()])
 
         run(work)
@@ -745,7 +746,7 @@ class EndTest(RelayCase):
         async def work():
             wire = Wire(guest_room=0)
             wire.send(b'x')
-            wire.channel.end(close_codes.LEASE_LOST)
+            wire.channel.end(EndReason.LEASE_LOST)
             await settle()
             self.assertEqual([wire.channel], wire.released)
 
@@ -824,7 +825,7 @@ class EndTest(RelayCase):
                 'guest sends': lambda: wire.guest.sends(b'x' * 1000),
                 'guest takes': lambda: wire.guest.takes(1000),
                 'cut': lambda: wire.channel.end('revoked'),
-                'idle': lambda: wire.channel.end(close_codes.IDLE),
+                'idle': lambda: wire.channel.end(EndReason.IDLE),
                 'ping': wire.channel.ping,
             }
             for step in steps:
@@ -838,7 +839,7 @@ class EndTest(RelayCase):
                 self.assertTrue(wire.closed <= 1)
                 if wire.released:
                     self.assertTrue(wire.guest.lost)
-            wire.channel.end(close_codes.DRAINED)
+            wire.channel.end(EndReason.DRAINED)
             await asyncio.sleep(CLOSE_TIMEOUT * 4)
             self.assert_over(wire)
             self.assertIsNotNone(wire.channel.reason)
@@ -872,7 +873,7 @@ class ProtocolTest(RelayCase):
             ):
                 codes, wire = await self.broken(data)
                 self.assertEqual([1002], codes, data)
-                self.assertEqual(close_codes.PROTOCOL_ERROR, wire.channel.reason)
+                self.assertEqual(EndReason.PROTOCOL_ERROR, wire.channel.reason)
 
         run(work)
 
@@ -892,7 +893,7 @@ class ProtocolTest(RelayCase):
             ):
                 codes, wire = await self.broken(data, max_size=1000)
                 self.assertEqual([1009], codes)
-                self.assertEqual(close_codes.TOO_BIG, wire.channel.reason)
+                self.assertEqual(EndReason.MESSAGE_TOO_BIG, wire.channel.reason)
 
         run(work)
 
@@ -932,7 +933,7 @@ class ProtocolTest(RelayCase):
             self.assertEqual([Opcode.PING], [frame.opcode for frame in wire.control])
             self.assertIsNone(wire.channel.pinged)
             self.assertEqual(loop.time(), wire.channel.last_heard)
-            self.assertTrue(wire.channel.last_input <= asked - 10, 'a pong is no input')
+            self.assertEqual(wire.channel.began, wire.channel.last_input, 'a pong is no input')
 
         run(work)
 
@@ -1039,7 +1040,7 @@ class GreetingTest(RelayCase):
                 self.assertTrue(wire.hear().endswith(farewell))
                 self.assertEqual([1002], [close.code for close in wire.close_frames()])
                 await settle()
-                self.assertEqual(close_codes.PROTOCOL_ERROR, wire.channel.reason)
+                self.assertEqual(EndReason.PROTOCOL_ERROR, wire.channel.reason)
                 self.assertEqual(b'', bytes(wire.guest.received))
                 self.assert_over(wire)
 

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain values of the contract that are no versioned objects: replies of managers, and closings.
+
+They are dicts on the wire. Clients read the keys that they know and ignore the rest: a newer manager may send
+more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from consoled import exception
+
+
+@dataclasses.dataclass(frozen=True)
+class Closing:
+    """A session that is over.
+
+    :param reason: an ``EndReason``, or the text that an operator gave
+    :param bytes_in: relayed from the user to the guest
+    :param bytes_out: relayed from the guest to the user
+    """
+
+    session_id: str
+    reason: str
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the arguments of ``close_session``."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class LeaseGrant:
+    """A lease that was granted to a proxy.
+
+    :param lease: its length in seconds
+    :param now: the database's time when it was granted (ISO 8601, UTC)
+    """
+
+    lease: float
+    now: str
+
+    @classmethod
+    def from_wire(cls, reply: Mapping[str, Any]) -> LeaseGrant:
+        """Read a reply to ``register_proxy``.
+
+        :raises InternalError: the reply is malformed
+        """
+        return cls(lease=_read(reply, 'lease', float, int), now=_read(reply, 'now', str))
+
+
+@dataclasses.dataclass(frozen=True)
+class LeaseRenewal(LeaseGrant):
+    """A lease that was renewed, and the sessions of its proxy to cut.
+
+    :param cut: end reasons by session id
+    """
+
+    cut: Mapping[str, str]
+
+    @classmethod
+    def from_wire(cls, reply: Mapping[str, Any]) -> LeaseRenewal:
+        """Read a reply to ``renew_lease``.
+
+        :raises InternalError: the reply is malformed
+        """
+        grant = LeaseGrant.from_wire(reply)
+        return cls(lease=grant.lease, now=grant.now, cut=_read(reply, 'cut', dict))
+
+
+@dataclasses.dataclass(frozen=True)
+class Revocation:
+    """Counts of the tokens that were deleted and of the sessions that are cut."""
+
+    tokens: int
+    sessions: int
+
+    @classmethod
+    def from_wire(cls, reply: Mapping[str, Any]) -> Revocation:
+        """Read a reply to ``revoke``.
+
+        :raises InternalError: the reply is malformed
+        """
+        return cls(tokens=_read(reply, 'tokens', int), sessions=_read(reply, 'sessions', int))
+
+
+@dataclasses.dataclass(frozen=True)
+class HostChanges:
+    """Counts of the instances that a comparison with a compute host retired or changed."""
+
+    retired: int
+    changed: int
+
+    def __bool__(self) -> bool:
+        return bool(self.retired or self.changed)
+
+    @classmethod
+    def from_wire(cls, reply: Mapping[str, Any]) -> HostChanges:
+        """Read a reply to ``define_host``.
+
+        :raises InternalError: the reply is malformed
+        """
+        return cls(retired=_read(reply, 'retired', int), changed=_read(reply, 'changed', int))
+
+
+def _read(reply: Mapping[str, Any], key: str, *types: type) -> Any:
+    """Return a value of a reply.
+
+    :raises InternalError: it is missing, or of none of these types
+    """
+    value = reply.get(key) if isinstance(reply, Mapping) else None
+    if not isinstance(value, types):
+        raise exception.InternalError(f'The reply of the manager is malformed: {key}.')
+    return value

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls to the managers: opened, refused, late, left, too many."""
+
+import asyncio
+from concurrent import futures
+from unittest import mock
+
+from consoled import exception
+from consoled.objects import EndReason
+from tests.unit.proxy.manager_base import LONG, TOKEN, Granted, ManagerCase, session_id, until
+
+
+class OpenTest(ManagerCase):
+    def test_a_session_is_opened(self):
+        async def work():
+            async with self.proxy() as proxy:
+                mine = session_id()
+                session = await proxy.open(TOKEN, mine, '192.0.2.1')
+                (asked,) = self.managers.of('open')
+                (registered,) = self.managers.of('register')
+                self.assertEqual(mine, session.id)
+                self.assertEqual(
+                    {
+                        'token': TOKEN,
+                        'session_id': mine,
+                        'proxy_id': registered['proxy_id'],
+                        'client_address': '192.0.2.1',
+                    },
+                    asked,
+                )
+            self.assertEqual([], self.managers.closed())
+
+        self.run_async(work)
+
+    def test_refusals_pass_as_they_are_and_nothing_is_closed(self):
+        errors = [
+            exception.InvalidToken(),
+            exception.ConsoleInUse(since='noon'),
+            exception.TooManySessions(limit=1, scope='token'),
+            exception.ConsoleGone(),
+        ]
+
+        async def work():
+            async with self.proxy() as proxy:
+                for error in errors:
+                    self.step('open', error)
+                    self.assertIs(
+                        error, await self.refused(type(error), proxy.open(TOKEN, session_id(), None))
+                    )
+            self.assertEqual([], self.managers.closed())
+
+        self.run_async(work)
+
+    def test_what_may_have_been_carried_out_is_closed(self):
+        errors = [
+            exception.ManagerUnreachable(reason='x'),
+            exception.DatabaseUnavailable(),
+            exception.InternalError(),
+            ValueError('the answer can not be read'),
+        ]
+
+        async def work():
+            async with self.proxy() as proxy:
+                ids = [session_id() for _ in errors]
+                for error, mine in zip(errors, ids, strict=True):
+                    self.step('open', error)
+                    await self.refused(type(error), proxy.open(TOKEN, mine, None))
+                await until(lambda: len(self.managers.closed()) >= len(errors))
+                self.assertEqual({(mine, EndReason.OPEN_FAILED) for mine in ids}, set(self.managers.closed()))
+
+        self.run_async(work)
+
+    def test_without_a_lease_nothing_is_asked(self):
+        async def work():
+            self.step('register', exception.ManagerUnreachable(reason='x'), always=True)
+            async with self.proxy(ready=False) as proxy:
+                await until(lambda: len(self.managers.of('register')) > 1)
+                self.assertFalse(proxy.ready)
+                await self.refused(exception.ManagerUnreachable, proxy.open(TOKEN, session_id(), None))
+            self.assertEqual([], self.managers.of('open'))
+            self.assertEqual([], self.managers.closed())
+
+        self.run_async(work)
+
+    def test_no_answer_in_time_is_an_answer_and_a_late_one_is_closed_again(self):
+        async def work():
+            async with self.proxy(timeout=0.05) as proxy:
+                step = self.step('open', waits=True)
+                mine = session_id()
+                await self.refused(exception.ManagerUnreachable, proxy.open(TOKEN, mine, None))
+                await until(lambda: self.managers.closed() == [(mine, EndReason.OPEN_FAILED)])
+                step.go.set()
+                await until(lambda: self.managers.closed() == [(mine, EndReason.OPEN_FAILED)] * 2)
+
+        self.run_async(work)
+
+    def test_a_late_refusal_is_of_no_interest(self):
+        async def work():
+            async with self.proxy(timeout=0.05, threads=1) as proxy:
+                step = self.step('open', exception.InvalidToken(), waits=True)
+                mine = session_id()
+                await self.refused(exception.ManagerUnreachable, proxy.open(TOKEN, mine, None))
+                await until(lambda: len(self.managers.closed()) == 1)
+                step.go.set()
+                proxy.client._timeout = LONG
+                await proxy.open(TOKEN, session_id(), None)  # by the same thread, so after it
+            self.assertEqual([(mine, EndReason.OPEN_FAILED)], self.managers.closed())
+
+        self.run_async(work)
+
+    def test_a_user_who_leaves_is_not_opened_for(self):
+        async def work():
+            async with self.proxy() as proxy:
+                step = self.step('open', waits=True)
+                mine = session_id()
+                task = asyncio.create_task(proxy.open(TOKEN, mine, None))
+                await until(step.arrived.is_set)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                self.assertTrue(task.cancelled())
+                await until(lambda: self.managers.closed() == [(mine, EndReason.OPEN_FAILED)])
+                step.go.set()
+                await until(lambda: self.managers.closed() == [(mine, EndReason.OPEN_FAILED)] * 2)
+
+        self.run_async(work)
+
+    def test_a_user_may_leave_at_any_moment(self):
+        """The answer may be on its way through the event loop already: who is told to end, ends."""
+
+        async def work(turns):
+            async with self.proxy() as proxy:
+                pool = mock.Mock(submit=mock.Mock(return_value=futures.Future()))
+                with mock.patch.object(proxy.client, '_threads', pool):
+                    mine = session_id()
+                    task = asyncio.create_task(proxy.open(TOKEN, mine, None))
+                    await asyncio.sleep(0.001)
+                (call,), _ = pool.submit.call_args
+                pool.submit.return_value.set_result(call())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                if task.cancel():
+                    await asyncio.gather(task, return_exceptions=True)
+                    self.assertTrue(task.cancelled(), f'not after {turns} turns')
+                    await until(lambda: (mine, EndReason.OPEN_FAILED) in self.managers.closed())
+                    return True
+                return False
+
+        async def work_all():
+            leaving = [await work(turns) for turns in range(12)]
+            self.assertIn(True, leaving)
+            self.assertIn(False, leaving)
+
+        self.run_async(work_all)
+
+    def test_a_call_that_waits_for_a_thread_is_not_made_for_nobody(self):
+        async def work():
+            async with self.proxy(timeout=0.05, threads=1) as proxy:
+                hangs = self.step('open', waits=True)
+                ids = [session_id(), session_id()]
+                await asyncio.gather(
+                    *(
+                        self.refused(exception.ManagerUnreachable, proxy.open(TOKEN, each, None))
+                        for each in ids
+                    )
+                )
+                hangs.go.set()
+                proxy.client._timeout = LONG
+                third = session_id()
+                await proxy.open(TOKEN, third, None)
+                self.assertEqual([ids[0], third], [asked['session_id'] for asked in self.managers.of('open')])
+
+        self.run_async(work)
+
+    def test_more_than_may_wait_are_refused_at_once(self):
+        async def work():
+            async with self.proxy(threads=1, max_pending=2) as proxy:
+                hangs = self.step('open', waits=True)
+                tasks = [asyncio.create_task(proxy.open(TOKEN, session_id(), None)) for _ in range(2)]
+                await until(hangs.arrived.is_set)
+                await self.refused(exception.ProxyBusy, proxy.open(TOKEN, session_id(), None))
+                await self.refused(exception.ProxyBusy, proxy.validate(TOKEN))
+                hangs.go.set()
+                await asyncio.gather(*tasks)
+                await until(lambda: proxy.client._pending == 0)
+                await proxy.open(TOKEN, session_id(), None)
+            # what was never asked for needs no closing: those who are busy already would get one for each
+            self.assertEqual([], self.managers.closed())
+
+        self.run_async(work)
+
+    def test_those_who_gave_up_waiting_still_count_until_their_call_has_ended(self):
+        async def work():
+            async with self.proxy(timeout=0.02, threads=1, max_pending=1) as proxy:
+                hangs = self.step('open', waits=True)
+                await self.refused(exception.ManagerUnreachable, proxy.open(TOKEN, session_id(), None))
+                await self.refused(exception.ProxyBusy, proxy.open(TOKEN, session_id(), None))
+                hangs.go.set()
+                await until(lambda: proxy.client._pending == 0)
+
+        self.run_async(work)
+
+    def test_opens_that_hang_keep_neither_the_lease_nor_closings_waiting(self):
+        async def work():
+            self.managers.lease = 0.3
+            async with self.proxy(threads=1) as proxy:
+                hangs = self.step('open', waits=True)
+                task = asyncio.create_task(proxy.open(TOKEN, session_id(), None))
+                await until(hangs.arrived.is_set)
+                proxy.close('an-id', 'user_left')
+                await until(lambda: self.managers.closed() == [('an-id', 'user_left')])
+                renewals = len(self.managers.of('renew'))
+                await until(lambda: len(self.managers.of('renew')) > renewals + 1)
+                hangs.go.set()
+                await task
+
+        self.run_async(work)
+
+    def test_a_session_of_another_life_is_refused_and_closed(self):
+        async def work():
+            async with self.proxy() as proxy:
+                mine = session_id()
+                self.step('open', lambda asked: Granted(mine, 'another'))
+                await self.refused(exception.ManagerUnreachable, proxy.open(TOKEN, mine, None))
+                await until(lambda: self.managers.closed() == [(mine, EndReason.OPEN_FAILED)])
+
+        self.run_async(work)
+
+    async def being_opened(self, proxy, *, limited):
+        """A call under way: its step, its session's id, and the task that waits for it."""
+        answer = None
+        if limited:
+
+            def answer(asked):
+                return Granted(asked['session_id'], asked['proxy_id'], limited=True)
+
+        step, mine = self.step('open', answer, waits=True), session_id()
+        task = asyncio.create_task(proxy.open(TOKEN, mine, None))
+        await until(step.arrived.is_set)
+        return step, mine, task
+
+    def test_a_limited_session_that_comes_after_the_lease_was_lost_is_refused_and_closed(self):
+        async def work():
+            self.managers.lease = 0.3
+            async with self.proxy() as proxy:
+                step, mine, task = await self.being_opened(proxy, limited=True)
+                await self.lose_lease()
+                step.go.set()
+                await self.refused(exception.ManagerUnreachable, task)
+                await until(lambda: (mine, EndReason.OPEN_FAILED) in self.managers.closed())
+
+        self.run_async(work)
+
+    def test_nor_is_it_taken_once_there_is_a_lease_again(self):
+        """The managers may have given its place to somebody else in between."""
+
+        async def work():
+            self.managers.lease = 0.3
+            async with self.proxy() as proxy:
+                step, mine, task = await self.being_opened(proxy, limited=True)
+                await self.lose_lease()
+                self.give_lease()
+                await until(lambda: proxy.ready)
+                step.go.set()
+                await self.refused(exception.ManagerUnreachable, task)
+                await until(lambda: (mine, EndReason.OPEN_FAILED) in self.managers.closed())
+
+        self.run_async(work)
+
+    def test_an_unlimited_one_is_taken_all_the_same(self):
+        async def work():
+            self.managers.lease = 0.3
+            async with self.proxy() as proxy:
+                step, mine, task = await self.being_opened(proxy, limited=False)
+                await self.lose_lease()
+                step.go.set()
+                self.assertEqual(mine, (await task).id)
+            self.assertEqual([], self.managers.closed())
+
+        self.run_async(work)
+
+    def test_a_limited_one_is_taken_while_the_lease_holds(self):
+        async def work():
+            async with self.proxy() as proxy:
+                step, mine, task = await self.being_opened(proxy, limited=True)
+                step.go.set()
+                self.assertEqual(mine, (await task).id)
+            self.assertEqual([], self.managers.closed())
+
+        self.run_async(work)
+
+    def test_validate(self):
+        async def work():
+            async with self.proxy() as proxy:
+                self.assertEqual('a grant', await proxy.validate(TOKEN))
+                self.step('validate', exception.InvalidToken())
+                await self.refused(exception.InvalidToken, proxy.validate(TOKEN))
+                self.step('validate', waits=True)
+                proxy.client._timeout = 0.05
+                await self.refused(exception.ManagerUnreachable, proxy.validate(TOKEN))
+            self.assertEqual([], self.managers.closed())
+
+        self.run_async(work)
