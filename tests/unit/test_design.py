@@ -35,7 +35,8 @@ SECTION = re.compile(r'(?:DESIGN|design\.md),? section (\d+)')
 CODE = re.compile(r'`([^`]+)`')
 SIGNATURE = re.compile(r'(\w+)\((.*)\)')
 MODULE = re.compile(r'^[\w/]+\.py$')
-MAY_OPEN = 'consoled', 'tests', 'alembic', 'tools', 'doc'
+# folders with files that cite the page
+CITING = ('consoled', 'tests', 'alembic', 'tools', 'doc')
 
 ENDPOINTS = {
     'Topic `consoled`: managers': ConsoleAuthManager,
@@ -43,12 +44,12 @@ ENDPOINTS = {
     'Topic `consoled-proxy`: proxies': ProxyEndpoint,
     '10. Legacy consoleauth': ConsoleauthEndpoint,
 }
-# the end of a session that an operator gave a reason of their own
+# the close code for a reason that an operator made up
 REVOKED = 4403
 
 
 def section(heading, text=TEXT):
-    """The text below a heading, up to the next one of any level."""
+    """Return the text below a heading, up to the next heading of any level."""
     found = re.search(rf'(?m)^#+ {re.escape(heading)}$', text)
     if found is None:
         raise AssertionError(f'design.md has no heading "{heading}"')
@@ -56,20 +57,20 @@ def section(heading, text=TEXT):
 
 
 def rows(text):
-    """Cells of the rows of the Markdown tables in a text, without their heads."""
+    """Yield the cells of each row of the Markdown tables in a text, without their heads."""
     for block in re.findall(r'(?m)(?:^\|.*\n?)+', text):
         for line in block.splitlines()[2:]:
             yield [cell.strip() for cell in re.split(r'(?<!\\)\|', line)[1:-1]]
 
 
 def words(cell):
-    """What is between backticks in a cell."""
+    """Return what a cell has between backticks."""
     return CODE.findall(cell)
 
 
 def sources():
-    """(path relative to the root, text) of what may cite the design."""
-    for folder in MAY_OPEN:
+    """Yield (path below the root, text) of each file that may cite the page."""
+    for folder in CITING:
         for path in sorted((ROOT / folder).rglob('*')):
             if path.suffix in ('.py', '.md', '.sh', '.js'):
                 yield path.relative_to(ROOT), path.read_text()
@@ -78,24 +79,25 @@ def sources():
 
 
 def cited(text):
-    """Numbers of the invariants that a text cites."""
+    """Return the numbers of the invariants that a text cites."""
     return {int(number) for found in CITED.findall(text) for number in re.findall(r'\d+', found)}
 
 
 def exposed(endpoint):
+    """Return the names of the methods that can be called over RPC."""
     policy = oslo_messaging.ExplicitRPCAccessPolicy()
     return {name for name in dir(endpoint) if policy.is_allowed(endpoint, name)}
 
 
 def arguments(method):
-    """(names, whether more may be given by keyword) of an exposed method."""
+    """Return the names of a method's arguments, and whether it takes others by keyword."""
     parameters = list(inspect.signature(method).parameters.values())[2:]  # without self and context
     names = {each.name for each in parameters if each.kind is not each.VAR_KEYWORD}
     return names, len(names) < len(parameters)
 
 
 def errors():
-    """All domain errors by the name of their class."""
+    """Return all domain errors by the name of their class."""
     return {
         name: error
         for name, error in vars(exception).items()
