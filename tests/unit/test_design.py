@@ -262,6 +262,11 @@ class LayersTest(testtools.TestCase):
                 found[unit] = ', '.join(sorted(words(allowed))) or allowed
         self.assertEqual(expected, found)
 
+    def test_the_modules_that_may_import_more_are_named(self):
+        exceptions = [line for line in TEXT.split('\n- ') if line.startswith('`tests/unit/test_layers.py`')]
+        for path, units in test_layers.WIRED_IN.items():
+            self.assertEqual(set(), {path, *units} - set(words(exceptions[0])))
+
 
 class OptionsTest(testtools.TestCase):
     def test_those_that_the_outside_relies_on_exist(self):
