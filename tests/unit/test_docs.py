@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the pages name is there: options, and what links lead to."""
+"""The pages name options, pages and headings that exist."""
 
 import pathlib
 import re
@@ -19,13 +19,15 @@ OPTION = re.compile(r'`\[(\w+)\]\s+(\w+)(\*?)')
 LINK = re.compile(r'\]\(([^()\s]+)\)')
 GROUP = re.compile(r'    \[(\w+)\]( +#.*)?$')
 HEADING = re.compile(r'(?m)^#+ (.+)$')
-# of the old service, which is moved from
+# options of the service that a cloud moves over from
 OLD = {('DEFAULT', 'console_token_ttl'), ('DEFAULT', 'memcached_servers')}
 ASSIGNED = re.compile(r'(\w+) = ')
+CITED = re.compile(r'\bdoc/[\w-]+\.md\b')
+CODE = ('consoled', 'tests', 'alembic', 'tools', 'etc')
 
 
 def anchor(heading):
-    """What GitHub makes of a heading."""
+    """Return the fragment that GitHub makes of a heading."""
     return re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
 
 
@@ -47,8 +49,8 @@ class DocsTest(testtools.TestCase):
             names = self.names(group)
         except cfg.NoSuchOptError:
             self.fail(f'{page.name}: there is no group [{group}]')
-        there = any(name.startswith(option) for name in names) if prefix else option in names
-        self.assertTrue(there, f'{page.name}: there is no [{group}] {option}')
+        found = any(name.startswith(option) for name in names) if prefix else option in names
+        self.assertTrue(found, f'{page.name}: there is no [{group}] {option}')
 
     def test_options_in_the_text(self):
         found = 0
@@ -78,8 +80,18 @@ class DocsTest(testtools.TestCase):
                 if '://' in target:
                     continue
                 path, _, fragment = target.partition('#')
-                there = (page.parent / path) if path else page
-                self.assertTrue(there.exists(), f'{page.name}: {target}')
+                linked = (page.parent / path) if path else page
+                self.assertTrue(linked.exists(), f'{page.name}: {target}')
                 if fragment:
-                    anchors = {anchor(heading) for heading in HEADING.findall(there.read_text())}
+                    anchors = {anchor(heading) for heading in HEADING.findall(linked.read_text())}
                     self.assertIn(fragment, anchors, f'{page.name}: {target}')
+
+    def test_pages_that_the_code_cites(self):
+        found = 0
+        for folder in CODE:
+            for path in (ROOT / folder).rglob('*'):
+                if path.suffix in ('.py', '.sh', '.js', '.service', '.conf', '.sample'):
+                    for page in CITED.findall(path.read_text()):
+                        self.assertTrue((ROOT / page).exists(), f'{path.relative_to(ROOT)}: {page}')
+                        found += 1
+        self.assertGreater(found, 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may import whom (DESIGN section 6), read from the source; and importing has no effect."""
+"""Who may import whom (doc/design.md, section 6), read from the source."""
 
 import ast
 import pathlib
