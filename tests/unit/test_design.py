@@ -20,6 +20,7 @@ from consoled.manager.manager import ConsoleAuthManager
 from consoled.objects import EndReason
 from consoled.proxy import close_codes
 from consoled.proxy.server import ProxyEndpoint
+from consoled.proxy.session import TRANSITIONS, State
 from tests.unit import test_layers
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -61,6 +62,14 @@ def rows(text):
     for block in re.findall(r'(?m)(?:^\|.*\n?)+', text):
         for line in block.splitlines()[2:]:
             yield [cell.strip() for cell in re.split(r'(?<!\\)\|', line)[1:-1]]
+
+
+def four_columns(text):
+    return [row for row in rows(text) if len(row) == 4]
+
+
+def two_columns(text):
+    return [row for row in rows(text) if len(row) == 2]
 
 
 def words(cell):
@@ -245,9 +254,24 @@ class ErrorsTest(testtools.TestCase):
     def test_each_end_reason_has_its_close_code(self):
         found = {words(row[0])[0]: int(row[2]) for row in rows(section('End reasons'))}
         self.assertEqual({str(reason) for reason in EndReason}, set(found))
-        self.assertEqual({reason: close_codes.closing_of(reason).code for reason in found}, found)
-        self.assertEqual(REVOKED, close_codes.closing_of('an operator made this up').code)
+        self.assertEqual({reason: close_codes.ending(reason).code for reason in found}, found)
+        self.assertEqual(REVOKED, close_codes.ending('an operator made this up').code)
         self.assertIn(f'closes the websocket with {REVOKED}', ' '.join(section('End reasons').split()))
+
+
+class SessionTest(testtools.TestCase):
+    def test_the_states_and_transitions_are_those_of_the_proxy(self):
+        text = section('The life of a session')
+        told = {
+            (words(state)[0], words(event)[0], words(to)[0]) for state, event, to, _ in four_columns(text)
+        }
+        table = {
+            (state.value, event.value, to.value)
+            for state, events in TRANSITIONS.items()
+            for event, to in events.items()
+        }
+        self.assertEqual(table, told)
+        self.assertEqual([state.value for state in State], [words(row[0])[0] for row in two_columns(text)])
 
 
 class LayersTest(testtools.TestCase):
