@@ -53,7 +53,7 @@ MAY_IMPORT = {
         'notify',
     },
     'proxy': {'backoff', 'deadline', 'rpc', 'token', 'context', 'exception', 'monitoring', 'notify'},
-    'contrib': {'rpc', 'context', 'exception', 'token', 'conf', 'proxy'},
+    'contrib': {'rpc', 'context', 'objects', 'exception', 'token', 'conf', 'proxy'},
     'cli': None,
     'cmd': None,
     'consolectl': None,
