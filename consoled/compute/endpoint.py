@@ -15,7 +15,7 @@ from consoled.rpc import versions
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.server import Endpoint, exposed
 
-# Seconds to wait until the managers know an instance that has just started. A user waits meanwhile.
+# Seconds to wait until the managers know an instance that has just started. A user waits for the answer.
 _REPORT_TIMEOUT = 2.0
 
 # method, outcome, seconds

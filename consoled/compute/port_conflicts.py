@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Console addresses that two instances share. Such an address leads to either of them: neither gets it."""
+"""Console addresses that two instances share.
+
+Such an address leads to either instance, so it is offered for neither.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,7 @@ class PortConflicts:
     def is_shared(self, instance_uuid: str, host: str, port: int) -> bool:
         """Return whether another instance has this address of an instance's console too.
 
-        :raises HypervisorUnreachable: the driver cannot tell
+        :raises HypervisorUnreachable: it cannot be determined now
         """
         for other in self._observed_at(host, port) - {instance_uuid}:
             try:
@@ -71,7 +74,7 @@ class PortConflicts:
     ) -> list[objects.ConsoleConnection]:
         """Return those of an instance's consoles whose address no other instance has.
 
-        :raises HypervisorUnreachable: the driver cannot tell
+        :raises HypervisorUnreachable: it cannot be determined now
         """
         return [
             console

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reconciler keeps what the managers know of this host's instances in step with the hypervisor.
+"""Reconciler: keeps what the managers know about this host's instances in step with the hypervisor.
 
 The compute agent is a level-triggered controller, in the words of Kubernetes. The driver is its informer: it
 says which instance may have changed, not how. ``WorkQueue`` holds the UUIDs of those instances, each at most
 once, with back-off per key. ``Reconciler`` takes them off the queue in one thread and reconciles each:
-``Inspector`` reads the consoles that the instance has now, ``Reporter`` calls a manager with them. An event
-that is lost, repeated or late does no harm, because all instances are compared from time to time too
-(``ComparisonSchedule``), and because no event carries a state that could be out of date.
+``Inspector`` reads the consoles that the instance has now, and ``Reporter`` calls a manager with them.
+
+Events that are lost, repeated or late do no harm: no event carries a state that could be out of date, and all
+instances are also compared periodically (``ComparisonSchedule``).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Reconciler:
     """Reports the present state of changed instances to the managers.
 
     One thread does it all: the states of an instance are reported in their order, the newest wins, and events
-    that arrive meanwhile collapse. Each report is a call that is repeated until a manager answers it.
+    that arrive during a report collapse. Each report is a call that is repeated until a manager answers it.
 
     :param port_conflicts: gets the consoles of the instances that are inspected
     :param resync_delay: seconds before a state that was reported is reported once more
@@ -146,7 +147,10 @@ class Reconciler:
         return state
 
     def _report(self, instance_uuid: str, state: State, *, resync: bool) -> bool:
-        """:returns: False if no manager can be reached"""
+        """Report the state of an instance.
+
+        :returns: False if no manager can be reached
+        """
         try:
             if state is GONE:
                 self._reporter.report_gone(instance_uuid)
@@ -162,7 +166,7 @@ class Reconciler:
     # the thread: all instances
 
     def _reconcile_all(self, *, resync: bool) -> None:
-        """Compare all instances with what the managers know. Instances that change meanwhile go first."""
+        """Compare all instances with what the managers know. Instances that change during this go first."""
         self._inspected = {}
         try:
             self._inspect_all(self._inspected)
@@ -179,7 +183,11 @@ class Reconciler:
         self._attempted.set()
 
     def _inspect_all(self, inspected: dict[str, State | None]) -> None:
-        """:raises HypervisorUnreachable: for all instances; a failure for one instance does not count"""
+        """Inspect all instances of this host.
+
+        :param inspected: gets the state of each instance; None if it cannot be determined now
+        :raises HypervisorUnreachable: the hypervisor does not answer at all; it may fail for one instance
+        """
         for instance_uuid in self._driver.list_instances():
             self._reconcile_instances(self._queue.get_instances_nowait())
             if instance_uuid not in inspected and self._inspect(instance_uuid) is None:

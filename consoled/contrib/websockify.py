@@ -313,8 +313,8 @@ def _is_harmless(option: str, value: str) -> bool:
 def _redact_query(record: logging.LogRecord) -> bool:
     """Remove the query of URLs from a log record, because it contains the token (design.md, invariant 1).
 
-    Everything after the first ``?`` is removed: where a query ends cannot be told in a line that a user has
-    made up.
+    Everything after the first ``?`` is removed: in a malformed request, the user decides where the query
+    seems to end.
     """
     text, found, _ = record.getMessage().partition('?')
     if found:

@@ -140,7 +140,7 @@ class ReconcilerTestCase(testtools.TestCase):
         self.manager.reports.remove(('clean', mark))
 
     def delayed(self):
-        """The keys that the reconciler will look at later."""
+        """Return the keys that are queued with a delay."""
         return set(self.reconciler._queue._delayed)
 
     def wait_reports(self, *expected):
