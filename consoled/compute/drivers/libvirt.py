@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 from oslo_config import cfg
 
@@ -14,6 +13,7 @@ from consoled import exception, objects
 from consoled.compute.drivers import base, domain_xml
 from consoled.compute.drivers.console_builder import ConsoleBuilder
 from consoled.compute.drivers.libvirt_connection import ConnectionPool
+from consoled.compute.drivers.libvirt_types import Connection, Domain, Library
 
 LOG = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class LibvirtDriver(base.Driver):
     :param library: the Python module ``libvirt``
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, library: Any) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, library: Library) -> None:
         self._conf = conf
         self._library = library
         self._builder = ConsoleBuilder(conf)
@@ -68,7 +68,7 @@ class LibvirtDriver(base.Driver):
 
     def list_instances(self) -> list[str]:
         with self._connect() as conn:
-            return [str(domain.UUIDString()) for domain in conn.listAllDomains()]
+            return [domain.UUIDString() for domain in conn.listAllDomains()]
 
     def list_consoles(self, instance_uuid: str) -> list[objects.ConsoleConnection]:
         with self._connect(instance_uuid) as conn:
@@ -108,22 +108,21 @@ class LibvirtDriver(base.Driver):
             if self._job_operation(domain) in self._migration_jobs:
                 raise _not_ready(instance_uuid, 'it is being migrated')
 
-    def _job_operation(self, domain: Any) -> int | None:
+    def _job_operation(self, domain: Domain) -> int | None:
         """Return the operation of the domain's current job (virDomainJobOperation), or None."""
         try:
-            operation: int | None = domain.jobStats().get(self._library.VIR_DOMAIN_JOB_OPERATION)
+            return domain.jobStats().get(self._library.VIR_DOMAIN_JOB_OPERATION)
         except self._library.libvirtError as exc:
             if exc.get_error_code() != self._library.VIR_ERR_NO_SUPPORT:
                 raise
             return None  # the hypervisor does not support jobs
-        return operation
 
     def ping(self) -> None:
         with self._connect() as conn:
             conn.getLibVersion()
 
     @contextlib.contextmanager
-    def _connect(self, instance_uuid: str | None = None) -> Iterator[Any]:
+    def _connect(self, instance_uuid: str | None = None) -> Iterator[Connection]:
         """Provide a connection (virConnect), and translate libvirt's errors to those of ``Driver``."""
         try:
             with self._connections.connection(self._conf.compute.hypervisor_timeout) as conn:
@@ -145,12 +144,12 @@ class LibvirtDriver(base.Driver):
         self._changed = lambda instance_uuid: None
         self._connections.close()
 
-    def _on_event(self, conn: Any, domain: Any, *details: Any) -> None:
+    def _on_event(self, conn: Connection, domain: Domain, *details: object) -> None:
         """Handle a domain event, in the thread of libvirt's event loop.
 
         The details are ignored, because events may be old: the reconciler inspects the instance itself.
         """
-        self._changed(str(domain.UUIDString()))
+        self._changed(domain.UUIDString())
 
 
 def _not_ready(instance_uuid: str, reason: str) -> exception.InstanceNotReady:

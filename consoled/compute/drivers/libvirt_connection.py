@@ -9,9 +9,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from consoled import backoff, exception
+from consoled.compute.drivers.libvirt_types import Connection, EventCallback, Library
 
 LOG = logging.getLogger(__name__)
 
@@ -28,10 +29,10 @@ class EventLoop:
     """libvirt's event loop, in a thread. There is one for the process, and it never ends."""
 
     _lock = threading.Lock()
-    _started: ClassVar[list[Any]] = []
+    _started: ClassVar[list[Library]] = []
 
     @classmethod
-    def start(cls, library: Any) -> None:
+    def start(cls, library: Library) -> None:
         """Start the loop if it does not run yet. Must be called before the first connection is opened."""
         with cls._lock:
             if library in cls._started:
@@ -43,7 +44,7 @@ class EventLoop:
             cls._started.append(library)
 
     @staticmethod
-    def _run(library: Any) -> None:
+    def _run(library: Library) -> None:
         while True:
             try:
                 library.virEventRunDefaultImpl()
@@ -67,10 +68,10 @@ class ConnectionPool:
 
     def __init__(
         self,
-        library: Any,
+        library: Library,
         uri: str,
         events: Sequence[int],
-        on_event: Callable[..., None],
+        on_event: EventCallback,
         on_connect: Callable[[], None],
     ) -> None:
         self._library = library
@@ -79,9 +80,11 @@ class ConnectionPool:
         self._on_event = on_event
         self._on_connect = on_connect
         self._changed = threading.Condition()
-        self._event_conn: Any = None  # while it is None, there are no connections for calls either
+        self._event_conn: Connection | None = (
+            None  # while it is None, there are no connections for calls either
+        )
         self._callback_ids: list[int] = []
-        self._idle: list[Any] = []
+        self._idle: list[Connection] = []
         self._failed = False  # the last attempt to connect
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -89,7 +92,7 @@ class ConnectionPool:
     # connections for calls
 
     @contextlib.contextmanager
-    def connection(self, timeout: float) -> Iterator[Any]:
+    def connection(self, timeout: float) -> Iterator[Connection]:
         """Provide a connection (virConnect) that no other thread uses.
 
         :param timeout: seconds to wait for an attempt to connect that is under way
@@ -104,7 +107,7 @@ class ConnectionPool:
             if not self._give_back(conn, event_conn):
                 self._close(conn)
 
-    def _wait_connected(self, timeout: float) -> Any:
+    def _wait_connected(self, timeout: float) -> Connection:
         with self._changed:
             self._start()
             self._changed.wait_for(
@@ -114,16 +117,16 @@ class ConnectionPool:
                 raise exception.HypervisorUnreachable()
             return self._event_conn
 
-    def _take_idle(self) -> Any:
+    def _take_idle(self) -> Connection | None:
         with self._changed:
             return self._idle.pop() if self._idle else None
 
-    def _open(self) -> Any:
+    def _open(self) -> Connection:
         conn = self._library.openReadOnly(self._uri)
         self._enable_keepalive(conn)
         return conn
 
-    def _give_back(self, conn: Any, event_conn: Any) -> bool:
+    def _give_back(self, conn: Connection, event_conn: Connection) -> bool:
         """Keep a connection for the next call.
 
         :returns: False if it is of no use any more: libvirtd has gone since it was taken
@@ -137,13 +140,13 @@ class ConnectionPool:
                 return True
         return False
 
-    def _is_alive(self, conn: Any) -> bool:
+    def _is_alive(self, conn: Connection) -> bool:
         try:
             return bool(conn.isAlive())
         except self._library.libvirtError:
             return False
 
-    def _close(self, conn: Any) -> None:
+    def _close(self, conn: Connection) -> None:
         with contextlib.suppress(self._library.libvirtError):
             conn.close()
 
@@ -172,7 +175,7 @@ class ConnectionPool:
         if thread is not None:
             thread.join(_FIRST_PAUSE)
 
-    def _mark_lost(self, conn: Any) -> None:
+    def _mark_lost(self, conn: Connection) -> None:
         with self._changed:
             if self._event_conn is conn:
                 self._event_conn = None
@@ -192,9 +195,9 @@ class ConnectionPool:
                 pause = backoff.after(failures, _FIRST_PAUSE, _LONGEST_PAUSE)
                 self._changed.wait_for(lambda: self._closed, pause)
 
-    def _connect(self) -> Any:
+    def _connect(self) -> Connection | None:
         """Open the connection for events; return None if that fails."""
-        conn = None
+        conn: Connection | None = None
         try:
             EventLoop.start(self._library)
             conn = self._library.openReadOnly(self._uri)
@@ -215,19 +218,19 @@ class ConnectionPool:
             self._changed.notify_all()
         return conn
 
-    def _enable_keepalive(self, conn: Any) -> None:
+    def _enable_keepalive(self, conn: Connection) -> None:
         try:
             conn.setKeepAlive(_KEEPALIVE_INTERVAL, _KEEPALIVE_COUNT)
         except self._library.libvirtError as exc:
             if exc.get_error_code() != self._library.VIR_ERR_NO_SUPPORT:  # a hypervisor without a daemon
                 raise
 
-    def _on_close(self, conn: Any, reason: int, opaque: Any) -> None:
+    def _on_close(self, conn: Connection, reason: int, opaque: object) -> None:
         """Handle the end of the connection for events, in the thread of libvirt's event loop."""
         LOG.warning('Lost connection to libvirt (reason %d)', reason)
         self._mark_lost(conn)
 
-    def _wait_until_lost(self, conn: Any) -> None:
+    def _wait_until_lost(self, conn: Connection) -> None:
         """Wait until the connection for events is lost, or the pool closed, and clean up."""
         with self._changed:
             self._changed.wait_for(lambda: self._event_conn is not conn or self._closed)
@@ -237,14 +240,15 @@ class ConnectionPool:
             self._close(idle_conn)
         self._dispose(conn)
 
-    def _dispose(self, conn: Any) -> None:
+    def _dispose(self, conn: Connection) -> None:
         """Unregister all callbacks of the connection for events and close it; it may be dead already."""
         deregistrations = [
             functools.partial(conn.domainEventDeregisterAny, callback_id)
             for callback_id in self._callback_ids
         ]
         self._callback_ids = []
-        for release in (*deregistrations, conn.unregisterCloseCallback, conn.close):
+        releases: list[Callable[[], object]] = [*deregistrations, conn.unregisterCloseCallback, conn.close]
+        for release in releases:
             try:
                 release()
             except self._library.libvirtError:  # the client has released it all the same
