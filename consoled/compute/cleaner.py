@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Has the expired tokens of this host deleted, from time to time."""
+"""Periodic deletion of the expired tokens of this host."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LOG = logging.getLogger(__name__)
 
 
 class Cleaner:
-    """Asks a manager every ``[compute] clean_interval``, in a thread of its own.
+    """Asks a manager every ``[compute] clean_interval`` to delete them, in a thread of its own.
 
-    A cast: if it is lost, the next one does the work.
+    This is a cast: if one is lost, the next one does the work.
     """
 
     def __init__(self, conf: cfg.ConfigOpts, manager: ConsoleAuthAPI) -> None:
@@ -28,26 +28,27 @@ class Cleaner:
         self._thread = threading.Thread(target=self._run, name='cleaner', daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Ask no more; wait for what is under way, ``timeout`` seconds at most."""
+        """End the thread; wait for at most ``timeout`` seconds for the cast under way."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        # anywhere in the first interval: hosts that start together do not meet
+        # a random moment of the first interval: hosts that start together do not clean together
         delay = backoff.anywhere(self._conf.compute.clean_interval)
         while not self._stopped.wait(delay):
             self.clean()
             delay = backoff.jittered(self._conf.compute.clean_interval)
 
     def clean(self) -> None:
-        """Ask once."""
+        """Ask once. Failures are logged."""
         try:
             self._manager.clean_expired_console_auths_for_host(RequestContext(), self._conf.host)
         except exception.ConsoledException as exc:
-            LOG.warning('the expired tokens of this host could not be deleted: %s', exc)
+            LOG.warning('Could not delete the expired tokens of this host: %s', exc)
         except Exception:  # a fault here must not end the thread
-            LOG.exception('the expired tokens of this host could not be deleted')
+            LOG.exception('Could not delete the expired tokens of this host')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a compute agent counts, for Prometheus."""
+"""Prometheus metrics of a compute agent."""
 
 from __future__ import annotations
 
@@ -26,37 +26,47 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
-        self._told = prometheus_client.Counter(
+        self._reports = prometheus_client.Counter(
             'consoled_compute_told',
-            'What managers were told, by method and outcome (ok, or the code of the error)',
+            'Reports to the managers, by method and outcome (ok, or the code of the error)',
             ['cell', 'method', 'code'],
             registry=self.registry,
         )
-        self._guests = prometheus_client.Gauge(
-            'consoled_compute_guests', 'Guests on this host', ['cell'], registry=self.registry
+        self._instances = prometheus_client.Gauge(
+            'consoled_compute_guests', 'Instances on this host', ['cell'], registry=self.registry
         )
         self._waiting = prometheus_client.Gauge(
             'consoled_compute_waiting',
-            'Guests whose change the managers do not know yet',
+            'Instances with a change that is not reported yet',
             ['cell'],
             registry=self.registry,
         )
-        self._synced = prometheus_client.Gauge(
+        self._compared = prometheus_client.Gauge(
             'consoled_compute_synced_timestamp_seconds',
-            'When all guests were last compared with what the managers know',
+            'Time when all instances were last compared with what the managers know',
             ['cell'],
             registry=self.registry,
         )
 
-    def called(self, method: str, code: str, seconds: float) -> None:
+    def observe_call(self, method: str, code: str, seconds: float) -> None:
+        """Count an RPC call that was answered.
+
+        :param code: ``ok``, or the code of the error
+        """
         self._calls.labels(self._cell, method, code).observe(seconds)
 
-    def told(self, method: str, code: str) -> None:
-        self._told.labels(self._cell, method, code).inc()
+    def count_report(self, method: str, code: str) -> None:
+        """Count a report to the managers.
 
-    def waiting(self, guests: int) -> None:
-        self._waiting.labels(self._cell).set(guests)
+        :param code: ``ok``, or the code of the error
+        """
+        self._reports.labels(self._cell, method, code).inc()
 
-    def synced(self, guests: int) -> None:
-        self._guests.labels(self._cell).set(guests)
-        self._synced.labels(self._cell).set(time.time())
+    def set_waiting(self, instances: int) -> None:
+        """Set the number of instances whose change is not reported yet."""
+        self._waiting.labels(self._cell).set(instances)
+
+    def set_compared(self, instances: int) -> None:
+        """Record that all instances, so many, have been compared with what the managers know."""
+        self._instances.labels(self._cell).set(instances)
+        self._compared.labels(self._cell).set(time.time())

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the managers are told of the guests, and what of it they have acknowledged."""
+"""Reports to the managers: the calls, and the consoles that the managers have acknowledged."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 from oslo_config import cfg
 
@@ -15,36 +15,40 @@ from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.replies import HostChanges
 
+T = TypeVar('T')
+
 Consoles = Sequence[objects.ConsoleConnection]
+# host, port, console type, base URL, options
+_Values = tuple[str, int, str, str | None, frozenset[tuple[str, str | None]]]
 
 
 class Reporter:
-    """Tells by calls, from one thread; others can wait for what they need to be known.
+    """Reports the state of instances by RPC calls, from one thread. Other threads wait for acknowledgements.
 
-    Its methods raise what the calls do.
+    The ``report_*`` methods raise the errors of the call (``ConsoledException``).
     """
 
     def __init__(self, conf: cfg.ConfigOpts, manager: ConsoleAuthAPI, metrics: Metrics) -> None:
         self._conf = conf
         self._manager = manager
         self._metrics = metrics
-        self._told: dict[str, set[Any]] = {}
+        self._acknowledged: dict[str, set[_Values]] = {}
         self._changed = threading.Condition()
 
-    def define(self, instance_uuid: str, consoles: Consoles) -> None:
-        """These, and only these, are the guest's consoles."""
-        found = objects.ConsoleConnectionList(objects=list(consoles))
+    def report_consoles(self, instance_uuid: str, consoles: Consoles) -> None:
+        """Report that an instance has these consoles and no others."""
+        console_list = objects.ConsoleConnectionList(objects=list(consoles))
         self._call(
             'define_consoles',
             lambda: self._manager.define_consoles(
-                RequestContext(), instance_uuid, self._conf.host, found, wait=True
+                RequestContext(), instance_uuid, self._conf.host, console_list, wait=True
             ),
         )
-        self._note({instance_uuid: consoles})
+        self._acknowledge({instance_uuid: consoles})
 
-    def clean(self, instance_uuid: str) -> None:
-        """The guest is gone from this host."""
-        self.distrust(instance_uuid)
+    def report_gone(self, instance_uuid: str) -> None:
+        """Report that an instance is not on this host any more."""
+        self.forget(instance_uuid)
         self._call(
             'clean_console_auths_for_instance',
             lambda: self._manager.clean_console_auths_for_instance(
@@ -52,30 +56,32 @@ class Reporter:
             ),
         )
 
-    def define_host(self, guests: Mapping[str, Consoles | None]) -> HostChanges:
-        """These, and only these, are the guests of this host; None: nothing is said of the guest's consoles.
+    def report_host(self, instances: Mapping[str, Consoles | None]) -> HostChanges:
+        """Report that these instances and no others are on this host.
 
-        :returns: counts of guests ``retired`` and ``changed``
+        :param instances: consoles by instance UUID; None if they are not known now: the managers keep what
+            they have
+        :returns: how many instances the managers ``retired`` and ``changed``
         """
-        known = {uuid: consoles for uuid, consoles in guests.items() if consoles is not None}
-        every = [console for consoles in known.values() for console in consoles]
-        answer: HostChanges = self._call(
+        known = {uuid: consoles for uuid, consoles in instances.items() if consoles is not None}
+        all_consoles = [console for consoles in known.values() for console in consoles]
+        counts: HostChanges = self._call(
             'define_host',
             lambda: self._manager.define_host(
                 RequestContext(),
                 self._conf.host,
-                list(guests),
-                objects.ConsoleConnectionList(objects=every),
-                [uuid for uuid, consoles in guests.items() if consoles is None],
+                list(instances),
+                objects.ConsoleConnectionList(objects=all_consoles),
+                [uuid for uuid, consoles in instances.items() if consoles is None],
             ),
         )
         with self._changed:
-            for instance_uuid in self._told.keys() - guests.keys():
-                del self._told[instance_uuid]
-        self._note(known)
-        return answer
+            for instance_uuid in self._acknowledged.keys() - instances.keys():
+                del self._acknowledged[instance_uuid]
+        self._acknowledge(known)
+        return counts
 
-    def _call(self, method: str, call: Callable[[], Any]) -> Any:
+    def _call(self, method: str, call: Callable[[], T]) -> T:
         code = 'ok'
         try:
             return call()
@@ -83,32 +89,32 @@ class Reporter:
             code = exc.code
             raise
         finally:
-            self._metrics.told(method, code)
+            self._metrics.count_report(method, code)
 
-    def _note(self, told: Mapping[str, Consoles]) -> None:
+    def _acknowledge(self, reported: Mapping[str, Consoles]) -> None:
         with self._changed:
-            for instance_uuid, consoles in told.items():
-                self._told[instance_uuid] = _values(consoles)
+            for instance_uuid, consoles in reported.items():
+                self._acknowledged[instance_uuid] = _values(consoles)
             self._changed.notify_all()
 
-    def distrust(self, instance_uuid: str) -> None:
-        """The managers may not know any more what they have acknowledged of this guest."""
+    def forget(self, instance_uuid: str) -> None:
+        """Forget what was acknowledged of an instance: the managers may not know it any more."""
         with self._changed:
-            self._told.pop(instance_uuid, None)
+            self._acknowledged.pop(instance_uuid, None)
 
-    def knows(self, instance_uuid: str, consoles: Consoles) -> bool:
-        """Whether managers have acknowledged these consoles, and no others since."""
+    def is_acknowledged(self, instance_uuid: str, consoles: Consoles) -> bool:
+        """Return whether the last acknowledged report of an instance had these consoles."""
         with self._changed:
-            return self._told.get(instance_uuid) == _values(consoles)
+            return self._acknowledged.get(instance_uuid) == _values(consoles)
 
-    def wait_known(self, instance_uuid: str, consoles: Consoles, timeout: float) -> bool:
-        """Wait until they have, ``timeout`` seconds at most."""
+    def wait_acknowledged(self, instance_uuid: str, consoles: Consoles, timeout: float) -> bool:
+        """Wait until ``is_acknowledged``, for at most ``timeout`` seconds; return whether it is."""
         wanted = _values(consoles)
         with self._changed:
-            return self._changed.wait_for(lambda: self._told.get(instance_uuid) == wanted, timeout)
+            return self._changed.wait_for(lambda: self._acknowledged.get(instance_uuid) == wanted, timeout)
 
 
-def _values(consoles: Consoles) -> set[Any]:
+def _values(consoles: Consoles) -> set[_Values]:
     return {
         (
             console.host,

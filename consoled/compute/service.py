@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wiring of a compute agent, and the process that runs it.
+"""The compute agent, and the process that runs it.
 
-cotyledon looks after the process, as it does for the proxy: oslo.service's launcher would end it and fork it
-anew at SIGHUP, and the calls of a second with it.
+cotyledon supervises the process, as it does for the proxy. The launcher of oslo.service would end the process
+at SIGHUP and fork a new one, and lose the calls of about a second.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 import cotyledon
 import oslo_messaging
@@ -27,7 +27,10 @@ from consoled.compute.drivers.base import Driver
 from consoled.compute.drivers.deadline_driver import DeadlineDriver
 from consoled.compute.endpoint import ComputeConsoleEndpoint
 from consoled.compute.metrics import Metrics
+from consoled.compute.port_conflicts import PortConflicts
 from consoled.compute.reconciler import Reconciler
+from consoled.compute.reporter import Reporter
+from consoled.compute.workqueue import ALL_INSTANCES
 from consoled.context import RequestContext
 from consoled.monitoring import Check, MonitoringServer, Readiness, application
 from consoled.notify import Notifier
@@ -36,18 +39,21 @@ from consoled.rpc import versions
 from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
 
+if TYPE_CHECKING:
+    from cotyledon.types import WorkerId
+
 LOG = logging.getLogger(__name__)
 
 _TITLE = 'consoled-compute'
-_KILL_AFTER = 5  # seconds beyond graceful_shutdown_timeout before a process that hangs is ended
-_AUTHORIZE_TIMEOUT = 5.0  # seconds to wait for a manager while a caller waits for us
-_READY_TIMEOUT = 2.0  # seconds to answer the readiness check
+_KILL_AFTER = 5  # seconds after graceful_shutdown_timeout until a process that hangs is killed
+_AUTHORIZE_TIMEOUT = 5.0  # seconds to wait for a manager while a caller waits for this agent
+_READY_TIMEOUT = 2.0  # seconds to wait for the agent's own answer over the bus
 
 
 class Agent:
-    """All of an agent, in this process.
+    """A compute agent inside this process: RPC server, reconciler and cleaner around a driver.
 
-    :param driver: knows the guests; closed at the end
+    :param driver: the hypervisor; ``stop`` closes it
     """
 
     def __init__(self, conf: cfg.ConfigOpts, transport: oslo_messaging.RPCTransport, driver: Driver) -> None:
@@ -56,50 +62,58 @@ class Agent:
         self.metrics = Metrics(conf.cell.name)
         self._driver = DeadlineDriver(driver, conf)
         manager = ConsoleAuthAPI(transport, level=level)
-        self._sync = Reconciler(conf, self._driver, manager, self.metrics)
+        port_conflicts = PortConflicts(self._driver)
+        self._reconciler = Reconciler(
+            conf, self._driver, Reporter(conf, manager, self.metrics), port_conflicts, self.metrics
+        )
         self._cleaner = Cleaner(conf, manager)
         endpoint = ComputeConsoleEndpoint(
             self._driver,
             ConsoleAuthAPI(transport, level=level, timeout=_AUTHORIZE_TIMEOUT),
-            self._sync,
-            self.metrics.called,
+            self._reconciler,
+            port_conflicts,
+            self.metrics.observe_call,
         )
         self._server = rpc_server.get_server(transport, versions.COMPUTE_TOPIC, conf.host, [endpoint])
         self._client = ComputeConsoleAPI(transport, level=conf.upgrade_levels.compute)
 
     def start(self) -> None:
-        """Answer calls, and begin to tell the managers of the guests. Waits for the bus."""
-        self._driver.watch(self._sync.changed)
+        """Start to answer calls and to report instances. Waits for the bus without a limit."""
+        self._driver.watch(self._reconciler.enqueue)
         self._server.start()
-        self._sync.start()
+        self._reconciler.start()
         self._cleaner.start()
 
     def wait_attempted(self, timeout: float | None = None) -> bool:
-        """Wait until the managers have been told of all guests, or could not be."""
-        return self._sync.wait_attempted(timeout)
+        """Wait until all instances have been reported to the managers, or the attempt has failed.
+
+        :param timeout: seconds; None for no limit
+        :returns: False if the time is over
+        """
+        return self._reconciler.wait_attempted(timeout)
 
     @property
     def alive(self) -> bool:
-        """Whether the thread lives that all depends on."""
-        return self._sync.alive
+        """Whether the thread runs that the agent cannot work without."""
+        return self._reconciler.alive
 
     def reload(self) -> None:
-        """Tell the managers what new options have made of the guests' consoles."""
-        self._sync.changed(None)
+        """Report the consoles of all instances again: changed options may have changed them."""
+        self._reconciler.enqueue(ALL_INSTANCES)
 
     def stop(self, timeout: float) -> None:
-        """Take no more calls, finish those in flight, let go of the hypervisor.
+        """Accept no more calls, finish those in flight, and release the hypervisor.
 
-        :param timeout: seconds for what is being told
+        :param timeout: seconds to wait for the report and the cleaning under way
         """
         rpc_server.drain(self._server)
         deadline = time.monotonic() + timeout
-        self._sync.stop(max(0.0, deadline - time.monotonic()))
+        self._reconciler.stop(max(0.0, deadline - time.monotonic()))
         self._cleaner.stop(max(0.0, deadline - time.monotonic()))
         self._driver.close()
 
     def checks(self) -> dict[str, Check]:
-        """What has to be well for the agent to work: it is reached over the bus, the hypervisor answers."""
+        """Return the readiness checks: the agent is reached over the bus, and the hypervisor answers."""
         return {
             'bus': functools.partial(self._client.ping, RequestContext(), self._conf.host, _READY_TIMEOUT),
             'hypervisor': self._driver.ping,
@@ -107,7 +121,7 @@ class Agent:
 
 
 def prepare(conf: cfg.ConfigOpts) -> None:
-    """Check what can be wrong.
+    """Check the options before any process is started.
 
     :raises ValueError: an option is wrong
     """
@@ -117,35 +131,35 @@ def prepare(conf: cfg.ConfigOpts) -> None:
 
 
 def run(conf: cfg.ConfigOpts, notifier: Notifier) -> None:
-    """Run the process until SIGTERM.
+    """Run the agent's process until SIGTERM.
 
-    :param notifier: told once it consumes and has told, or tried to tell, the managers of all guests
+    :param notifier: notified once the agent answers calls and has reported, or tried to report, all instances
     """
     master = cotyledon.ServiceManager(
         graceful_shutdown_timeout=conf.graceful_shutdown_timeout + 2 * _KILL_AFTER,
-        mp_context=multiprocessing.get_context('fork'),  # options are handed on as they are
+        mp_context=multiprocessing.get_context('fork'),  # the worker inherits the parsed options
     )
     master.add(AgentProcess, workers=1, args=(conf, notifier))
     master.run()
 
 
 class AgentProcess(cotyledon.Service):
-    """The process that is the agent. Everything it holds is made after the fork."""
+    """The worker process that runs the agent. It creates everything it uses after the fork."""
 
     name = 'worker'
 
-    def __init__(self, worker_id: Any, conf: cfg.ConfigOpts, notifier: Notifier) -> None:
+    def __init__(self, worker_id: WorkerId, conf: cfg.ConfigOpts, notifier: Notifier) -> None:
         super().__init__(worker_id)
         setproctitle.setproctitle(f'{_TITLE}: worker')
         self._conf = conf
         self._notifier = notifier
         self._agent: Agent | None = None
-        self._held = contextlib.ExitStack()
+        self._resources = contextlib.ExitStack()
 
     def run(self) -> None:
-        """Start; the threads of the agent do the work."""
+        """Start the agent, whose threads do the work, and send heartbeats to the service manager."""
         conf = self._conf
-        self._read_options()  # they may have been read again since the master was started
+        self._read_options()  # the files may have changed since the master read them
         agent = Agent(conf, get_transport(conf), loading.load(conf))
         if conf.monitoring.port:
             monitoring = MonitoringServer(
@@ -154,7 +168,7 @@ class AgentProcess(cotyledon.Service):
                 application(agent.metrics.registry, Readiness(agent.checks())),
             )
             monitoring.start()
-            self._held.callback(monitoring.stop)
+            self._resources.callback(monitoring.stop)
         agent.start()
         self._agent = agent
         agent.wait_attempted()
@@ -164,22 +178,26 @@ class AgentProcess(cotyledon.Service):
             time.sleep(self._notifier.interval)
 
     def reload(self) -> None:
+        """Read the config files again (SIGHUP)."""
         if self._read_options() and self._agent is not None:
             self._agent.reload()
 
     def _read_options(self) -> bool:
-        """Read the config files again. What can't be read is logged, and changes nothing."""
+        """Read the config files again. If that fails, log the error and keep the options as they are.
+
+        :returns: whether the files were read
+        """
         try:
             self._conf.mutate_config_files()
         except (cfg.Error, OSError, ValueError) as exc:
-            LOG.error('not reloaded: %s', exc)
+            LOG.error('Could not reload the configuration: %s', exc)
             return False
         return True
 
     def terminate(self) -> None:
-        """End, at once if nothing was started: the bus may be away, and is waited for without a limit."""
+        """Stop the agent and exit (SIGTERM). An agent that still waits for the bus is not waited for."""
         threading.Timer(self._conf.graceful_shutdown_timeout, os._exit, (1,)).start()
         if self._agent is not None:
             self._agent.stop(_KILL_AFTER)
-            self._held.close()
-        os._exit(0)  # a thread that waits for the bus or the hypervisor would keep the process
+            self._resources.close()
+        os._exit(0)  # a thread that waits for the bus or the hypervisor would keep the process alive

@@ -1,41 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A token plugin: a stock websockify (0.10 or newer) asks consoled before it connects a user.
+"""A token plugin for a stock websockify (0.10 or later), which asks consoled before it connects a user.
 
     websockify --token-plugin consoled.contrib.websockify.ConsoledToken \\
         --token-source /etc/consoled/consoled.conf 6080
 
-The source names config files, with commas between; left out, it is /etc/consoled/consoled.conf. With
-``?timeout=3`` at its end a user waits 3 s for the manager, and not 5. Of the files are read, at the start:
-``transport_url`` and oslo.messaging's options, ``[proxy] allowed_networks`` and ``allowed_ports``,
-``[upgrade_levels] consoled``, and the options below: give them the values that the managers have. consoled
-must be installed where websockify is (``pip install consoled[websockify]``).
+The token source is a comma-separated list of config files; the default is /etc/consoled/consoled.conf. Append
+``?timeout=3`` to make a user wait for the manager for 3 seconds instead of 5. The plugin reads the files
+once, at the start. It uses ``transport_url`` and oslo.messaging's options, ``[proxy] allowed_networks`` and
+``allowed_ports``, ``[upgrade_levels] consoled``, and the options named below; give them the same values as on
+the managers. Install consoled into the environment of websockify (``pip install consoled[websockify]``).
 
-websockify holds no sessions: it asks whether a token is valid, and that is all. What consoled keeps by means
-of sessions can't be kept, so what depends on it is refused:
+websockify has no sessions: it only asks whether a token is valid. The plugin therefore refuses everything
+that depends on sessions, or on something else that websockify cannot do:
 
-- Console types with a limit of sessions (``max_sessions``; a serial port has 1 by default): nobody would
-  count. With ``[consoleauth] single_use`` or ``enforce_session_timeout`` it does not even start: nobody would
-  spend the token, or end the session.
-- View-only consoles (the option ``mode``): websockify hands on whatever a user sends.
+- Console types with a limit of sessions (``max_sessions``; by default 1 for serial ports): nothing would
+  count the sessions. With ``[consoleauth] single_use`` or ``enforce_session_timeout`` the plugin does not
+  start: nothing would spend the token or end the session.
+- View-only consoles (the console option ``mode``): websockify forwards all input of a user.
 - Consoles with ``internal_access_path`` or ``use_tls``, and ``novnc`` where ``[vnc] auth_schemes`` lacks
-  ``none``: websockify makes no handshake with a hypervisor; it would speak to the wrong thing, or in clear.
-- Consoles with options that this release does not know; ``webmks`` and ``rdp-html5``.
+  ``none``: websockify makes no handshake with a hypervisor, so it would talk to the wrong service, or without
+  encryption.
+- Consoles with options that this release does not know, and the types ``webmks`` and ``rdp-html5``.
 
-What is missing all the same, and takes consoled-proxy:
+These features are missing and need consoled-proxy:
 
-- A user who is connected stays so, whatever is revoked. Nobody can list or cut sessions.
-- The compute agent is not asked whether the port is still that guest's. Between a guest's move and the next
-  ``define_consoles`` a token may lead to the guest that has the port now.
-- No limits of sessions per token, instance and project, none of failed attempts; no check of the web page's
-  origin; no time limit for connecting to the guest.
-- A refused user's connection is closed without an HTTP status: the log has the reason, with a request id that
-  the manager's log has too.
-- Each user costs a process, each open two connections to the bus (closed before the user is connected).
+- A connected user stays connected even if the token is revoked. Sessions cannot be listed or cut.
+- The compute agent is not asked whether the port still belongs to the instance. Between the move of an
+  instance and the next ``define_consoles`` a token may lead to the instance that uses the port now.
+- There are no limits for the sessions of a token, instance or project, or for failed attempts, no check of
+  the web page's origin, and no time limit for connecting to the console.
+- The connection of a refused user is closed without an HTTP status. The log has the reason and a request id,
+  which is also in the log of the manager.
+- Each user costs a process, and each open makes two connections to the bus (closed before the user is
+  connected).
 
-No token is logged. By itself websockify logs, at its usual level, the path of each websocket that it opens
-and each token that it refuses. So the plugin refuses with an error of its own, and hides what follows a ``?``
-in all that websockify's logger writes, with ``--verbose`` too. Out of its reach are the logs of web servers
-and load balancers in front: have them log no query. With ``--libserver`` websockify uses no token plugin.
+The plugin logs no token. websockify itself logs, at its default level, the path of each websocket and each
+token that it refuses. Therefore the plugin refuses with an error of its own, and removes everything after a
+``?`` from the messages of websockify's logger, also with ``--verbose``. It cannot change the logs of web
+servers and load balancers in front of websockify: configure them not to log queries. With ``--libserver``
+websockify uses no token plugin.
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ import urllib.parse
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent import futures
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from oslo_config import cfg
 from websockify.websockifyserver import WebSockifyServer  # type: ignore[import-untyped]
@@ -62,32 +65,38 @@ from consoled.proxy.forwarded import Network, contains, networks, parse_address
 from consoled.proxy.targets import port_ranges
 
 if TYPE_CHECKING:
+    from consoled import objects
     from consoled.rpc.client import ConsoleAuthAPI
 
 _PROG = 'consoled-websockify'
 
+# What the manager granted, and the address and port to connect to.
+_Outcome: TypeAlias = 'tuple[objects.ConsoleAuthToken, tuple[str, int]]'
+
 _TIMEOUT = 5.0  # seconds
-_LONGEST_TIMEOUT = 60.0
+_MAX_TIMEOUT = 60.0
 
-# Seconds that a user waits for the connections to the bus to be closed. What takes longer is done aside.
-_CLOSING = 2.0
+# Seconds that a user waits until the connections to the bus are closed. A slower one is closed in background.
+_CLOSE_TIMEOUT = 2.0
 
-# Each open leaves a queue for replies on the broker. By default it would stay for half an hour.
+# Each open leaves a reply queue on the broker, which would stay for half an hour by default.
 _REPLY_QUEUE_TTL = 10  # seconds
 
-# What can be relayed as it is. webmks is a websocket itself, over TLS; rdp-html5 has no proxy here.
-_RELAYED = ('novnc', 'spice-html5', 'serial')
+# The types that websockify can relay. webmks is a websocket itself, over TLS; rdp-html5 has no proxy here.
+_RELAYED_TYPES = ('novnc', 'spice-html5', 'serial')
 
 
 class Refused(Exception):
-    """The text is for the log, and has no token."""
+    """A console that the user may not open. The message is for the log and contains no token."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """Which consoles websockify may connect to.
+    """Rules that say which consoles websockify may connect to.
 
-    :param refused: console types that could be served but for an option, with the reason
+    :param networks: networks that targets must be in
+    :param ports: ranges that ports of targets must be in
+    :param refused: reasons by console type, for types that are refused because of an option
     """
 
     networks: Sequence[Network]
@@ -95,59 +104,60 @@ class Policy:
     refused: dict[str, str]
 
     @classmethod
-    def of(cls, conf: cfg.ConfigOpts) -> Policy:
-        """The policy of the configuration.
+    def from_conf(cls, conf: cfg.ConfigOpts) -> Policy:
+        """Return the policy for this configuration.
 
-        :raises ValueError: an option is wrong, or nothing could be served
+        :raises ValueError: an option is wrong, or no console type could be served
         """
         from consoled.conf import consoles
 
         for option in ('single_use', 'enforce_session_timeout'):
             if conf.consoleauth[option]:
-                raise ValueError(f'websockify can not keep [consoleauth] {option}: it holds no sessions')
+                raise ValueError(f'websockify cannot enforce [consoleauth] {option}: it has no sessions')
         refused = {}
-        for console_type in _RELAYED:
+        for console_type in _RELAYED_TYPES:
             group = consoles.GROUP_OF_TYPE[console_type]
             if conf[group].max_sessions:
                 refused[console_type] = f'[{group}] max_sessions is not 0'
             elif console_type == 'novnc' and 'none' not in conf.vnc.auth_schemes:
-                refused[console_type] = '[vnc] auth_schemes has no none'
-        if len(refused) == len(_RELAYED):
-            raise ValueError(f'there is no console that websockify may serve: {refused}')
+                refused[console_type] = '[vnc] auth_schemes does not contain none'
+        if len(refused) == len(_RELAYED_TYPES):
+            raise ValueError(f'websockify may not serve any type of console: {refused}')
         return cls(networks(conf.proxy.allowed_networks), port_ranges(conf.proxy.allowed_ports), refused)
 
-    def place(self, console: Any) -> tuple[str, int]:
-        """Address and port to connect to. A name is resolved here: what was checked is what is used.
+    def resolve_target(self, grant: objects.ConsoleAuthToken) -> tuple[str, int]:
+        """Return the IP address and port to connect to.
 
-        :param console: a ConsoleAuthToken
-        :raises Refused: it can't be served, or lies outside of the allowed networks and ports
+        A host name is resolved here and not by websockify, so that the address that was checked is used.
+
+        :raises Refused: the console cannot be served, or is outside the allowed networks and ports
         """
-        if console.console_type not in _RELAYED:
-            raise Refused(f'websockify can not serve {console.console_type} consoles')
-        if why := self.refused.get(console.console_type):
-            raise Refused(f'websockify may not serve {console.console_type} consoles: {why}')
-        for option, value in console.options.items():
-            if value is not None and not _harmless(option, value):
+        if grant.console_type not in _RELAYED_TYPES:
+            raise Refused(f'websockify cannot serve {grant.console_type} consoles')
+        if reason := self.refused.get(grant.console_type):
+            raise Refused(f'websockify may not serve {grant.console_type} consoles: {reason}')
+        for option, value in grant.options.items():
+            if value is not None and not _is_harmless(option, value):
                 raise Refused(f'consoles with the option {option} need consoled-proxy')
-        if console.host is None or console.port is None:
-            raise Refused('the console has no place')
-        if not any(console.port in allowed for allowed in self.ports):
-            raise Refused(f'port {console.port} of {console.host} is not in [proxy] allowed_ports')
+        if grant.host is None or grant.port is None:
+            raise Refused('the console has no host and port')
+        if not any(grant.port in allowed for allowed in self.ports):
+            raise Refused(f'port {grant.port} of {grant.host} is not in [proxy] allowed_ports')
         try:
-            found = socket.getaddrinfo(console.host, console.port, type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(grant.host, grant.port, type=socket.SOCK_STREAM)
         except OSError:
-            raise Refused(f'console host {console.host} can not be resolved') from None
+            raise Refused(f'console host {grant.host} cannot be resolved') from None
         for info in found:
             address = str(info[4][0])
             if contains(self.networks, parse_address(address)):
-                return address, console.port
-        raise Refused(f'console host {console.host} is not in [proxy] allowed_networks')
+                return address, grant.port
+        raise Refused(f'console host {grant.host} is not in [proxy] allowed_networks')
 
 
 class ConsoledToken:
-    """The plugin. websockify makes one at its start, and asks it in a process of its own for each user.
+    """The plugin. websockify creates it at the start, and calls ``lookup`` in a process of each user.
 
-    :param src: websockify's ``--token-source``
+    :param src: the value of ``--token-source``
     :raises SystemExit: an option is wrong; the message says which
     """
 
@@ -155,41 +165,41 @@ class ConsoledToken:
         try:
             _import_libraries()
             self._files, self._timeout = _parse_source(src)
-            self._conf = _read(self._files)
-            self._policy = Policy.of(self._conf)
+            self._conf = _read_config(self._files)
+            self._policy = Policy.from_conf(self._conf)
         except (cfg.Error, ValueError) as exc:
             raise SystemExit(f'{_PROG}: {exc}') from None
         self._log = WebSockifyServer.get_logger()
-        self._log.addFilter(_hide_query)
-        for console_type, why in self._policy.refused.items():
-            self._log.info('  - no %s consoles: %s', console_type, why)
+        self._log.addFilter(_redact_query)
+        for console_type, reason in self._policy.refused.items():
+            self._log.info('  - no %s consoles: %s', console_type, reason)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Where processes are not forked (Python 3.14, say), each user's process makes a plugin anew."""
+        """Pickle the token source only: a process that is not forked (Python 3.14) creates a new plugin."""
         return type(self), (f'{",".join(self._files or [])}?timeout={self._timeout}',)
 
     def lookup(self, token: str) -> tuple[str, int]:
-        """Address and port of the token's console.
+        """Return the address and port of the token's console.
 
-        Takes ``timeout`` seconds at most, and up to 2 s more to close the connections to the bus.
+        This takes ``timeout`` seconds at most, and up to 2 s more to close the connections to the bus.
 
-        :raises WebSockifyServer.EClose: refused. websockify logs the text, and closes the user's connection.
-            For None, which other plugins return, it does the same, but with a text that has the token.
+        :raises WebSockifyServer.EClose: the console is refused. websockify logs the message and closes the
+            user's connection. (For a plugin that returns None it does the same, but logs the token.)
         """
         context = RequestContext(overwrite=False)
-        outcome: futures.Future[tuple[Any, tuple[str, int]]] = futures.Future()
-        # in a thread: a library that waits for the bus, or for a name to be resolved, may know no limit
-        asking = threading.Thread(target=self._ask, args=(context, token, outcome), daemon=True)
-        asking.start()
+        outcome: futures.Future[_Outcome] = futures.Future()
+        # In a thread, because a library may wait for the bus or for a name server without a limit.
+        worker = threading.Thread(target=self._authorize, args=(context, token, outcome), daemon=True)
+        worker.start()
         try:
-            # nothing wider is caught here: websockify's signal handlers raise exceptions of their own
-            grant, place = outcome.result(self._timeout)
+            # Catch nothing more: websockify's signal handlers raise exceptions of their own here.
+            grant, target = outcome.result(self._timeout)
         except futures.TimeoutError:
             reason = f'{exception.ManagerUnreachable.code}: no answer within {self._timeout:g} s'
         except Refused as exc:
             reason = str(exc)
         else:
-            asking.join(_CLOSING)
+            worker.join(_CLOSE_TIMEOUT)
             self._log.info(
                 'console granted: %s of instance %s, user %s, project %s (%s)',
                 grant.console_type,
@@ -198,28 +208,29 @@ class ConsoledToken:
                 grant.project_id,
                 context.request_id,
             )
-            return place
-        asking.join(_CLOSING)
+            return target
+        worker.join(_CLOSE_TIMEOUT)
         raise WebSockifyServer.EClose(f'console refused: {reason} ({context.request_id})')
 
-    def _ask(self, context: RequestContext, token: str, outcome: futures.Future[Any]) -> None:
-        # when the connections are closed the answer is there: what goes wrong then does not matter any more
+    def _authorize(self, context: RequestContext, token: str, outcome: futures.Future[_Outcome]) -> None:
+        """Validate the token and resolve the target; set the outcome before the connections are closed."""
+        # Errors while the connections are closed no longer matter: the outcome is set by then.
         with contextlib.suppress(Exception), contextlib.ExitStack() as stack:
             try:
                 if not tokens.well_formed(token):
                     raise exception.InvalidToken()
-                grant = stack.enter_context(self._manager()).validate(context, token)
-                outcome.set_result((grant, self._policy.place(grant)))
+                grant = stack.enter_context(self._connect_manager()).validate(context, token)
+                outcome.set_result((grant, self._policy.resolve_target(grant)))
             except Refused as exc:
                 outcome.set_exception(exc)
             except exception.ConsoledException as exc:
                 outcome.set_exception(Refused(exc.code))
-            except Exception as exc:  # its text may have anything
+            except Exception as exc:  # without its message, which could contain the token
                 outcome.set_exception(Refused(f'{exception.InternalError.code}: {type(exc).__name__}'))
 
     @contextlib.contextmanager
-    def _manager(self) -> Iterator[ConsoleAuthAPI]:
-        """A client, with connections that are this process's alone, and closed when it has answered."""
+    def _connect_manager(self) -> Iterator[ConsoleAuthAPI]:
+        """Provide a client whose connections belong to this process alone, and are closed at the end."""
         from consoled.rpc.client import ConsoleAuthAPI
         from consoled.rpc.transport import get_transport
 
@@ -231,14 +242,15 @@ class ConsoledToken:
 
 
 def _import_libraries() -> None:
-    """Import what each user's process needs, before there is any. Only here is oslo.messaging imported first.
+    """Import what the process of each user needs, before there is one.
 
-    Where nobody has chosen, its import chooses eventlet, and fails if that is not installed.
+    oslo.messaging must not be imported earlier: without a choice of backend its import selects eventlet, and
+    fails if that is not installed.
     """
     from oslo_service import backend
 
     with warnings.catch_warnings():
-        # where eventlet happens to be installed, futurist imports it, and nobody uses it
+        # if eventlet is installed, futurist imports it although it is not used
         warnings.filterwarnings('ignore', message=r'\s*Eventlet is deprecated')
         if backend.get_backend_type() is None:
             backend.init_backend(backend.BackendType.THREADING)
@@ -246,12 +258,12 @@ def _import_libraries() -> None:
 
 
 def _parse_source(src: str | None) -> tuple[list[str] | None, float]:
-    """Config files (None: the usual places) and seconds to wait.
+    """Return the config files (None: the default locations) and the timeout in seconds.
 
-    :raises ValueError: what follows the ``?`` is wrong
+    :raises ValueError: a parameter after the ``?`` is unknown or wrong
     """
     text, _, query = (src or '').partition('?')
-    # websockify may change its directory before it forks
+    # absolute, because websockify may change its directory before it forks
     files = [os.path.abspath(name.strip()) for name in text.split(',') if name.strip()]
     parameters = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
     timeout = parameters.pop('timeout', str(_TIMEOUT))
@@ -261,15 +273,15 @@ def _parse_source(src: str | None) -> tuple[list[str] | None, float]:
         seconds = float(timeout)
     except ValueError:
         seconds = 0
-    if not 0 < seconds <= _LONGEST_TIMEOUT:
-        raise ValueError(f'the timeout of the token source must be a number up to {_LONGEST_TIMEOUT:g}')
+    if not 0 < seconds <= _MAX_TIMEOUT:
+        raise ValueError(f'the timeout of the token source must be a number up to {_MAX_TIMEOUT:g}')
     return files or None, seconds
 
 
-def _read(files: list[str] | None) -> cfg.ConfigOpts:
-    """The options of the files, apart from those of the rest of the process.
+def _read_config(files: list[str] | None) -> cfg.ConfigOpts:
+    """Return the options in the files, separate from ``cfg.CONF`` of this process.
 
-    :raises cfg.Error: a file can't be read, or a value is wrong
+    :raises cfg.Error: a file cannot be read, or a value is wrong
     :raises ValueError: a value is wrong
     """
     import oslo_messaging
@@ -285,20 +297,24 @@ def _read(files: list[str] | None) -> cfg.ConfigOpts:
     versions.pinned(conf.upgrade_levels.consoled)
     try:
         oslo_messaging.TransportURL.parse(conf)
-    except (oslo_messaging.InvalidTransportURL, ValueError):  # its text may have the password
+    except (
+        oslo_messaging.InvalidTransportURL,
+        ValueError,
+    ):  # without its message, which may contain the password
         raise ValueError('[DEFAULT] transport_url is wrong') from None
     return conf
 
 
-def _harmless(option: str, value: str) -> bool:
-    """Whether an option of a console changes nothing for who connects to its host and port, in clear."""
+def _is_harmless(option: str, value: str) -> bool:
+    """Return whether a plain TCP connection to the console is right in spite of this option."""
     return option == 'tls_port' or (option == 'use_tls' and value.lower() == 'false')
 
 
-def _hide_query(record: logging.LogRecord) -> bool:
-    """Take the query of URLs out of a record: the token is in it (DESIGN invariant 1).
+def _redact_query(record: logging.LogRecord) -> bool:
+    """Remove the query of URLs from a log record, because it contains the token (design.md, invariant 1).
 
-    All that follows a ``?`` goes: how a query ends in a line that a user has made up nobody can tell.
+    Everything after the first ``?`` is removed: in a malformed request, the user decides where the query
+    seems to end.
     """
     text, found, _ = record.getMessage().partition('?')
     if found:

@@ -140,8 +140,8 @@ def _driver(guests: GuestHost, url: str) -> demo_driver.DemoDriver:
     return demo_driver.DemoDriver(
         COMPUTE_HOST,
         [
-            demo_driver.DESKTOP.at(_HOST, [screen.port], f'{url}novnc.html'),
-            demo_driver.ROUTER.at(_HOST, [port.port for port in ports], f'{url}serial.html'),
+            demo_driver.DESKTOP.moved_to(_HOST, [screen.port], f'{url}novnc.html'),
+            demo_driver.ROUTER.moved_to(_HOST, [port.port for port in ports], f'{url}serial.html'),
         ],
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of compute agents share: guests that a test changes, an agent in this process."""
+"""Base of the compute agent tests: an agent in this process, and guests that the test changes."""
 
 import dataclasses
 import json
@@ -38,24 +38,24 @@ class Agent(fixtures_library.Fixture):
         self.driver = driver
         self._options = {'host': base.COMPUTE_HOST, 'compute__hypervisor_timeout': 10, **options}
 
-    def _setUp(self):  # noqa: N802 - named by the library
+    def _setUp(self):  # noqa: N802 - name in the library
         self.config = self.useFixture(fixtures.Conf(**self._options))
         self.agent = service.Agent(self.config.conf, self._transport, self.driver)
         self.agent.start()
-        self._runs = True
+        self._running = True
         self.addCleanup(self.end)
         self.agent.wait_attempted(30)
 
     def end(self):
-        if self._runs:
-            self._runs = False
+        if self._running:
+            self._running = False
             self.agent.stop(5)
 
 
 class GuestsFile(fixtures_library.Fixture):
-    """The file of guests that a daemon with the driver demo reads; without it, its hypervisor is away."""
+    """The file of guests of the driver demo. Without the file the hypervisor is unreachable."""
 
-    def _setUp(self):  # noqa: N802 - named by the library
+    def _setUp(self):  # noqa: N802 - name in the library
         self.path = pathlib.Path(self.useFixture(fixtures_library.TempDir()).join('guests.json'))
         self.guests = {}
         self.write()
@@ -76,7 +76,7 @@ class GuestsFile(fixtures_library.Fixture):
 
 
 class AgentTestCase(base.CellTestCase):
-    """A cell as for ``CellTestCase``, an agent in this process, and guests."""
+    """A cell as in ``CellTestCase``, and an agent in this process with the driver demo."""
 
     agent_options: dict = {}
 
@@ -87,10 +87,10 @@ class AgentTestCase(base.CellTestCase):
         self.compute = ComputeConsoleAPI(self.cell.transport)
 
     def put(self, *ports, **how):
-        """Start a guest, and wait until the managers know it."""
+        """Start a guest, and wait until it is reported."""
         guest = a_guest(*ports, **how)
         self.driver.put(guest)
-        fixtures.wait_until(lambda: self.ports(guest.uuid) == sorted(ports), what='the definition')
+        fixtures.wait_until(lambda: self.ports(guest.uuid) == sorted(ports), what='the report')
         return guest
 
     def get(self, guest, console_type='serial'):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A compute agent and its managers over the real bus: consoles handed out, and the truth about guests."""
+"""A compute agent and its managers over the real bus: consoles for users, and reports about instances."""
 
 import concurrent.futures
 import random
@@ -17,8 +17,8 @@ from consoled.testing.fixtures import wait_until
 from tests.functional import base, compute_base
 from tests.functional.compute_base import a_guest, stopped
 
-WITHIN = 1.0  # seconds from a guest's end to that of its tokens and sessions (DESIGN invariant 5)
-SLACK = 2.0  # seconds more on a machine that does other things
+WITHIN = 1.0  # seconds from the end of a guest to that of its tokens and sessions (design.md, invariant 5)
+SLACK = 2.0  # more seconds, because the machine is busy
 
 
 class GetConsoleTest(compute_base.AgentTestCase):
@@ -40,8 +40,8 @@ class GetConsoleTest(compute_base.AgentTestCase):
         self.assertIn(granted.token, granted.access_url)
         self.assertEqual(5900, self.api.validate(self.context, granted.token).port)
 
-    def test_each_user_of_serial_ports_gets_another_one(self):
-        """Ports that are connected are not given out, and come free with their session."""
+    def test_each_user_gets_another_serial_port(self):
+        """Ports that are connected are not given out; each is free again after its session."""
         guest = self.put(10000, 10001, 10002)
         proxy = self.proxy()
         sessions = [proxy.open(self.get(guest).token) for _ in range(3)]
@@ -51,23 +51,23 @@ class GetConsoleTest(compute_base.AgentTestCase):
         self.api.close_session(self.context, Closing(sessions[1].id, 'left'))
         self.assertEqual(sessions[1].console.port, self.get(guest).port)
 
-    def test_ports_of_a_dead_proxy_are_given_out_again(self):
+    def test_ports_of_a_dead_proxy_are_free_after_its_lease(self):
         self.set(manager__lease=3)
         guest = self.put(10000, 10001)
         proxy = self.proxy()
         for _ in range(2):
             proxy.open(self.get(guest).token)
         self.assert_refused('console_ports_exhausted', self.get, guest)
-        again = wait_until(lambda: self.given(guest), what='the end of the lease')
+        again = wait_until(lambda: self.get_or_none(guest), what='the end of the lease')
         self.assertIn(again.port, (10000, 10001))
 
-    def given(self, guest):
+    def get_or_none(self, guest):
         try:
             return self.get(guest)
         except exception.ConsolePortsExhausted:
             return None
 
-    def test_a_connected_port_is_refused_or_taken_over_by_policy(self):
+    def test_the_option_takeover_decides_about_a_connected_port(self):
         guest = self.put(10000)
         proxy = self.useFixture(fixtures.Proxy(self.cell.transport, self.api))
         first = proxy.open(self.get(guest).token)
@@ -85,13 +85,13 @@ class GetConsoleTest(compute_base.AgentTestCase):
         self.assertNotEqual(first.id, proxy.open(second.token).id)
 
     def test_right_after_the_start_of_a_guest(self):
-        """Faster than the events: nobody is told that ports are connected which nobody knows."""
+        """Before its event is handled, the managers are not asked about ports that they do not know."""
         for number in range(10):
             guest = a_guest(11000 + 2 * number, 11001 + 2 * number)
             self.driver.put(guest)
             self.assertEqual(11000 + 2 * number, self.get(guest).port)
 
-    def test_what_can_not_be_had_says_why(self):
+    def test_a_refusal_says_why(self):
         guest = self.put(10000)
         error = self.assert_refused('console_type_unavailable', self.get, guest, 'novnc')
         self.assertEqual(f'Instance {guest.uuid} has no novnc console.', str(error))
@@ -102,8 +102,8 @@ class GetConsoleTest(compute_base.AgentTestCase):
         for code, cls in (('instance_not_ready', exception.InstanceNotReady),):
             self.assertTrue(cls.retryable, code)
 
-    def test_a_guest_that_the_managers_have_forgotten(self):
-        """As when its old host says late that it has gone there."""
+    def test_a_guest_that_the_managers_have_on_another_host(self):
+        """As after a late report of its former host."""
         guest = self.put(10000, 10001)
         self.api.define_consoles(
             self.context,
@@ -123,8 +123,8 @@ class GetConsoleTest(compute_base.AgentTestCase):
         found = self.compute.list_consoles(self.context, base.COMPUTE_HOST, guest.uuid)
         self.assertEqual([10000, 10001], [console.port for console in found.objects])
 
-    def test_a_port_that_the_next_guest_has(self):
-        """An open that begins after the change is refused; one that was under way then is cut."""
+    def test_a_port_that_the_next_guest_uses(self):
+        """An open that begins after the change is refused; a session that was opened before is cut."""
         proxy, rounds, opened_late = self.proxy(), 100, []
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             for _ in range(rounds):
@@ -156,27 +156,27 @@ class GetConsoleTest(compute_base.AgentTestCase):
         except (exception.ConsoleGone, exception.InvalidToken):
             return began, None
 
-    def test_opening_asks_the_agent(self):
+    def test_an_open_asks_the_agent(self):
         guest = self.put(10000)
         granted = self.get(guest)
-        self.driver.watch(lambda uuid: None)  # the event is lost
+        self.driver.watch(lambda uuid: None)  # loses the event
         self.driver.put(stopped(guest))
         self.assert_refused('console_gone', self.proxy().open, granted.token)
 
-    def test_a_console_of_two_guests_is_opened_by_nobody(self):
+    def test_an_address_that_two_guests_share_cannot_be_opened(self):
         first = self.put(10000)
         granted = self.get(first)
         second = a_guest(10000)
         self.driver.put(second)
-        self.assert_refused('console_gone', self.opened_after, granted)
+        self.assert_refused('console_gone', self.open_after_report, granted)
         self.assert_refused('console_type_unavailable', self.get, first)
         self.assert_refused('console_type_unavailable', self.get, second)
         self.driver.remove(second.uuid)
         wait_until(lambda: self.ports(first.uuid) == [10000], what='its console')
         self.proxy().open(self.get(first).token)
 
-    def opened_after(self, granted):
-        wait_until(lambda: self.ports(granted.instance_uuid) == [], what='the news')
+    def open_after_report(self, granted):
+        wait_until(lambda: self.ports(granted.instance_uuid) == [], what='the report')
         try:
             return self.proxy().open(granted.token)
         except exception.InvalidToken:
@@ -186,14 +186,14 @@ class GetConsoleTest(compute_base.AgentTestCase):
 class HangTest(compute_base.AgentTestCase):
     agent_options = {'compute__hypervisor_timeout': 0.5, 'compute__hypervisor_threads': 3}
 
-    def test_a_hypervisor_that_hangs_is_answered_for_in_time(self):
+    def test_calls_are_answered_in_time_while_the_hypervisor_hangs(self):
         guest = self.put(10000)
         granted = self.get(guest)
         proxy = self.proxy()
         hang = threading.Event()
         self.addCleanup(hang.set)
-        real = self.driver._now
-        self.driver._now = lambda: (hang.wait(), real())[1]
+        real = self.driver._current_guests
+        self.driver._current_guests = lambda: (hang.wait(), real())[1]
         for _ in range(6):
             started = time.monotonic()
             self.assert_refused('hypervisor_unreachable', self.get, guest)
@@ -203,18 +203,18 @@ class HangTest(compute_base.AgentTestCase):
         self.assertLessEqual(len(threads), 3)
         self.driver.watch(self.driver._changed)
         time.sleep(1)
-        self.assertEqual([10000], self.ports(guest.uuid))  # nothing was concluded
+        self.assertEqual([10000], self.ports(guest.uuid))  # nothing is concluded from that
         hang.set()
-        wait_until(lambda: self.opened(proxy, granted), what='an answer')
+        wait_until(lambda: self.open_or_none(proxy, granted), what='an answer')
 
-    def opened(self, proxy, granted):
+    def open_or_none(self, proxy, granted):
         try:
             return proxy.open(granted.token)
         except exception.HypervisorUnreachable:
             return None
 
 
-class TruthTest(compute_base.AgentTestCase):
+class ReportTest(compute_base.AgentTestCase):
     def timed(self, what, condition):
         started = time.monotonic()
         wait_until(condition, what=what)
@@ -222,10 +222,10 @@ class TruthTest(compute_base.AgentTestCase):
         self.addDetail(what, text_content(f'{took:.3f} s'))
         self.assertLess(took, WITHIN + SLACK)
 
-    def test_a_guest_that_starts_is_known(self):
+    def test_a_guest_that_starts_is_reported(self):
         guest = a_guest(10000, 10001)
         self.driver.put(guest)
-        self.timed('known', lambda: self.ports(guest.uuid) == [10000, 10001])
+        self.timed('report', lambda: self.ports(guest.uuid) == [10000, 10001])
 
     def test_invariant_5_a_guest_that_stops_loses_tokens_and_sessions(self):
         guest = self.put(10000, 10001)
@@ -247,7 +247,7 @@ class TruthTest(compute_base.AgentTestCase):
         self.assertEqual((session.id, 'instance_gone'), proxy.cuts.get(timeout=30))
         wait_until(lambda: guest.uuid not in self.instances(), what='its end')
 
-    def test_a_console_on_another_port_costs_the_old_one_only(self):
+    def test_a_changed_port_ends_the_session_of_the_old_one_only(self):
         guest = self.put(10000, 10001)
         proxy = self.useFixture(fixtures.Proxy(self.cell.transport, self.api))
         kept = self.get(guest)
@@ -268,8 +268,8 @@ class TruthTest(compute_base.AgentTestCase):
         self.useFixture(compute_base.Agent(self.cell.transport, there, host='node-2'))
         there.put(a_guest(10009, uuid=guest.uuid, host='192.0.2.99'))
         self.assertEqual(session.id, proxy.cuts.get(timeout=30)[0])
-        self.driver.put(stopped(guest))  # late news
-        self.driver.remove(guest.uuid)  # its old host forgets it
+        self.driver.put(stopped(guest))  # a late report of its former host
+        self.driver.remove(guest.uuid)
         mark = self.put(10008)
         self.assertIn(mark.uuid, self.instances())
         self.assertEqual([10009], self.ports(guest.uuid))
@@ -277,9 +277,9 @@ class TruthTest(compute_base.AgentTestCase):
         self.assertEqual(('192.0.2.99', 10009), (granted.host, granted.port))
         self.assertEqual(10009, proxy.open(granted.token).console.port)
 
-    def test_what_was_missed_is_found_by_comparing(self):
+    def test_a_comparison_finds_what_events_missed(self):
         kept, gone = self.put(10000), self.put(10001)
-        self.driver.watch(lambda uuid: None)  # events are lost
+        self.driver.watch(lambda uuid: None)  # loses events
         self.driver.remove(gone.uuid)
         changed = a_guest(10002, uuid=kept.uuid)
         new = a_guest(10003)
@@ -289,17 +289,20 @@ class TruthTest(compute_base.AgentTestCase):
         wait_until(lambda: self.instances() == {kept.uuid, new.uuid}, what='the comparison')
         wait_until(lambda: (self.ports(kept.uuid), self.ports(new.uuid)) == ([10002], [10003]))
 
-    def test_a_thousand_events_cost_little(self):
+    def test_a_thousand_events_make_few_reports(self):
         guest = self.put(10000)
-        before = self.agent.agent.metrics.registry.get_sample_value(*self.told)
+        before = self.reports()
         for number in range(1000):
             self.driver.put(a_guest(10000 + number % 2, uuid=guest.uuid))
         self.driver.put(a_guest(10005, uuid=guest.uuid))
         wait_until(lambda: self.ports(guest.uuid) == [10005])
-        told = self.agent.agent.metrics.registry.get_sample_value(*self.told) - before
-        self.assertLess(told, 50)
+        self.assertLess(self.reports() - before, 50)
 
-    told = ('consoled_compute_told_total', {'cell': 'cell1', 'method': 'define_consoles', 'code': 'ok'})
+    def reports(self):
+        labels = {'cell': 'cell1', 'method': 'define_consoles', 'code': 'ok'}
+        registry = self.agent.agent.metrics.registry
+        # None until the first answer is counted, just after it has changed the database
+        return registry.get_sample_value('consoled_compute_told_total', labels) or 0
 
     def test_expired_tokens_of_the_host_are_deleted(self):
         guest = self.put(10000)
@@ -323,20 +326,20 @@ class TruthTest(compute_base.AgentTestCase):
 
 
 class RestartTest(base.CellTestCase):
-    """The agent is not there when it happens."""
+    """Changes while the agent does not run."""
 
     def agent_with(self, *guests):
-        """Start an agent; what ends it."""
+        """Start an agent; return the function that stops it."""
         driver = demo.DemoDriver(base.COMPUTE_HOST, guests)
         agent = self.useFixture(compute_base.Agent(self.cell.transport, driver))
         return agent.end
 
     def authorized(self, guest, port):
-        """A token, as its agent authorizes one."""
+        """Return a token, as the agent has it authorized."""
         self.instance = guest.uuid
         return self.authorize(port, access_url_base=compute_base.PAGE).token
 
-    def test_invariant_11_guests_that_went_meanwhile_leave_nothing(self):
+    def test_invariant_11_guests_that_left_meanwhile_leave_nothing(self):
         kept, gone, changed = a_guest(10000), a_guest(10001), a_guest(10002)
         self.agent_with(kept, gone, changed)()
         self.assertEqual([10001], self.ports(gone.uuid))
@@ -354,7 +357,7 @@ class RestartTest(base.CellTestCase):
         self.assertEqual([10005], self.ports(elsewhere))
         self.assert_refused('invalid_token', self.api.validate, self.context, token)
 
-    def test_without_its_agent_nothing_is_opened(self):
+    def test_without_the_agent_nothing_is_opened(self):
         guest = a_guest(10000)
         self.agent_with(guest)()
         token = self.authorized(guest, 10000)
@@ -362,7 +365,7 @@ class RestartTest(base.CellTestCase):
 
 
 class ContractTest(base.CellTestCase):
-    """What the manager takes of an agent."""
+    """Reports that the manager accepts from an agent, and those that it refuses."""
 
     def define_host(self, uuids, consoles, unknown=(), compute_host=base.COMPUTE_HOST):
         return self.api.define_host(
@@ -387,7 +390,7 @@ class ContractTest(base.CellTestCase):
         self.assertEqual(HostChanges(retired=1, changed=0), self.define_host([], []))
         self.assertEqual(0, self.count('instances'))
 
-    def test_what_is_not_of_that_host_is_refused(self):
+    def test_consoles_of_another_host_are_refused(self):
         other = base.new_uuid()
         for consoles in (
             [base.a_console(other, 10000)],
@@ -401,7 +404,7 @@ class ContractTest(base.CellTestCase):
         self.assert_refused('invalid_console', self.define_host, [self.instance], [console])
         self.assertEqual(0, self.count('instances'))
 
-    def test_calls_say_what_went_wrong_where_casts_do_not(self):
+    def test_calls_raise_what_casts_only_log(self):
         consoles = base.objects.ConsoleConnectionList(objects=[base.a_console(self.instance, 10000)])
         self.api.define_consoles(self.context, self.instance, base.COMPUTE_HOST, consoles, wait=True)
         self.assertEqual([10000], self.ports())
@@ -420,7 +423,7 @@ class ContractTest(base.CellTestCase):
         self.assertEqual(0, self.count('instances'))
 
     def test_agents_that_start_at_once_leave_room_for_users(self):
-        """Half of the manager's threads at most compare hosts; other agents come again."""
+        """At most half of the manager's threads compare hosts; other agents try again."""
         go_on, begun = threading.Event(), threading.Semaphore(0)
         self.addCleanup(go_on.set)
 
@@ -438,6 +441,6 @@ class ContractTest(base.CellTestCase):
             self.assert_refused('manager_busy', self.define_host, [], [])
             self.authorize()
             go_on.set()
-            for each in waiting:
-                self.assertEqual(HostChanges(retired=0, changed=0), each.result(30))
+            for comparison in waiting:
+                self.assertEqual(HostChanges(retired=0, changed=0), comparison.result(30))
         self.define_host([], [])

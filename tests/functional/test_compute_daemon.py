@@ -32,16 +32,16 @@ class DaemonCase(base.CellTestCase):
         self.compute = ComputeConsoleAPI(self.cell.transport)
 
     def daemon(self, **compute):
-        """An agent of the guests in the file, not started."""
+        """Return an agent for the guests in the file, not started."""
         options = {
             'DEFAULT': {'host': base.COMPUTE_HOST},
             'compute': {'demo_guests': self.guests.path, 'hypervisor_timeout': 5, **compute},
         }
         daemon = daemons.ComputeProcess(self.bus, options)
-        self.addOnException(lambda _: self.addDetail('agent', text_content(self.log_of(daemon))))
+        self.addOnException(lambda _: self.addDetail('agent', text_content(self.end_of_log(daemon))))
         return daemon
 
-    def log_of(self, daemon):
+    def end_of_log(self, daemon):
         try:
             return daemon.log()[-6000:]
         except OSError as exc:
@@ -56,25 +56,25 @@ class DaemonCase(base.CellTestCase):
     def instances(self):
         return {row[0] for row in self.rows('SELECT uuid FROM instances')}
 
-    def loud(self, daemon):
+    def warnings(self, daemon):
         return [line for line in daemon.log().splitlines() if 'WARNING' in line or 'ERROR' in line]
 
 
 class DaemonTest(DaemonCase):
-    def test_when_it_is_ready_the_managers_know_its_guests(self):
+    def test_once_it_is_ready_the_managers_know_its_guests(self):
         guest = self.guests.put(a_guest(10000, 10001))
         daemon = self.start()
         self.assertEqual([10000, 10001], self.ports(guest.uuid))
         self.assertEqual(10000, self.get(guest).port)
-        self.assertEqual([], self.loud(daemon))
+        self.assertEqual([], self.warnings(daemon))
         self.assertNotIn('Warning', daemon.log())
         self.assertEqual(0, daemon.stop())
-        self.assertEqual([], self.loud(daemon))
+        self.assertEqual([], self.warnings(daemon))
 
-    def test_changes_are_told_within_a_second(self):
+    def test_changes_are_reported_within_a_second(self):
         daemon = self.start()
         guest = self.guests.put(a_guest(10000))
-        wait_until(lambda: self.ports(guest.uuid) == [10000], what='the start')
+        wait_until(lambda: self.ports(guest.uuid) == [10000], what='the report')
         proxy = self.proxy()
         proxy.open(self.get(guest).token)
         started = time.monotonic()
@@ -84,13 +84,13 @@ class DaemonTest(DaemonCase):
         self.assertEqual([('console_gone',)], self.rows('SELECT cut_reason FROM console_session'))
         self.guests.remove(guest)
         wait_until(lambda: self.instances() == set(), what='the end of the guest')
-        self.assertEqual([], self.loud(daemon))
+        self.assertEqual([], self.warnings(daemon))
 
     def test_health_and_metrics(self):
         self.guests.put(a_guest(10000))
         daemon = self.start()
-        self.assertEqual((200, {'status': 'ok'}), self.asked(daemon, '/healthz'))
-        self.assertEqual((200, {'bus': 'ok', 'hypervisor': 'ok'}), self.asked(daemon, '/readyz'))
+        self.assertEqual((200, {'status': 'ok'}), self.get_json(daemon, '/healthz'))
+        self.assertEqual((200, {'bus': 'ok', 'hypervisor': 'ok'}), self.get_json(daemon, '/readyz'))
         self.assertRaises(exception.InstanceNotFound, self.get, a_guest())
         metrics = daemon.get('/metrics')[1]
         for line in (
@@ -101,38 +101,38 @@ class DaemonTest(DaemonCase):
         ):
             self.assertIn(line, metrics)
         self.guests.path.unlink()
-        answer = wait_until(lambda: self.not_ready(daemon), what='its loss')
+        answer = wait_until(lambda: self.not_ready(daemon), what='the loss of the hypervisor')
         self.assertEqual({'bus': 'ok', 'hypervisor': 'HypervisorUnreachable'}, answer)
         self.guests.write()
-        wait_until(lambda: self.asked(daemon, '/readyz')[0] == 200, what='its return')
+        wait_until(lambda: self.get_json(daemon, '/readyz')[0] == 200, what='its return')
 
-    def asked(self, daemon, path):
+    def get_json(self, daemon, path):
         status, body = daemon.get(path)
         return status, json.loads(body)
 
     def not_ready(self, daemon):
-        status, answer = self.asked(daemon, '/readyz')
+        status, answer = self.get_json(daemon, '/readyz')
         return status == 503 and answer
 
-    def test_a_hypervisor_that_is_away_at_the_start(self):
-        """It is ready all the same: it answers, and says what is the matter."""
+    def test_it_is_ready_without_the_hypervisor(self):
+        """It answers calls, and says what is wrong."""
         guest = self.guests.put(a_guest(10000))
         daemon = self.daemon()
         self.guests.path.unlink()
         self.useFixture(daemon)
         self.assertRaises(exception.HypervisorUnreachable, self.get, guest)
         self.guests.write()
-        wait_until(lambda: self.ports(guest.uuid) == [10000], what='the sync')
+        wait_until(lambda: self.ports(guest.uuid) == [10000], what='the comparison')
         self.assertEqual(10000, self.get(guest).port)
 
-    def test_only_threads_whatever_is_asked_for(self):
+    def test_eventlet_is_never_used(self):
         guest = self.guests.put(a_guest(10000))
         daemon = self.daemon()
         daemon._env = {'CONSOLED_CONCURRENCY': 'eventlet'}
         self.useFixture(daemon)
         self.assertEqual(10000, self.get(guest).port)
 
-    def test_sigterm_finishes_what_is_in_flight(self):
+    def test_sigterm_finishes_the_calls_in_flight(self):
         guest = self.guests.put(a_guest(10000))
         daemon = self.start()
         authorizing, go_on = threading.Event(), threading.Event()
@@ -152,7 +152,7 @@ class DaemonTest(DaemonCase):
             go_on.set()
             self.assertEqual(10000, getting.result(30).port)
         self.assertEqual(0, daemon.wait())
-        self.assertEqual([], self.loud(daemon))
+        self.assertEqual([], self.warnings(daemon))
 
     def test_sighup_reads_options_again_without_a_lost_call(self):
         guest = self.guests.put(a_guest(10000))
@@ -174,29 +174,29 @@ class DaemonTest(DaemonCase):
             daemon.options['DEFAULT']['debug'] = True
             daemon.write_config()
             daemon.signal(signal.SIGHUP)
-            wait_until(lambda: 'compared with the managers: 1 guests' in daemon.log(), what='a debug line')
+            wait_until(lambda: 'Compared with the managers: 1 instances' in daemon.log(), what='a debug line')
             done.set()
             for caller in callers:
                 caller.result(30)
         self.assertEqual([], codes)
         self.assertEqual(before, daemon.child_pids())
 
-    def test_a_killed_worker_comes_back(self):
+    def test_a_killed_worker_is_replaced(self):
         guest = self.guests.put(a_guest(10000))
         daemon = self.start()
         (worker,) = daemon.worker_pids()
         self.guests.remove(guest)
         os.kill(worker, signal.SIGKILL)
-        wait_until(lambda: self.instances() == set(), what='what the new one tells')
+        wait_until(lambda: self.instances() == set(), what='the report of the new worker')
         self.assertNotIn(worker, daemon.worker_pids())
 
-    def test_killed_and_started_again_at_any_point(self):
+    def test_an_agent_that_is_killed_at_any_point(self):
         """No stale console is authorized, nothing is left behind."""
         daemon = self.start()
         proxy, stale = self.proxy(), []
         guests = [self.guests.put(a_guest(10000 + number)) for number in range(3)]
         for round_number in range(3):
-            wait_until(lambda: all(self.ports(guest.uuid) for guest in guests), what='the sync')
+            wait_until(lambda: all(self.ports(guest.uuid) for guest in guests), what='the comparison')
             stale += [self.get(guest).token for guest in guests]
             daemon.kill()
             self.guests.remove(guests.pop(0))
@@ -210,14 +210,14 @@ class DaemonTest(DaemonCase):
                 {guest.uuid: [guest.consoles[0].port] for guest in guests},
                 {guest.uuid: self.ports(guest.uuid) for guest in guests},
             )
-        alive = [token for token in stale if self.place_of(token) is not None]
-        places = {(guest.uuid, guest.consoles[0].port) for guest in guests}
+        alive = [token for token in stale if self.target_of(token) is not None]
+        targets = {(guest.uuid, guest.consoles[0].port) for guest in guests}
         for token in alive:
-            self.assertIn(self.place_of(token), places)
+            self.assertIn(self.target_of(token), targets)
         self.assertTrue(alive)
         self.assertLess(len(alive), len(stale))
 
-    def place_of(self, token):
+    def target_of(self, token):
         try:
             granted = self.api.validate(self.context, token)
         except exception.InvalidToken:
@@ -226,7 +226,7 @@ class DaemonTest(DaemonCase):
 
 
 class OutageTest(testtools.TestCase):
-    def test_sigterm_with_the_bus_away_leaves_nothing_behind(self):
+    def test_sigterm_without_the_bus_leaves_no_process(self):
         broker = self.useFixture(services.RabbitMQ())
         daemon = self.useFixture(
             daemons.ComputeProcess(broker.url, {'DEFAULT': {'graceful_shutdown_timeout': 3}})
@@ -237,27 +237,27 @@ class OutageTest(testtools.TestCase):
         daemon.stop()
         wait_until(lambda: not [pid for pid in family if os.path.exists(f'/proc/{pid}')], what='their end')
 
-    def test_without_managers_it_says_so_and_goes_on(self):
-        """And a bus that goes and comes: all is told by itself."""
+    def test_it_survives_without_managers_and_bus(self):
+        """It logs that it cannot report, and reports once they are back."""
         broker = self.useFixture(services.RabbitMQ())
         daemon = self.useFixture(daemons.ComputeProcess(broker.url))
-        self.assertIn('could not be told', daemon.log())
+        self.assertIn('Could not report all instances', daemon.log())
         database = base.database_url(self, 'sqlite')
         manager = self.useFixture(daemons.ManagerProcess(broker.url, database))
-        wait_until(lambda: self.synced(daemon), what='the sync')
+        wait_until(lambda: self.compared(daemon), what='the comparison')
         broker.kill()
         wait_until(lambda: daemon.get('/readyz')[0] == 503, timeout=60, what='the loss of the bus')
         broker.start()
         wait_until(lambda: daemon.get('/readyz')[0] == 200, timeout=60, what='its return')
         self.assertEqual(0, manager.stop())
 
-    def synced(self, daemon):
+    def compared(self, daemon):
         return 'code="ok",method="define_host"} ' in daemon.get('/metrics')[1]
 
 
 class MisconfiguredTest(testtools.TestCase):
-    def test_what_is_wrong_is_said_in_a_line(self):
-        for options, said in (
+    def test_an_error_is_one_line_without_a_traceback(self):
+        for options, message in (
             ({'compute': {'driver': 'telepathy'}}, "'telepathy' is not installed"),
             ({'compute': {'hypervisor_timeout': 0}}, 'hypervisor_timeout'),
             ({'upgrade_levels': {'consoled': '7.7'}}, '7.7'),
@@ -268,6 +268,6 @@ class MisconfiguredTest(testtools.TestCase):
             daemon.config_file, daemon.log_file = daemon.directory / 'conf', daemon.directory / 'log'
             daemon.write_config()
             self.assertRaises(RuntimeError, daemon.start)
-            self.assertIn(said, daemon.log())
+            self.assertIn(message, daemon.log())
             self.assertNotIn('Traceback', daemon.log())
             self.assertNotEqual(0, daemon.stop())

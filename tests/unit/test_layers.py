@@ -63,7 +63,7 @@ MAY_IMPORT = {
         'monitoring',
         'notify',
     },
-    'contrib': {'rpc', 'context', 'exception', 'token', 'conf', 'proxy'},
+    'contrib': {'rpc', 'context', 'objects', 'exception', 'token', 'conf', 'proxy'},
     'cli': None,
     'cmd': None,
     'consolectl': None,

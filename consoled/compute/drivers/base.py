@@ -1,28 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract of drivers: what a compute agent needs to know of its hypervisor.
+"""The driver interface: what the compute agent needs to know from a hypervisor.
 
-A driver of another package is an entry point in the group ``consoled.compute.drivers``::
+Other packages can provide drivers, as entry points in the group ``consoled.compute.drivers``::
 
     [project.entry-points."consoled.compute.drivers"]
     mine = "my_package.driver:from_conf"
 
-``[compute] driver = mine`` chooses it. The entry point is a callable that takes the options (an oslo.config
-``ConfigOpts``) and returns a ``Driver``. It connects to nothing: the hypervisor may be away when the agent
-starts. It raises ValueError, with a text for the operator, if it can't be used as configured or installed.
+``[compute] driver = mine`` selects it. The entry point is a callable that takes the configuration (an
+oslo.config ``ConfigOpts``) and returns a ``Driver``. It must not connect to the hypervisor, which may be down
+when the agent starts. If the driver cannot be used as configured or installed, it raises ValueError with a
+message for the operator.
 
-What holds for all methods:
+These rules apply to all methods:
 
-- They may be called from several threads at a time, and before ``watch``.
-- They look at the hypervisor as it is now. Nobody is shown a console on the word of an old answer.
-- They may block: the agent waits for each call for ``[compute] hypervisor_timeout`` and lets go of it. It
-  never has more than ``[compute] hypervisor_threads`` of them under way.
-- They raise errors of ``consoled.exception``. HypervisorUnreachable says that the truth can't be had now;
-  nothing is concluded from it. Any other exception is logged as a fault of the driver.
-- Consoles are ``objects.ConsoleConnection`` with ``compute_host`` = ``[DEFAULT] host``;
-  ``ConsoleBuilder`` (console_builder.py) makes them from the operator's options. No two guests share a host
-  and port.
+- They are called from several threads at the same time, and before ``watch``.
+- They return the present state of the hypervisor, never a cached one: users are connected on the strength of
+  the answer.
+- They may block. The agent gives up on a call after ``[compute] hypervisor_timeout`` seconds, and never has
+  more than ``[compute] hypervisor_threads`` calls under way.
+- They raise errors of ``consoled.exception``. HypervisorUnreachable means that the state cannot be determined
+  now; the agent concludes nothing from it. Any other exception is logged as a fault of the driver.
+- Consoles are ``objects.ConsoleConnection`` with ``compute_host`` set to ``[DEFAULT] host``.
+  ``ConsoleBuilder`` (``console_builder.py``) builds them according to the options of their console type. No
+  two instances have a console with the same host and port.
 
-``consoled.testing.driver_kit`` has the tests that a driver must pass.
+``consoled.testing.driver_kit`` contains the tests that a driver must pass.
 """
 
 from __future__ import annotations
@@ -32,45 +34,47 @@ from collections.abc import Callable
 
 from consoled import exception, objects
 
-# Takes the UUID of a guest that may have changed, or None: any may have. Returns at once, raises nothing.
+# Called with the UUID of an instance that may have changed, or with None if any may have. Returns at once and
+# raises nothing.
 Changed = Callable[[str | None], None]
 
 
 class Driver(abc.ABC):
-    """One hypervisor: its guests, and where their consoles can be reached now."""
+    """One hypervisor: its instances, and where their consoles can be reached now."""
 
     @abc.abstractmethod
     def list_instances(self) -> list[str]:
-        """UUIDs of the guests on this host, running or not.
+        """Return the UUIDs of all instances on this host, running or not, in canonical form.
 
-        A guest that this leaves out is gone for good from this host: its consoles, tokens and sessions go.
+        An instance that is not in the list has left this host for good: its consoles, tokens and sessions are
+        removed.
 
-        :raises HypervisorUnreachable: it can't be said now
+        :raises HypervisorUnreachable: the list cannot be determined now
         """
 
     @abc.abstractmethod
     def list_consoles(self, instance_uuid: str) -> list[objects.ConsoleConnection]:
-        """The consoles of a guest; none if it has none, or does not run.
+        """Return the consoles of an instance; an empty list if it has none or does not run.
 
-        :raises InstanceNotFound: the guest is not on this host
-        :raises InstanceNotReady: the guest is on its way to this host or from it, and it can't be said yet
-            whose it is; ``watch`` tells when it can
-        :raises HypervisorUnreachable: it can't be said now
+        :raises InstanceNotFound: the instance is not on this host
+        :raises InstanceNotReady: the instance is being migrated to or from this host, and it is not decided
+            yet which host has it; the callback of ``watch`` is called when it is
+        :raises HypervisorUnreachable: the consoles cannot be determined now
         """
 
-    def check_ready(self, instance_uuid: str) -> None:  # noqa: B027 - for those that can
-        """Whether a user can be given a console of the guest. For drivers that can say why not.
+    def check_ready(self, instance_uuid: str) -> None:  # noqa: B027 - optional
+        """Check that a user can be given a console of the instance. The default implementation accepts all.
 
-        :raises InstanceNotReady: it does not run, is being shut down, or is being migrated
+        :raises InstanceNotReady: the instance does not run, is being shut down, or is being migrated
         """
 
     def get_console(self, instance_uuid: str, console_type: str) -> list[objects.ConsoleConnection]:
-        """The consoles of that type that a user can be given: at least one, of which any will do.
+        """Return the consoles of this type that a user can be given: one or more, each of them usable.
 
-        Errors as of ``list_consoles``, and:
+        Raises the errors of ``list_consoles``, and:
 
-        :raises InstanceNotReady: as of ``check_ready``
-        :raises ConsoleTypeUnavailable: the guest has none of this type
+        :raises InstanceNotReady: see ``check_ready``
+        :raises ConsoleTypeUnavailable: the instance has no console of this type
         """
         consoles = self.list_consoles(instance_uuid)
         self.check_ready(instance_uuid)
@@ -80,10 +84,11 @@ class Driver(abc.ABC):
         return found
 
     def check_console(self, instance_uuid: str, host: str, port: int, console_type: str) -> bool:
-        """Whether a console of this type at this place is that guest's now.
+        """Return whether the instance has a console of this type at this host and port now.
 
-        :raises InstanceNotReady: as of ``list_consoles``
-        :raises HypervisorUnreachable: it can't be said now
+        :returns: False also if the instance is not on this host
+        :raises InstanceNotReady: see ``list_consoles``
+        :raises HypervisorUnreachable: it cannot be determined now
         """
         try:
             consoles = self.list_consoles(instance_uuid)
@@ -95,20 +100,23 @@ class Driver(abc.ABC):
         )
 
     def ping(self) -> None:
-        """Ask the hypervisor whether it answers.
+        """Check that the hypervisor answers.
 
         :raises HypervisorUnreachable: it does not
         """
         self.list_instances()
 
-    def watch(self, changed: Changed) -> None:  # noqa: B027 - for those that can
-        """Begin to tell of changes, from any thread, until ``close``. Called once.
+    def watch(self, changed: Changed) -> None:  # noqa: B027 - optional
+        """Start to call ``changed`` for each change, from any thread, until ``close``. Called once at most.
 
-        ``changed(uuid)``: the guest was started or stopped, came or left, got or lost a device, or was
-        deleted. ``changed(None)``: whatever may have changed, as after a time without a connection; also the
-        first time that there is one. Too often is harmless. A driver that can't tell does nothing: the agent
-        looks every ``[compute] sync_interval``.
+        - ``changed(uuid)``: the instance was started, stopped or deleted, arrived at this host or left it, or
+          one of its devices was added or removed.
+        - ``changed(None)``: any instance may have changed, because changes may have been missed while there
+          was no connection to the hypervisor; also when the first connection is made.
+
+        Superfluous calls are harmless. A driver without notifications does nothing: the agent inspects all
+        instances every ``[compute] sync_interval`` seconds.
         """
 
-    def close(self) -> None:  # noqa: B027 - for those that hold something
-        """Let go of everything. Nothing else is called afterwards; twice is harmless."""
+    def close(self) -> None:  # noqa: B027 - optional
+        """Release all resources. No other method is called afterwards; closing twice is harmless."""

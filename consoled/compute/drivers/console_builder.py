@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From where a hypervisor listens to where a proxy connects, by the options of the console's type."""
+"""Consoles as proxies reach them, built from where the hypervisor listens."""
 
 from __future__ import annotations
 
@@ -12,33 +12,36 @@ from consoled import objects
 from consoled.conf.consoles import GROUP_OF_TYPE
 
 
-def proxy_address(listen: str | None, own: str) -> str:
-    """The address for a proxy to connect to.
+def proxy_address(listen: str | None, host_address: str) -> str:
+    """Return the address that a proxy connects to.
 
-    A wildcard or loopback address says nothing to another machine: ``own`` stands for it. Any other is the
-    operator's choice and is used as it is.
+    A wildcard or loopback address means nothing to another machine and is replaced by ``host_address``. Any
+    other address is the operator's choice and is used as it is.
 
-    :param listen: address or name that the hypervisor listens on; None if it did not say
-    :param own: ``server_proxyclient_address``
+    :param listen: address or name that the hypervisor listens on; None if it is not known
+    :param host_address: the option ``server_proxyclient_address``
     """
     if listen is None or listen in ('', '*') or listen == 'localhost' or listen.startswith('localhost.'):
-        return own
+        return host_address
     try:
         address = ipaddress.ip_address(listen)
     except ValueError:
         return listen  # a name
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
-    return own if address.is_unspecified or address.is_loopback else listen
+    return host_address if address.is_unspecified or address.is_loopback else listen
 
 
 class ConsoleBuilder:
-    """Makes consoles. Options are read at each use: SIGHUP changes them."""
+    """Builds consoles according to the options of their type.
+
+    Options are read at each call, because SIGHUP changes them.
+    """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._conf = conf
 
-    def place(
+    def build(
         self,
         instance_uuid: str,
         console_type: str,
@@ -46,9 +49,11 @@ class ConsoleBuilder:
         port: int,
         options: Mapping[str, str | None],
     ) -> objects.ConsoleConnection | None:
-        """The console for a proxy, or None: this host does not offer consoles of this type.
+        """Return the console for proxies, or None if this host does not offer consoles of this type.
 
-        :raises ValueError: it is no console: a name or port is malformed
+        :param listen: address or name that the hypervisor listens on; None if it is not known
+        :param options: options of the console, as in ``ConsoleConnection.options``
+        :raises ValueError: the host name or the port is malformed
         """
         group = GROUP_OF_TYPE[console_type]
         if group is None or not self._conf[group].enabled:

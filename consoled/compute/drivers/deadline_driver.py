@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A driver whose calls to the hypervisor may hang, and are waited for until a deadline."""
+"""A driver with a deadline for each call to the hypervisor, because any of them may hang."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ T = TypeVar('T')
 
 
 class HypervisorCalls:
-    """Makes calls in threads of their own, a limited number at a time, and waits for each until its deadline.
+    """Makes calls in separate threads, a limited number at a time, each with a deadline.
 
-    A thread that hangs keeps its permit until it returns.
+    A thread that hangs keeps its permit until its call returns.
 
     :param conf: with ``[compute] hypervisor_threads``, ``hypervisor_timeout``
     """
@@ -29,25 +29,27 @@ class HypervisorCalls:
         self._permits = threading.BoundedSemaphore(conf.compute.hypervisor_threads)
 
     def run(self, call: Callable[[], T]) -> T:
-        """The call's result, or its exception.
+        """Return the result of the call, or raise its exception.
 
-        :raises HypervisorUnreachable: it did not return in time, or so many hang that it was not made
+        :raises HypervisorUnreachable: the call did not return before the deadline, or was not made because
+            too many others hang
+        :raises NoThread: the system has no thread left for the call
         """
         timeout: float = self._conf.compute.hypervisor_timeout
         started = time.monotonic()
         if not self._permits.acquire(timeout=timeout):
             raise exception.HypervisorUnreachable()
 
-        def work() -> T:
+        def call_and_release() -> T:
             try:
                 return call()
             finally:
                 self._permits.release()
 
-        left = started + timeout - time.monotonic()
+        remaining = started + timeout - time.monotonic()
         try:
-            return deadline.call(work, left, thread_name='hypervisor-call')
-        except deadline.NoThread:  # then nobody else gives the permit back
+            return deadline.call(call_and_release, remaining, thread_name='hypervisor-call')
+        except deadline.NoThread:  # call_and_release does not run, so it cannot release the permit
             self._permits.release()
             raise
         except deadline.DeadlineExceeded:
@@ -55,7 +57,10 @@ class HypervisorCalls:
 
 
 class DeadlineDriver(base.Driver):
-    """A driver whose every answer comes in bounded time, or not at all (HypervisorUnreachable)."""
+    """Wraps a driver: a call that takes longer than its deadline raises HypervisorUnreachable.
+
+    :param driver: the driver to call
+    """
 
     def __init__(self, driver: base.Driver, conf: cfg.ConfigOpts) -> None:
         self._driver = driver

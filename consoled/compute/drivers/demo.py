@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests that exist as data only: for the demo, which runs servers at their ports, and for tests."""
+"""A driver for guests that exist as data only.
+
+The demo runs servers at the ports of these guests; tests use them without.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,12 @@ from consoled.objects import ConsoleType
 
 LOG = logging.getLogger(__name__)
 
-_LOOK = 0.1  # seconds between two looks at a file of guests
+_POLL_INTERVAL = 0.1  # seconds between two reads of the file of guests
 
 
 @dataclasses.dataclass(frozen=True)
 class Console:
-    """A console of a demo guest: its type, its port, and the page that shows it."""
+    """A console of a demo guest: its type, its port, and the URL of the page that shows it."""
 
     console_type: str
     port: int
@@ -32,7 +35,7 @@ class Console:
 
 @dataclasses.dataclass(frozen=True)
 class Guest:
-    """A demo guest; ``host`` is the address a proxy would connect to."""
+    """A demo guest; ``host`` is the address that proxies connect to."""
 
     uuid: str
     name: str
@@ -40,8 +43,11 @@ class Guest:
     consoles: tuple[Console, ...]
     running: bool = True
 
-    def at(self, host: str, ports: Sequence[int], access_url_base: str) -> Guest:
-        """The same guest with its consoles at other places, and another page that shows them."""
+    def moved_to(self, host: str, ports: Sequence[int], access_url_base: str) -> Guest:
+        """Return the same guest with another address, ports and page for its consoles.
+
+        :param ports: one for each console
+        """
         consoles = [
             Console(console.console_type, port, access_url_base)
             for console, port in zip(self.consoles, ports, strict=True)
@@ -49,7 +55,7 @@ class Guest:
         return dataclasses.replace(self, host=host, consoles=tuple(consoles))
 
 
-# The address is one for documentation (RFC 5737): it can't be anybody's hypervisor.
+# An address for documentation (RFC 5737), which cannot belong to a real hypervisor.
 _HOST = '192.0.2.10'
 
 DESKTOP = Guest(
@@ -70,16 +76,16 @@ GUESTS = (DESKTOP, ROUTER)
 
 
 def from_conf(conf: cfg.ConfigOpts) -> DemoDriver:
-    """The driver as configured: with the guests of ``[compute] demo_guests``, or the usual two."""
+    """Return a driver with the guests in the file ``[compute] demo_guests``, or with ``GUESTS``."""
     path = conf.compute.demo_guests
     return DemoDriver(conf.host) if path is None else DemoDriver(conf.host, (), pathlib.Path(path))
 
 
 def read_guests(path: pathlib.Path) -> list[Guest]:
-    """The guests in a file: a JSON list of objects with the fields of ``Guest`` and ``Console``.
+    """Return the guests in a file: a JSON list of objects with the fields of ``Guest`` and ``Console``.
 
-    :raises OSError: it can't be read
-    :raises ValueError: it has another form
+    :raises OSError: the file cannot be read
+    :raises ValueError: it is not such a list
     """
     try:
         return [
@@ -87,14 +93,16 @@ def read_guests(path: pathlib.Path) -> list[Guest]:
             for item in json.loads(path.read_text())
         ]
     except (TypeError, KeyError):
-        raise ValueError('is no list of guests') from None
+        raise ValueError('not a list of guests') from None
 
 
 class DemoDriver(base.Driver):
-    """A hypervisor without guests' processes.
+    """A hypervisor whose guests have no processes.
 
-    :param compute_host: name of the compute service, which is not the address of the consoles
-    :param path: a file with the guests; they change with it, and without it the hypervisor is away
+    :param compute_host: name of the compute host, which is not the address of the consoles
+    :param guests: the guests at the start, if there is no file
+    :param path: a file of guests, read again when it changes; while it cannot be read, the hypervisor is
+        unreachable
     """
 
     def __init__(
@@ -109,7 +117,7 @@ class DemoDriver(base.Driver):
         self._closed = threading.Event()
 
     def put(self, guest: Guest) -> None:
-        """Add a guest, or let it become this."""
+        """Add a guest, or replace the one with its UUID."""
         with self._lock:
             self._guests[guest.uuid] = guest
         self._changed(guest.uuid)
@@ -121,10 +129,10 @@ class DemoDriver(base.Driver):
         self._changed(instance_uuid)
 
     def list_instances(self) -> list[str]:
-        return list(self._now())
+        return list(self._current_guests())
 
     def list_consoles(self, instance_uuid: str) -> list[objects.ConsoleConnection]:
-        guest = self._guest(instance_uuid)
+        guest = self._find_guest(instance_uuid)
         return [
             objects.ConsoleConnection(
                 instance_uuid=guest.uuid,
@@ -140,34 +148,34 @@ class DemoDriver(base.Driver):
         ]
 
     def check_ready(self, instance_uuid: str) -> None:
-        if not self._guest(instance_uuid).running:
+        if not self._find_guest(instance_uuid).running:
             raise exception.InstanceNotReady(instance_uuid=instance_uuid, reason='it is not running')
 
-    def _guest(self, instance_uuid: str) -> Guest:
-        guest = self._now().get(instance_uuid)
+    def _find_guest(self, instance_uuid: str) -> Guest:
+        guest = self._current_guests().get(instance_uuid)
         if guest is None:
             raise exception.InstanceNotFound(instance_uuid=instance_uuid)
         return guest
 
-    def _now(self) -> dict[str, Guest]:
-        """The guests by UUID, of the file if there is one.
+    def _current_guests(self) -> dict[str, Guest]:
+        """Return the guests by UUID; read the file first, if there is one.
 
-        :raises HypervisorUnreachable: it can't be read
+        :raises HypervisorUnreachable: the file cannot be read
         """
         with self._lock:
             if self._path is not None:
-                self._read(self._path)
+                self._reload(self._path)
             return dict(self._guests)
 
-    def _read(self, path: pathlib.Path) -> None:
+    def _reload(self, path: pathlib.Path) -> None:
         try:
-            found = path.stat()
-            version = (found.st_mtime_ns, found.st_size, found.st_ino)
+            status = path.stat()
+            version = (status.st_mtime_ns, status.st_size, status.st_ino)
             if version != self._version:
                 self._guests = {guest.uuid: guest for guest in read_guests(path)}
                 self._version = version
         except (OSError, ValueError) as exc:
-            LOG.warning('the guests of %s: %s', path, exc)
+            LOG.warning('Could not read the guests from %s: %s', path, exc)
             raise exception.HypervisorUnreachable() from None
 
     def watch(self, changed: base.Changed) -> None:
@@ -175,13 +183,13 @@ class DemoDriver(base.Driver):
         if self._path is None:
             changed(None)
         else:
-            threading.Thread(target=self._watch, name='demo-guests', daemon=True).start()
+            threading.Thread(target=self._poll, name='demo-guests', daemon=True).start()
 
-    def _watch(self) -> None:
+    def _poll(self) -> None:
         known: dict[str, Guest] | None = None
         while not self._closed.is_set():
             try:
-                guests = self._now()
+                guests = self._current_guests()
             except exception.HypervisorUnreachable:
                 known = None
             else:
@@ -192,7 +200,7 @@ class DemoDriver(base.Driver):
                         if known.get(instance_uuid) != guests.get(instance_uuid):
                             self._changed(instance_uuid)
                 known = guests
-            self._closed.wait(_LOOK)
+            self._closed.wait(_POLL_INTERVAL)
 
     def close(self) -> None:
         self._changed = lambda instance_uuid: None

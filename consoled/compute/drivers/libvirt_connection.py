@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections to libvirtd that come back by themselves, and libvirt's event loop."""
+"""Connections to libvirtd that reconnect by themselves, and libvirt's event loop."""
 
 from __future__ import annotations
 
@@ -9,149 +9,157 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from consoled import backoff, exception
+from consoled.compute.drivers.libvirt_types import Connection, EventCallback, Library
 
 LOG = logging.getLogger(__name__)
 
-_FIRST_PAUSE = 0.5  # seconds between two attempts to connect; doubles up to
+_FIRST_PAUSE = 0.5  # seconds before the second attempt to connect; doubles with each failure, up to
 _LONGEST_PAUSE = 15.0
 
-# libvirtd is asked after so many seconds of silence, and is gone after so many questions without an answer.
-# Calls that wait for it fail then.
+# libvirt's client sends a request after so many seconds of silence, and gives up after so many requests
+# without a response. Calls under way fail then.
 _KEEPALIVE_INTERVAL = 5
 _KEEPALIVE_COUNT = 2
 
 
 class EventLoop:
-    """libvirt's event loop, in a thread: one for the process, and it never ends."""
+    """libvirt's event loop, in a thread. There is one for the process, and it never ends."""
 
     _lock = threading.Lock()
-    _started: ClassVar[list[Any]] = []
+    _started: ClassVar[list[Library]] = []
 
     @classmethod
-    def start(cls, library: Any) -> None:
-        """Start it, if it does not run yet. To be called before the first connection is opened."""
+    def start(cls, library: Library) -> None:
+        """Start the loop if it does not run yet. Must be called before the first connection is opened."""
         with cls._lock:
             if library in cls._started:
                 return
-            # what goes wrong is raised as well; without this libvirt prints it
+            # without a handler libvirt also prints the errors that it raises
             library.registerErrorHandler(lambda context, error: None, None)
             library.virEventRegisterDefaultImpl()
             threading.Thread(target=cls._run, args=(library,), name='libvirt-events', daemon=True).start()
             cls._started.append(library)
 
     @staticmethod
-    def _run(library: Any) -> None:
+    def _run(library: Library) -> None:
         while True:
             try:
                 library.virEventRunDefaultImpl()
             except library.libvirtError:
-                LOG.exception("libvirt's event loop")
+                LOG.exception("Error in libvirt's event loop")
                 time.sleep(_FIRST_PAUSE)
 
 
-class Connections:
-    """One connection for events, kept by a thread of its own, and as many as are needed for calls.
+class ConnectionPool:
+    """One connection for events, maintained by a thread, and as many as are needed for calls.
 
-    All are for reading only. No two threads make calls on one connection: libvirt's documentation allows it,
-    but its client crashes (seen with 9.0) when several wait at the moment that keep-alive gives up. And
-    a call that hangs keeps no other one waiting.
+    All are read-only. No two threads use the same connection at once: libvirt's documentation allows that,
+    but its client crashes (seen with 9.0) if several threads wait at the moment when keep-alive gives up.
+    Besides, a call that hangs does not delay the others.
 
-    :param library: libvirt's module
-    :param events: ids of the domain events to ask for, before anybody makes a call
-    :param happened: called with each such event, by the event loop
-    :param opened: called when calls can be made, for the first time or again
+    :param library: the Python module ``libvirt``
+    :param events: ids of the domain events to register for, before the first call is made
+    :param on_event: called for each of these events, by the event loop
+    :param on_connect: called when calls are possible, for the first time or again
     """
 
     def __init__(
         self,
-        library: Any,
+        library: Library,
         uri: str,
         events: Sequence[int],
-        happened: Callable[..., None],
-        opened: Callable[[], None],
+        on_event: EventCallback,
+        on_connect: Callable[[], None],
     ) -> None:
         self._library = library
         self._uri = uri
         self._events = events
-        self._happened = happened
-        self._opened = opened
+        self._on_event = on_event
+        self._on_connect = on_connect
         self._changed = threading.Condition()
-        self._conn: Any = None  # the one for events; without it there are none for calls
-        self._callbacks: list[int] = []
-        self._idle: list[Any] = []
-        self._failed = False  # the last attempt
+        self._event_conn: Connection | None = (
+            None  # while it is None, there are no connections for calls either
+        )
+        self._callback_ids: list[int] = []
+        self._idle: list[Connection] = []
+        self._failed = False  # the last attempt to connect
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    # calls
+    # connections for calls
 
     @contextlib.contextmanager
-    def use(self, timeout: float) -> Iterator[Any]:
-        """A connection (virConnect) for calls of this thread.
+    def connection(self, timeout: float) -> Iterator[Connection]:
+        """Provide a connection (virConnect) that no other thread uses.
 
         :param timeout: seconds to wait for an attempt to connect that is under way
-        :raises HypervisorUnreachable: there is none
-        :raises libvirtError: it could not be opened
+        :raises HypervisorUnreachable: there is no connection to libvirtd
+        :raises libvirtError: a new connection could not be opened
         """
-        events = self._wait(timeout)
-        conn = self._take() or self._open()
+        event_conn = self._wait_connected(timeout)
+        conn = self._take_idle() or self._open()
         try:
             yield conn
         finally:
-            if not self._put_back(conn, events):
+            if not self._give_back(conn, event_conn):
                 self._close(conn)
 
-    def _wait(self, timeout: float) -> Any:
+    def _wait_connected(self, timeout: float) -> Connection:
         with self._changed:
             self._start()
-            self._changed.wait_for(lambda: self._conn is not None or self._failed or self._closed, timeout)
-            if self._conn is None:
+            self._changed.wait_for(
+                lambda: self._event_conn is not None or self._failed or self._closed, timeout
+            )
+            if self._event_conn is None:
                 raise exception.HypervisorUnreachable()
-            return self._conn
+            return self._event_conn
 
-    def _take(self) -> Any:
+    def _take_idle(self) -> Connection | None:
         with self._changed:
             return self._idle.pop() if self._idle else None
 
-    def _open(self) -> Any:
+    def _open(self) -> Connection:
         conn = self._library.openReadOnly(self._uri)
-        self._keep_alive(conn)
+        self._enable_keepalive(conn)
         return conn
 
-    def _put_back(self, conn: Any, events: Any) -> bool:
-        """Keep a connection for the next call, unless libvirtd has gone since it was taken."""
+    def _give_back(self, conn: Connection, event_conn: Connection) -> bool:
+        """Keep a connection for the next call.
+
+        :returns: False if it is of no use any more: libvirtd has gone since it was taken
+        """
         alive = self._is_alive(conn)
-        if not alive and not self._is_alive(events):
-            self._lost(events)
+        if not alive and not self._is_alive(event_conn):
+            self._mark_lost(event_conn)
         with self._changed:
-            if alive and self._conn is events and not self._closed:
+            if alive and self._event_conn is event_conn and not self._closed:
                 self._idle.append(conn)
                 return True
         return False
 
-    def _is_alive(self, conn: Any) -> bool:
+    def _is_alive(self, conn: Connection) -> bool:
         try:
             return bool(conn.isAlive())
         except self._library.libvirtError:
             return False
 
-    def _close(self, conn: Any) -> None:
+    def _close(self, conn: Connection) -> None:
         with contextlib.suppress(self._library.libvirtError):
             conn.close()
 
-    # the one for events
+    # the connection for events
 
     def start(self) -> bool:
-        """Connect, without waiting for it.
+        """Begin to connect, without waiting.
 
         :returns: whether there is a connection already
         """
         with self._changed:
             self._start()
-            return self._conn is not None
+            return self._event_conn is not None
 
     def _start(self) -> None:
         if self._thread is None and not self._closed:
@@ -159,17 +167,18 @@ class Connections:
             self._thread.start()
 
     def close(self) -> None:
+        """Close all connections that are not in use. A thread that hangs in libvirt is left alone."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
             thread = self._thread
         if thread is not None:
-            thread.join(_FIRST_PAUSE)  # one that hangs is left to itself
+            thread.join(_FIRST_PAUSE)
 
-    def _lost(self, conn: Any) -> None:
+    def _mark_lost(self, conn: Connection) -> None:
         with self._changed:
-            if self._conn is conn:
-                self._conn = None
+            if self._event_conn is conn:
+                self._event_conn = None
                 self._changed.notify_all()
 
     def _run(self) -> None:
@@ -178,7 +187,7 @@ class Connections:
             conn = self._connect()
             if conn is not None:
                 failures = 0
-                self._opened()
+                self._on_connect()
                 self._wait_until_lost(conn)
                 continue
             failures += 1
@@ -186,54 +195,61 @@ class Connections:
                 pause = backoff.after(failures, _FIRST_PAUSE, _LONGEST_PAUSE)
                 self._changed.wait_for(lambda: self._closed, pause)
 
-    def _connect(self) -> Any:
-        conn = None
+    def _connect(self) -> Connection | None:
+        """Open the connection for events; return None if that fails."""
+        conn: Connection | None = None
         try:
             EventLoop.start(self._library)
             conn = self._library.openReadOnly(self._uri)
-            conn.registerCloseCallback(self._ended, None)
-            self._keep_alive(conn)
+            conn.registerCloseCallback(self._on_close, None)
+            self._enable_keepalive(conn)
             for event in self._events:
-                self._callbacks.append(conn.domainEventRegisterAny(None, event, self._happened, None))
-            LOG.info('connected to libvirt at %s', self._uri)
+                self._callback_ids.append(conn.domainEventRegisterAny(None, event, self._on_event, None))
+            LOG.info('Connected to libvirt at %s', self._uri)
         except Exception as exc:
             expected = isinstance(exc, self._library.libvirtError)
-            LOG.warning('libvirt at %s can not be reached: %s', self._uri, exc, exc_info=not expected)
+            LOG.warning('Could not connect to libvirt at %s: %s', self._uri, exc, exc_info=not expected)
             if conn is not None:
-                self._let_go(conn)
+                self._dispose(conn)
             conn = None
         with self._changed:
             self._failed = conn is None
-            self._conn = conn
+            self._event_conn = conn
             self._changed.notify_all()
         return conn
 
-    def _keep_alive(self, conn: Any) -> None:
+    def _enable_keepalive(self, conn: Connection) -> None:
         try:
             conn.setKeepAlive(_KEEPALIVE_INTERVAL, _KEEPALIVE_COUNT)
         except self._library.libvirtError as exc:
             if exc.get_error_code() != self._library.VIR_ERR_NO_SUPPORT:  # a hypervisor without a daemon
                 raise
 
-    def _ended(self, conn: Any, reason: int, opaque: Any) -> None:
-        """Called by the event loop."""
-        LOG.warning('the connection to libvirt has ended (reason %d)', reason)
-        self._lost(conn)
+    def _on_close(self, conn: Connection, reason: int, opaque: object) -> None:
+        """Handle the end of the connection for events, in the thread of libvirt's event loop."""
+        LOG.warning('Lost connection to libvirt (reason %d)', reason)
+        self._mark_lost(conn)
 
-    def _wait_until_lost(self, conn: Any) -> None:
+    def _wait_until_lost(self, conn: Connection) -> None:
+        """Wait until the connection for events is lost, or the pool closed, and clean up."""
         with self._changed:
-            self._changed.wait_for(lambda: self._conn is not conn or self._closed)
-            self._conn = None
+            self._changed.wait_for(lambda: self._event_conn is not conn or self._closed)
+            self._event_conn = None
             idle, self._idle = self._idle, []
-        for each in idle:
-            self._close(each)
-        self._let_go(conn)
+        for idle_conn in idle:
+            self._close(idle_conn)
+        self._dispose(conn)
 
-    def _let_go(self, conn: Any) -> None:
-        takings = [functools.partial(conn.domainEventDeregisterAny, each) for each in self._callbacks]
-        self._callbacks = []
-        for take_back in (*takings, conn.unregisterCloseCallback, conn.close):
+    def _dispose(self, conn: Connection) -> None:
+        """Unregister all callbacks of the connection for events and close it; it may be dead already."""
+        deregistrations = [
+            functools.partial(conn.domainEventDeregisterAny, callback_id)
+            for callback_id in self._callback_ids
+        ]
+        self._callback_ids = []
+        releases: list[Callable[[], object]] = [*deregistrations, conn.unregisterCloseCallback, conn.close]
+        for release in releases:
             try:
-                take_back()
-            except self._library.libvirtError:  # it is gone here all the same
-                LOG.debug('letting go of a connection to libvirt', exc_info=True)
+                release()
+            except self._library.libvirtError:  # the client has released it all the same
+                LOG.debug('Could not release part of a connection to libvirt', exc_info=True)

@@ -28,7 +28,9 @@ from oslo_config import cfg
 from consoled.compute.cleaner import Cleaner
 from consoled.compute.drivers import demo
 from consoled.compute.metrics import Metrics
+from consoled.compute.port_conflicts import PortConflicts
 from consoled.compute.reconciler import Reconciler
+from consoled.compute.reporter import Reporter
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
 from consoled.testing import fixtures
@@ -59,12 +61,18 @@ class Host:
         self.number = number
         self.driver = demo.DemoDriver(own.host, [population.guest(number, slot) for slot in range(guests)])
         self.metrics = Metrics(_CELL)
-        self._sync = Reconciler(own, self.driver, manager, self.metrics)
+        self._reconciler = Reconciler(
+            own,
+            self.driver,
+            Reporter(own, manager, self.metrics),
+            PortConflicts(self.driver),
+            self.metrics,
+        )
         self._cleaner = Cleaner(own, manager)
 
     def start(self) -> None:
-        self.driver.watch(self._sync.changed)
-        self._sync.start()
+        self.driver.watch(self._reconciler.enqueue)
+        self._reconciler.start()
         self._cleaner.start()
 
     def told(self) -> collections.Counter[str]:

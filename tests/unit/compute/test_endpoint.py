@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compute agent's endpoint, with the demo's guests and a manager that writes down what it is asked."""
+"""The compute agent's endpoint, with the demo's guests and a manager that records its calls."""
 
 import dataclasses
 import uuid
@@ -17,24 +17,24 @@ HOST = 'compute-9'
 SCREEN, PORTS = demo.DESKTOP, demo.ROUTER
 
 
-class Manager:
+class RecordingManager:
     def __init__(self):
-        self.asked = []
+        self.calls = []
         self.refusal = None
 
     def authorize(self, context, grant, ttl=None):
-        self.asked.append((context, grant, ttl))
+        self.calls.append((context, grant, ttl))
         if self.refusal is not None:
             raise self.refusal
-        answer = grant.obj_clone()
-        answer.token = 't' * 43
-        return answer
+        granted = grant.obj_clone()
+        granted.token = 't' * 43
+        return granted
 
 
 class EndpointCase(testtools.TestCase):
     def setUp(self):
         super().setUp()
-        self.manager = Manager()
+        self.manager = RecordingManager()
         self.context = RequestContext(user_id='u', project_id='p')
         self.driver = demo.DemoDriver(HOST)
         self.agent = endpoint.ComputeConsoleEndpoint(self.driver, self.manager)
@@ -50,32 +50,32 @@ class GetConsoleTest(EndpointCase):
     def get(self, guest, console_type):
         return self.agent.get_console(self.context, instance_uuid=guest.uuid, console_type=console_type)
 
-    def test_the_only_console_is_asked_for_by_its_place(self):
+    def test_the_only_console_is_authorized_by_host_and_port(self):
         answer = self.get(SCREEN, 'novnc')
         self.assertEqual('t' * 43, answer.token)
-        ((context, grant, ttl),) = self.manager.asked
+        ((context, grant, ttl),) = self.manager.calls
         self.assertIs(self.context, context)
         self.assertIsNone(ttl)
         (console,) = self.driver.list_consoles(SCREEN.uuid)
         for name in objects.ConsoleConnection.fields:
             self.assertEqual(getattr(console, name), getattr(grant, name), name)
 
-    def test_of_several_the_manager_chooses(self):
+    def test_the_manager_chooses_among_several_consoles(self):
         self.get(PORTS, 'serial')
-        ((_, grant, _),) = self.manager.asked
+        ((_, grant, _),) = self.manager.calls
         grant.obj_set_defaults()
         self.assertEqual(
             (PORTS.uuid, 'serial', HOST, None, None),
             (grant.instance_uuid, grant.console_type, grant.compute_host, grant.host, grant.port),
         )
 
-    def test_user_and_project_are_those_of_the_context(self):
+    def test_user_and_project_are_left_to_the_context(self):
         self.get(SCREEN, 'novnc')
-        ((_, grant, _),) = self.manager.asked
+        ((_, grant, _),) = self.manager.calls
         grant.obj_set_defaults()
         self.assertEqual((None, None), (grant.user_id, grant.project_id))  # the manager takes the context's
 
-    def test_a_guest_that_is_not_here(self):
+    def test_an_instance_that_is_not_on_this_host(self):
         elsewhere = str(uuid.uuid4())
         self.assert_refused(
             exception.InstanceNotFound,
@@ -83,9 +83,9 @@ class GetConsoleTest(EndpointCase):
             instance_uuid=elsewhere,
             console_type='novnc',
         )
-        self.assertEqual([], self.manager.asked)
+        self.assertEqual([], self.manager.calls)
 
-    def test_a_type_that_the_guest_has_not(self):
+    def test_an_instance_without_a_console_of_the_type(self):
         error = self.assert_refused(
             exception.ConsoleTypeUnavailable,
             self.agent.get_console,
@@ -93,9 +93,9 @@ class GetConsoleTest(EndpointCase):
             console_type='serial',
         )
         self.assertIn('no serial console', str(error))
-        self.assertEqual([], self.manager.asked)
+        self.assertEqual([], self.manager.calls)
 
-    def test_a_guest_that_does_not_run(self):
+    def test_an_instance_that_does_not_run(self):
         self.driver.put(dataclasses.replace(SCREEN, running=False))
         self.assert_refused(
             exception.InstanceNotReady,
@@ -129,26 +129,26 @@ class GetConsoleTest(EndpointCase):
 
 
 class ListConsolesTest(EndpointCase):
-    def test_all_of_the_guest(self):
+    def test_all_consoles_of_the_instance(self):
         found = self.agent.list_consoles(self.context, instance_uuid=PORTS.uuid)
         self.assertIsInstance(found, objects.ConsoleConnectionList)
         self.assertEqual([10000, 10001, 10002, 10003], [console.port for console in found.objects])
         self.assertEqual({HOST}, {console.compute_host for console in found.objects})
 
-    def test_a_guest_that_is_not_here(self):
+    def test_an_instance_that_is_not_on_this_host(self):
         unknown = str(uuid.uuid4())
         self.assert_refused(exception.InstanceNotFound, self.agent.list_consoles, instance_uuid=unknown)
 
 
 class CheckConsoleTest(EndpointCase):
     def check(self, **changed):
-        asked = {'instance_uuid': PORTS.uuid, 'host': PORTS.host, 'port': 10001, 'console_type': 'serial'}
-        return self.agent.check_console(self.context, **(asked | changed))
+        console = {'instance_uuid': PORTS.uuid, 'host': PORTS.host, 'port': 10001, 'console_type': 'serial'}
+        return self.agent.check_console(self.context, **(console | changed))
 
-    def test_it_is_there(self):
+    def test_a_console_of_the_instance(self):
         self.assertIs(True, self.check())
 
-    def test_anything_else_is_not(self):
+    def test_any_other_console(self):
         for changed in (
             {'instance_uuid': SCREEN.uuid},
             {'instance_uuid': str(uuid.uuid4())},
@@ -159,55 +159,66 @@ class CheckConsoleTest(EndpointCase):
             self.assertIs(False, self.check(**changed), changed)
 
 
-class Knowledge:
-    """A synchronizer that writes down what is to be known; ``taken`` has contested places."""
+class RecordingReconciler:
+    """Records the consoles that the managers must know."""
 
     def __init__(self):
         self.ensured = []
-        self.taken = set()
 
-    def ensure(self, instance_uuid, consoles, timeout, *, anew=False):
-        self.ensured.append((instance_uuid, [console.port for console in consoles], anew))
-
-    def contested(self, instance_uuid, host, port):
-        return (host, port) in self.taken
-
-    def without_contested(self, consoles):
-        return [console for console in consoles if (console.host, console.port) not in self.taken]
+    def ensure_reported(self, instance_uuid, consoles, timeout, *, force=False):
+        self.ensured.append((instance_uuid, [console.port for console in consoles], force))
 
 
-class KnowledgeTest(EndpointCase):
-    """What the managers must know before, and what two guests have at once."""
+class FakePortConflicts:
+    """The addresses in ``shared`` are shared."""
+
+    def __init__(self):
+        self.shared = set()
+
+    def is_shared(self, instance_uuid, host, port):
+        return (host, port) in self.shared
+
+    def exclude_shared(self, consoles):
+        return [console for console in consoles if (console.host, console.port) not in self.shared]
+
+
+class AgentTest(EndpointCase):
+    """With a reconciler, and with addresses that two instances share."""
 
     def setUp(self):
         super().setUp()
-        self.knowledge = Knowledge()
+        self.reconciler = RecordingReconciler()
+        self.port_conflicts = FakePortConflicts()
         self.observed = []
         self.agent = endpoint.ComputeConsoleEndpoint(
-            self.driver, self.manager, self.knowledge, lambda *observed: self.observed.append(observed[:2])
+            self.driver,
+            self.manager,
+            self.reconciler,
+            self.port_conflicts,
+            lambda *observed: self.observed.append(observed[:2]),
         )
 
     def get(self, guest, console_type):
         return self.agent.get_console(self.context, instance_uuid=guest.uuid, console_type=console_type)
 
-    def test_all_consoles_of_the_guest_are_known_before_one_is_authorized(self):
-        known = []
+    def test_all_consoles_of_the_instance_are_reported_before_one_is_authorized(self):
+        reports_before = []
 
         def authorize(context, grant):
-            known.append(len(self.knowledge.ensured))
+            reports_before.append(len(self.reconciler.ensured))
             return grant
 
         self.manager.authorize = authorize
         self.get(PORTS, 'serial')
-        self.assertEqual([1], known)
-        self.assertEqual([(PORTS.uuid, [10000, 10001, 10002, 10003], False)], self.knowledge.ensured)
+        self.assertEqual([1], reports_before)
+        self.assertEqual([(PORTS.uuid, [10000, 10001, 10002, 10003], False)], self.reconciler.ensured)
 
-    def test_a_guest_that_the_managers_have_forgotten_is_told_of_anew(self):
+    def test_an_instance_that_the_managers_have_lost_is_reported_again(self):
         for error in (
             exception.InstanceNotFound(instance_uuid=PORTS.uuid),
             exception.ConsolePortsExhausted(instance_uuid=PORTS.uuid, console_type='serial'),
         ):
-            self.knowledge.ensured.clear()
+            self.reconciler.ensured.clear()
             answers = [error, None]
 
             def authorize(context, grant, answers=answers):
@@ -218,9 +229,9 @@ class KnowledgeTest(EndpointCase):
 
             self.manager.authorize = authorize
             self.assertEqual(PORTS.uuid, self.get(PORTS, 'serial').instance_uuid)
-            self.assertEqual([False, True], [anew for _, _, anew in self.knowledge.ensured])
+            self.assertEqual([False, True], [force for _, _, force in self.reconciler.ensured])
 
-    def test_a_guest_that_the_managers_believe_elsewhere_is_told_of_anew(self):
+    def test_an_instance_that_the_managers_have_on_another_host_is_reported_again(self):
         hosts = ['node-2', HOST]
 
         def authorize(context, grant):
@@ -229,9 +240,9 @@ class KnowledgeTest(EndpointCase):
 
         self.manager.authorize = authorize
         self.assertEqual(HOST, self.get(PORTS, 'serial').compute_host)
-        self.assertEqual([False, True], [anew for _, _, anew in self.knowledge.ensured])
+        self.assertEqual([False, True], [force for _, _, force in self.reconciler.ensured])
 
-    def test_what_is_refused_twice_is_refused(self):
+    def test_a_second_refusal_is_final(self):
         self.manager.refusal = exception.ConsolePortsExhausted(
             instance_uuid=PORTS.uuid, console_type='serial'
         )
@@ -241,27 +252,27 @@ class KnowledgeTest(EndpointCase):
             instance_uuid=PORTS.uuid,
             console_type='serial',
         )
-        self.assertEqual(2, len(self.manager.asked))
+        self.assertEqual(2, len(self.manager.calls))
 
-    def test_a_contested_console_is_not_handed_out(self):
-        self.knowledge.taken = {(SCREEN.host, 5900), (PORTS.host, 10000)}
+    def test_a_console_at_a_shared_address_is_not_offered(self):
+        self.port_conflicts.shared = {(SCREEN.host, 5900), (PORTS.host, 10000)}
         self.assert_refused(
             exception.ConsoleTypeUnavailable,
             self.agent.get_console,
             instance_uuid=SCREEN.uuid,
             console_type='novnc',
         )
-        self.assertEqual([], self.manager.asked)
+        self.assertEqual([], self.manager.calls)
         found = self.agent.list_consoles(self.context, instance_uuid=PORTS.uuid)
         self.assertEqual([10001, 10002, 10003], [console.port for console in found.objects])
         self.get(PORTS, 'serial')
-        self.assertEqual([10001, 10002, 10003], self.knowledge.ensured[-1][1])
+        self.assertEqual([10001, 10002, 10003], self.reconciler.ensured[-1][1])
 
-    def test_a_contested_console_is_nobodys(self):
-        place = {'instance_uuid': PORTS.uuid, 'host': PORTS.host, 'port': 10000, 'console_type': 'serial'}
-        self.assertIs(True, self.agent.check_console(self.context, **place))
-        self.knowledge.taken = {(PORTS.host, 10000)}
-        self.assertIs(False, self.agent.check_console(self.context, **place))
+    def test_a_console_at_a_shared_address_belongs_to_nobody(self):
+        console = {'instance_uuid': PORTS.uuid, 'host': PORTS.host, 'port': 10000, 'console_type': 'serial'}
+        self.assertIs(True, self.agent.check_console(self.context, **console))
+        self.port_conflicts.shared = {(PORTS.host, 10000)}
+        self.assertIs(False, self.agent.check_console(self.context, **console))
 
     def test_calls_are_observed(self):
         self.get(SCREEN, 'novnc')

@@ -1,133 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the managers are told of the guests: in order, the newest only, until they know it."""
+"""The reconciler: reports in order, the newest state only, until the managers know it."""
 
 import dataclasses
-import threading
-import time
 
-import fixtures as fixtures_library
-import testtools
-
-from consoled import backoff, exception
-from consoled.compute import reconciler
+from consoled import exception
 from consoled.compute.drivers import demo
-from consoled.compute.metrics import Metrics
-from consoled.rpc.replies import HostChanges
-from consoled.testing import fixtures
 from consoled.testing.fixtures import wait_until
-from tests.functional import base
-
-HOST = 'node-1'
-ADDRESS = '192.0.2.20'
+from tests.unit.compute.reconciler_base import ADDRESS, ReconcilerTestCase, build_guest
 
 
-class Manager:
-    """Writes down what it is told; ``failures`` are raised first, one a call."""
-
-    def __init__(self):
-        self.told = []
-        self.failures = []
-        self.open = threading.Event()  # answers come only while it is set
-        self.open.set()
-        self.before = lambda method: None
-
-    def _hear(self, method, *what):
-        self.open.wait()
-        self.before(method)
-        self.told.append((method, *what))
-        if self.failures:
-            failure = self.failures.pop(0)
-            if failure is not None:
-                raise failure
-
-    def define_consoles(self, context, instance_uuid, compute_host, consoles, wait=False):
-        assert wait
-        assert compute_host == HOST
-        self._hear('define', instance_uuid, [console.port for console in consoles.objects])
-
-    def clean_console_auths_for_instance(self, context, instance_uuid, compute_host=None, wait=False):
-        assert wait
-        assert compute_host == HOST
-        self._hear('clean', instance_uuid)
-
-    def define_host(self, context, compute_host, instance_uuids, consoles, unknown=()):
-        assert compute_host == HOST
-        places = sorted((console.instance_uuid, console.port) for console in consoles.objects)
-        self._hear('host', sorted(instance_uuids), places, sorted(unknown))
-        return HostChanges(retired=0, changed=0)
-
-
-class Driver(demo.DemoDriver):
-    """Guests that can be broken: ``broken`` has what is raised, by UUID; None: by the list of them."""
-
-    def __init__(self):
-        super().__init__(HOST, ())
-        self.broken = {}
-        self.looks = []
-
-    def list_instances(self):
-        self._fail(None)
-        return super().list_instances()
-
-    def list_consoles(self, instance_uuid):
-        self.looks.append(instance_uuid)
-        self._fail(instance_uuid)
-        return super().list_consoles(instance_uuid)
-
-    def _fail(self, key):
-        if key in self.broken:
-            raise self.broken[key]
-
-
-class SyncCase(testtools.TestCase):
-    once_more = 1000.0
-    options: dict = {}
-
-    def setUp(self):
-        super().setUp()
-        for name, value in (('_FIRST_PAUSE', 0.01), ('_LONGEST_PAUSE', 0.05), ('_ONCE_MORE', self.once_more)):
-            self.useFixture(fixtures_library.MonkeyPatch(f'{reconciler.__name__}.{name}', value))
-        self.logged = self.useFixture(fixtures_library.FakeLogger())
-        self.conf = self.useFixture(fixtures.Conf(host=HOST, **self.options)).conf
-        self.manager, self.driver, self.metrics = Manager(), Driver(), Metrics('cell1')
-        self.sync = reconciler.Reconciler(self.conf, self.driver, self.manager, self.metrics)
-        self.driver.watch(self.sync.changed)
-        self.addCleanup(self.sync.stop, 5)
-        self.addCleanup(self.manager.open.set)
-
-    def guest(self, *ports, host=ADDRESS, uuid=None):
-        consoles = [demo.Console('serial', port, 'https://consoles.example/') for port in ports]
-        return demo.Guest(uuid or base.new_uuid(), 'guest', host, tuple(consoles))
-
-    def put(self, *ports, **how):
-        guest = self.guest(*ports, **how)
-        self.driver.put(guest)
-        return guest
-
-    def start(self):
-        """Start, and forget what was told first."""
-        self.sync.start()
-        self.assertTrue(self.sync.wait_attempted(30))
-        self.settle()
-        self.manager.told.clear()
-
-    def settle(self):
-        """Wait until nothing is left to be told."""
-        wait_until(lambda: not len(self.sync._queue), what='the queue')
-        mark = base.new_uuid()  # what comes after it was told is told after it
-        self.sync.changed(mark)
-        wait_until(lambda: ('clean', mark) in self.manager.told, what='the mark')
-        self.manager.told.remove(('clean', mark))
-
-    def wait_told(self, *expected):
-        wait_until(lambda: list(expected) == self.manager.told, what=f'{expected}, not {self.manager.told}')
-
-
-class GuestTest(SyncCase):
-    def test_at_the_start_everything_is_compared(self):
+class ChangeTest(ReconcilerTestCase):
+    def test_at_the_start_all_instances_are_compared(self):
         first, second = self.put(10000, 10001), self.put()
-        self.sync.start()
-        self.sync.wait_attempted(30)
+        self.reconciler.start()
+        self.reconciler.wait_attempted(30)
         self.assertIn(
             (
                 'host',
@@ -135,80 +21,80 @@ class GuestTest(SyncCase):
                 [(first.uuid, 10000), (first.uuid, 10001)],
                 [],
             ),
-            self.manager.told,
+            self.manager.reports,
         )
 
-    def test_a_change_is_told(self):
+    def test_a_change_is_reported(self):
         self.start()
         guest = self.put(10000)
-        self.wait_told(('define', guest.uuid, [10000]))
+        self.wait_reports(('define', guest.uuid, [10000]))
         self.driver.put(dataclasses.replace(guest, running=False))
-        self.wait_told(('define', guest.uuid, [10000]), ('define', guest.uuid, []))
+        self.wait_reports(('define', guest.uuid, [10000]), ('define', guest.uuid, []))
         self.driver.remove(guest.uuid)
-        wait_until(lambda: self.manager.told[2:] == [('clean', guest.uuid)])
+        wait_until(lambda: self.manager.reports[2:] == [('clean', guest.uuid)])
 
     def test_a_thousand_events_collapse(self):
         self.start()
-        self.manager.open.clear()
+        self.manager.answers.clear()
         guest = self.put(10000)
         for port in range(10001, 11000):
             self.put(port, uuid=guest.uuid)
-        self.manager.open.set()
+        self.manager.answers.set()
         self.settle()
-        self.assertEqual(('define', guest.uuid, [10999]), self.manager.told[-1])
-        self.assertLessEqual(len(self.manager.told), 2)
+        self.assertEqual(('define', guest.uuid, [10999]), self.manager.reports[-1])
+        self.assertLessEqual(len(self.manager.reports), 2)
 
-    def test_states_of_a_guest_are_told_in_their_order(self):
+    def test_states_of_an_instance_are_reported_in_their_order(self):
         self.start()
         guest = self.put(10000)
         for port in range(10001, 10200):
             self.put(port, uuid=guest.uuid)
             if port % 20 == 0:
-                time.sleep(0.005)
+                wait_until(lambda port=port: self.manager.reports[-1:] == [('define', guest.uuid, [port])])
         self.settle()
-        ports = [told[2] for told in self.manager.told]
+        ports = [report[2] for report in self.manager.reports]
         self.assertEqual(sorted(ports), ports)
         self.assertEqual([10199], ports[-1])
 
-    def test_a_guest_that_stopped_is_told_of_before_a_comparison_goes_on(self):
-        """It has one second, and a host may have hundreds of guests."""
+    def test_a_change_during_a_comparison_goes_first(self):
+        """An instance that stops has one second, and a host may have hundreds of instances."""
         guests = [self.put(port) for port in range(10000, 10020)]
         self.start()
         stopped = dataclasses.replace(guests[-1], running=False)
-        looked = []
+        inspected = []
 
-        def stop_in_its_middle(instance_uuid):
-            looked.append(instance_uuid)
-            if len(looked) == 5:
+        def stop_in_the_middle(instance_uuid):
+            inspected.append(instance_uuid)
+            if len(inspected) == 5:
                 self.driver.put(stopped)
             return demo.DemoDriver.list_consoles(self.driver, instance_uuid)
 
-        self.driver.list_consoles = stop_in_its_middle
-        self.sync.changed(None)
-        wait_until(lambda: len(self.manager.told) == 2)
-        self.assertEqual(('define', stopped.uuid, []), self.manager.told[0])
-        self.assertEqual(6, looked.index(stopped.uuid) + 1)
-        self.assertEqual(1, looked.count(stopped.uuid))
-        self.assertNotIn((stopped.uuid, 10019), self.manager.told[1][2])
+        self.driver.list_consoles = stop_in_the_middle
+        self.reconciler.enqueue(None)
+        wait_until(lambda: len(self.manager.reports) == 2)
+        self.assertEqual(('define', stopped.uuid, []), self.manager.reports[0])
+        self.assertEqual(6, inspected.index(stopped.uuid) + 1)
+        self.assertEqual(1, inspected.count(stopped.uuid))
+        self.assertNotIn((stopped.uuid, 10019), self.manager.reports[1][2])
 
-    def test_a_guest_that_came_in_the_middle_of_a_comparison_is_part_of_it(self):
+    def test_an_instance_that_arrives_during_a_comparison_is_part_of_it(self):
         self.put(10000)
         self.start()
-        late = self.guest(10001)
+        late = build_guest(10001)
 
-        def come_late(instance_uuid):
+        def arrive_late(instance_uuid):
             del self.driver.list_consoles
             self.driver.put(late)
             return self.driver.list_consoles(instance_uuid)
 
-        self.driver.list_consoles = come_late
-        self.sync.changed(None)
-        wait_until(lambda: self.manager.told and self.manager.told[-1][0] == 'host')
-        self.assertIn((late.uuid, 10001), self.manager.told[-1][2])
+        self.driver.list_consoles = arrive_late
+        self.reconciler.enqueue(None)
+        wait_until(lambda: self.manager.reports and self.manager.reports[-1][0] == 'host')
+        self.assertIn((late.uuid, 10001), self.manager.reports[-1][2])
 
 
-class FailureTest(SyncCase):
-    def test_it_is_told_until_it_is_known(self):
+class FailureTest(ReconcilerTestCase):
+    def test_a_report_is_repeated_until_a_manager_has_answered(self):
         self.start()
         self.manager.failures = [
             exception.ManagerUnreachable(reason='x'),
@@ -216,270 +102,265 @@ class FailureTest(SyncCase):
             exception.DatabaseUnavailable(),
         ]
         guest = self.put(10000)
-        self.wait_told(*[('define', guest.uuid, [10000])] * 4)
+        self.wait_reports(*[('define', guest.uuid, [10000])] * 4)
 
-    def test_what_is_told_again_is_the_newest_state(self):
+    def test_a_repeated_report_has_the_newest_state(self):
         self.start()
         self.manager.failures = [exception.ManagerUnreachable(reason='x')]
-        guest = self.guest(10000)
+        guest = build_guest(10000)
         self.manager.before = lambda method: (
-            self.driver.put(self.guest(10001, uuid=guest.uuid)) if not self.manager.told else None
+            self.put(10001, uuid=guest.uuid) if not self.manager.reports else None
         )
         self.driver.put(guest)
-        wait_until(lambda: self.manager.told[-1:] == [('define', guest.uuid, [10001])])
+        wait_until(lambda: self.manager.reports[-1:] == [('define', guest.uuid, [10001])])
         self.settle()
-        self.assertNotIn(('define', guest.uuid, [10000]), self.manager.told[1:])
+        self.assertNotIn(('define', guest.uuid, [10000]), self.manager.reports[1:])
 
-    def test_without_managers_one_guest_is_tried_and_not_all(self):
+    def test_without_managers_one_instance_is_tried_and_not_all(self):
         self.start()
-        self.manager.open.clear()
+        self.manager.answers.clear()
         guests = [self.put(port) for port in range(10000, 10010)]
         self.manager.failures = [exception.ManagerUnreachable(reason='x')]
-        self.manager.open.set()
+        self.manager.answers.set()
         self.settle()
-        self.assertEqual(11, len(self.manager.told))
-        self.assertEqual({guest.uuid for guest in guests}, {told[1] for told in self.manager.told[1:]})
+        self.assertEqual(11, len(self.manager.reports))
+        self.assertEqual({guest.uuid for guest in guests}, {report[1] for report in self.manager.reports[1:]})
 
-    def test_what_is_refused_is_not_told_again_and_again(self):
+    def test_a_refused_report_is_not_repeated(self):
         self.start()
         self.manager.failures = [exception.InvalidConsole(reason='x')]
         guest = self.put(10000)
         self.settle()
-        time.sleep(0.2)
-        self.assertEqual([('define', guest.uuid, [10000])], self.manager.told)
+        self.assertNotIn(guest.uuid, self.delayed())
+        self.assertEqual([('define', guest.uuid, [10000])], self.manager.reports)
         self.assertIn('refuse', self.logged.output)
+
+    def test_a_refused_comparison_is_repeated_after_an_interval(self):
+        self.start()
+        self.manager.failures = [exception.InvalidConsole(reason='x')]
+        self.reconciler.enqueue(None)
+        self.settle()
+        self.assertIn(None, self.delayed())
+        self.assertEqual([('host', [], [], [])], self.manager.reports)
 
     def test_a_fault_of_the_manager_may_pass(self):
         self.start()
         self.manager.failures = [exception.InternalError()] * 3
         guest = self.put(10000)
-        self.wait_told(*[('define', guest.uuid, [10000])] * 4)
+        self.wait_reports(*[('define', guest.uuid, [10000])] * 4)
 
-    def test_a_comparison_is_told_until_it_is_known(self):
+    def test_a_comparison_is_repeated_until_a_manager_has_answered(self):
         guest = self.put(10000)
         self.manager.failures = [exception.ManagerUnreachable(reason='x')] * 3
-        self.sync.start()
-        said = ('host', [guest.uuid], [(guest.uuid, 10000)], [])
-        wait_until(lambda: self.manager.told.count(said) >= 2)
+        self.reconciler.start()
+        expected = ('host', [guest.uuid], [(guest.uuid, 10000)], [])
+        wait_until(lambda: self.manager.reports.count(expected) >= 2)
 
-    def test_from_a_hypervisor_that_is_away_nothing_is_concluded(self):
+    def test_without_the_hypervisor_nothing_is_reported(self):
         guest = self.put(10000)
         self.start()
-        self.driver.broken = dict.fromkeys([None, guest.uuid], exception.HypervisorUnreachable())
-        self.sync.changed(None)
-        self.sync.changed(guest.uuid)
-        looks = len(self.driver.looks)
-        wait_until(lambda: len(self.driver.looks) > looks + 2)  # it goes on trying
-        self.assertEqual([], self.manager.told)
-        self.driver.broken = {}
-        wait_until(lambda: {told[0] for told in self.manager.told} == {'define', 'host'})
+        self.driver.faults = dict.fromkeys([None, guest.uuid], exception.HypervisorUnreachable())
+        self.reconciler.enqueue(None)
+        self.reconciler.enqueue(guest.uuid)
+        before = len(self.driver.inspected)
+        wait_until(lambda: len(self.driver.inspected) > before + 2)  # it goes on trying
+        self.assertEqual([], self.manager.reports)
+        self.driver.faults = {}
+        wait_until(lambda: {report[0] for report in self.manager.reports} == {'define', 'host'})
 
-    def test_a_guest_that_can_not_be_looked_at_does_not_keep_the_others_waiting(self):
+    def test_an_instance_that_cannot_be_inspected_does_not_delay_the_others(self):
         stuck, other = self.put(10000), self.put(10001)
         self.start()
         for error in (exception.HypervisorUnreachable(), RuntimeError('a fault of the driver')):
-            self.manager.told.clear()
-            self.driver.broken = {stuck.uuid: error}
-            self.sync.changed(None)
-            self.wait_told(('host', sorted([stuck.uuid, other.uuid]), [(other.uuid, 10001)], [stuck.uuid]))
-        self.driver.broken = {}
-        wait_until(lambda: ('define', stuck.uuid, [10000]) in self.manager.told)
+            self.manager.reports.clear()
+            self.driver.faults = {stuck.uuid: error}
+            self.reconciler.enqueue(None)
+            self.wait_reports(('host', sorted([stuck.uuid, other.uuid]), [(other.uuid, 10001)], [stuck.uuid]))
+        self.driver.faults = {}
+        wait_until(lambda: ('define', stuck.uuid, [10000]) in self.manager.reports)
 
     def test_a_fault_of_the_driver_does_not_end_the_thread(self):
         self.start()
-        self.driver.broken = {None: RuntimeError('a fault of the driver')}
-        self.sync.changed(None)
+        self.driver.faults = {None: RuntimeError('a fault of the driver')}
+        self.reconciler.enqueue(None)
         wait_until(lambda: 'a fault of the driver' in self.logged.output)
         guest = self.put(10000)
-        self.wait_told(('define', guest.uuid, [10000]))
+        self.wait_reports(('define', guest.uuid, [10000]))
 
-    def test_of_a_guest_between_two_hosts_nothing_is_said(self):
+    def test_an_instance_between_two_hosts_is_not_reported(self):
         moving, other = self.put(10000), self.put(10001)
         self.start()
-        self.driver.broken = {
-            moving.uuid: exception.InstanceNotReady(instance_uuid=moving.uuid, reason='it is on its way')
+        self.driver.faults = {
+            moving.uuid: exception.InstanceNotReady(instance_uuid=moving.uuid, reason='it is being migrated')
         }
-        self.sync.changed(moving.uuid)
+        self.reconciler.enqueue(moving.uuid)
         self.settle()
-        self.assertEqual([], self.manager.told)
-        self.sync.changed(None)
-        self.wait_told(('host', sorted([moving.uuid, other.uuid]), [(other.uuid, 10001)], [moving.uuid]))
+        self.assertEqual([], self.manager.reports)
+        self.reconciler.enqueue(None)
+        self.wait_reports(('host', sorted([moving.uuid, other.uuid]), [(other.uuid, 10001)], [moving.uuid]))
 
-    def test_the_first_attempt_counts_whatever_comes_of_it(self):
-        self.driver.broken = {None: exception.HypervisorUnreachable()}
-        self.sync.start()
-        self.assertTrue(self.sync.wait_attempted(30))
+    def test_the_first_attempt_counts_even_if_it_fails(self):
+        self.driver.faults = {None: exception.HypervisorUnreachable()}
+        self.reconciler.start()
+        self.assertTrue(self.reconciler.wait_attempted(30))
 
 
-class OnceMoreTest(SyncCase):
-    once_more = 0.1
+class ResyncTest(ReconcilerTestCase):
+    resync_delay = 0.1
 
     def start(self):
-        self.sync.start()
-        self.wait_told(*[('host', [], [], [])] * 2)
-        self.manager.told.clear()
+        self.reconciler.start()
+        self.wait_reports(*[('host', [], [], [])] * 2)
+        self.manager.reports.clear()
 
-    def test_what_was_told_is_told_once_more_and_no_more(self):
+    def reports_by(self, method):
+        """Without the marks of ``settle``, which are repeated too."""
+        return [report for report in self.manager.reports if report[0] == method]
+
+    def test_a_report_is_repeated_once(self):
         self.start()
         guest = self.put(10000)
-        self.wait_told(*[('define', guest.uuid, [10000])] * 2)
-        time.sleep(0.5)
-        self.wait_told(*[('define', guest.uuid, [10000])] * 2)
+        self.wait_reports(*[('define', guest.uuid, [10000])] * 2)
+        self.settle()
+        self.assertNotIn(guest.uuid, self.delayed())
+        self.assertEqual([('define', guest.uuid, [10000])] * 2, self.reports_by('define'))
 
     def test_a_comparison_whose_answer_was_lost_is_repeated(self):
         self.start()
         self.manager.failures = [exception.ManagerUnreachable(reason='no answer in time')]
-        self.sync.changed(None)
-        self.wait_told(*[('host', [], [], [])] * 3)
-        time.sleep(0.5)
-        self.wait_told(*[('host', [], [], [])] * 3)
+        self.reconciler.enqueue(None)
+        self.wait_reports(*[('host', [], [], [])] * 3)
+        self.settle()
+        self.assertIn(None, self.delayed())
+        self.assertEqual([('host', [], [], [])] * 3, self.reports_by('host'))
 
 
-class PeriodTest(SyncCase):
+class PeriodTest(ReconcilerTestCase):
     options = {'compute__sync_interval': 1}
 
-    def test_all_is_compared_again_and_again(self):
+    def test_all_instances_are_compared_again_and_again(self):
         self.start()
-        wait_until(lambda: self.manager.told.count(('host', [], [], [])) == 2)
+        wait_until(lambda: self.manager.reports.count(('host', [], [], [])) == 2)
 
 
-class SpreadTest(SyncCase):
-    once_more = 0.1
-    options = {'compute__sync_interval': 600}
+class EnsureReportedTest(ReconcilerTestCase):
+    def ensure_reported(self, guest, timeout=30, **how):
+        consoles = self.driver.list_consoles(guest.uuid)
+        self.reconciler.ensure_reported(guest.uuid, consoles, timeout, **how)
 
-    def setUp(self):
-        super().setUp()
-        self.pauses = []
-        self.useFixture(fixtures_library.MonkeyPatch(f'{backoff.__name__}.random.uniform', self.draw))
-
-    def draw(self, low, high):
-        self.pauses.append((low, high))
-        return low
-
-    def test_hosts_that_start_together_do_not_go_on_together(self):
-        """Once more soon, then anywhere in an interval, and then an interval after the other."""
-        self.sync.start()
-        self.wait_told(*[('host', [], [], [])] * 3)
-        wait_until(lambda: self.pauses == [(0.9, 1.1), (0, 1), (0.9, 1.1)])
-        self.pauses.clear()
-        self.sync.changed(None)  # as when the hypervisor or the managers are back
-        wait_until(lambda: self.pauses == [(0.9, 1.1), (0, 1), (0.9, 1.1)])
-
-
-class EnsureTest(SyncCase):
-    def test_what_is_known_is_not_waited_for(self):
+    def test_what_is_acknowledged_is_not_reported_again(self):
         guest = self.put(10000)
         self.start()
-        self.manager.open.clear()
-        self.sync.ensure(guest.uuid, self.driver.list_consoles(guest.uuid), 30)
-        self.manager.open.set()
+        self.manager.answers.clear()
+        self.ensure_reported(guest)
+        self.manager.answers.set()
         self.settle()
-        self.assertEqual([], self.manager.told)
+        self.assertEqual([], self.manager.reports)
 
-    def test_what_is_not_known_is_told_first(self):
+    def test_what_is_not_acknowledged_is_reported_first(self):
         self.start()
-        self.driver.close()  # its event was lost
+        self.driver.close()  # loses the event
         guest = self.put(10000)
-        self.sync.ensure(guest.uuid, self.driver.list_consoles(guest.uuid), 30)
-        self.assertEqual([('define', guest.uuid, [10000])], self.manager.told)
+        self.ensure_reported(guest)
+        self.assertEqual([('define', guest.uuid, [10000])], self.manager.reports)
 
-    def test_what_they_have_forgotten_is_told_anew(self):
+    def test_force_reports_what_is_acknowledged(self):
         guest = self.put(10000)
         self.start()
-        self.sync.ensure(guest.uuid, self.driver.list_consoles(guest.uuid), 30, anew=True)
-        self.assertEqual([('define', guest.uuid, [10000])], self.manager.told)
+        self.ensure_reported(guest, force=True)
+        self.assertEqual([('define', guest.uuid, [10000])], self.manager.reports)
 
-    def test_it_is_not_waited_for_without_end(self):
+    def test_the_wait_has_a_limit(self):
         self.start()
-        self.manager.open.clear()
-        guest = self.put(10000)
-        self.sync.ensure(guest.uuid, self.driver.list_consoles(guest.uuid), 0.05)
-        self.assertEqual([], self.manager.told)
+        self.manager.answers.clear()
+        self.ensure_reported(self.put(10000), timeout=0.05)
+        self.assertEqual([], self.manager.reports)
 
-    def test_a_guest_that_is_gone_is_not_known(self):
+    def test_an_instance_that_is_gone_is_not_acknowledged(self):
         guest = self.put(10000)
         self.start()
         consoles = self.driver.list_consoles(guest.uuid)
+        self.assertTrue(self.reporter.is_acknowledged(guest.uuid, consoles))
         self.driver.remove(guest.uuid)
         self.settle()
-        self.assertFalse(self.sync._reporter.knows(guest.uuid, consoles))
+        self.assertFalse(self.reporter.is_acknowledged(guest.uuid, consoles))
 
 
-class ContestedTest(SyncCase):
-    """Two guests with one place: its token would lead to either of them."""
+class SharedAddressTest(ReconcilerTestCase):
+    """Two instances with one address: a token for it would lead to either of them."""
 
-    def test_neither_gets_it(self):
+    def is_shared(self, guest, port):
+        return self.port_conflicts.is_shared(guest.uuid, ADDRESS, port)
+
+    def test_neither_instance_has_it(self):
         first = self.put(10000, 10001)
         self.start()
         second = self.put(10001, 10002)
         self.settle()
-        last = {uuid: ports for _, uuid, ports in self.manager.told}
-        self.assertEqual({first.uuid: [10000], second.uuid: [10002]}, last)
-        self.assertTrue(self.sync.contested(first.uuid, ADDRESS, 10001))
-        self.assertTrue(self.sync.contested(second.uuid, ADDRESS, 10001))
-        self.assertFalse(self.sync.contested(first.uuid, ADDRESS, 10000))
-        self.assertIn('have the same place', self.logged.output)
+        self.assertEqual({first.uuid: [10000], second.uuid: [10002]}, self.last_ports())
+        self.assertTrue(self.is_shared(first, 10001))
+        self.assertTrue(self.is_shared(second, 10001))
+        self.assertFalse(self.is_shared(first, 10000))
+        self.assertIn('have the same console address', self.logged.output)
 
-    def test_once_the_other_has_gone_it_has_it(self):
+    def test_once_the_other_has_gone_the_first_has_it(self):
         first, second = self.put(10000), self.put(10000)
         self.start()
         self.driver.remove(second.uuid)
         self.settle()
-        self.assertEqual(('define', first.uuid, [10000]), self.manager.told[-1])
-        self.assertFalse(self.sync.contested(first.uuid, ADDRESS, 10000))
+        self.assertEqual(('define', first.uuid, [10000]), self.manager.reports[-1])
+        self.assertFalse(self.is_shared(first, 10000))
 
     def test_at_the_start_too(self):
         first, second = self.put(10000), self.put(10000)
-        self.sync.start()
-        self.sync.wait_attempted(30)
+        self.reconciler.start()
+        self.reconciler.wait_attempted(30)
         self.assertEqual(
             ('host', sorted([first.uuid, second.uuid]), [], []),
-            next(told for told in self.manager.told if told[0] == 'host'),
+            next(report for report in self.manager.reports if report[0] == 'host'),
         )
 
-    def test_a_place_that_the_other_has_left_is_not_contested(self):
-        """The port of a guest that stopped is used by the next one before the event is handled."""
+    def test_an_address_that_the_other_has_left_is_not_shared(self):
+        """The port of an instance that stopped is used by the next one before the event is handled."""
         first = self.put(10000)
         self.start()
-        self.manager.open.clear()
+        self.manager.answers.clear()
         self.driver.put(dataclasses.replace(first, running=False))
         second = self.put(10000)
-        self.assertFalse(self.sync.contested(second.uuid, ADDRESS, 10000))
-        self.manager.open.set()
+        self.assertFalse(self.is_shared(second, 10000))
+        self.manager.answers.set()
         self.settle()
-        last = {uuid: ports for _, uuid, ports in self.manager.told}
-        self.assertEqual({first.uuid: [], second.uuid: [10000]}, last)
+        self.assertEqual({first.uuid: [], second.uuid: [10000]}, self.last_ports())
 
 
-class MetricsTest(SyncCase):
+class MetricsTest(ReconcilerTestCase):
     def value(self, name, **labels):
         return self.metrics.registry.get_sample_value(name, {'cell': 'cell1', **labels})
 
-    def test_what_is_counted(self):
+    def defined(self, code):
+        return self.value('consoled_compute_told_total', method='define_consoles', code=code)
+
+    def test_reports_and_instances_are_counted(self):
         self.put(10000)
         self.start()
         self.assertEqual(1, self.value('consoled_compute_guests'))
-        self.assertLess(time.time() - self.value('consoled_compute_synced_timestamp_seconds'), 60)
-        told = self.value('consoled_compute_told_total', method='define_consoles', code='ok')
+        before = self.defined('ok')
         self.manager.failures = [exception.ManagerBusy()]
         self.put(10001)
         self.settle()
-        self.assertEqual(
-            told + 1, self.value('consoled_compute_told_total', method='define_consoles', code='ok')
-        )
-        self.assertEqual(
-            1, self.value('consoled_compute_told_total', method='define_consoles', code='manager_busy')
-        )
+        self.assertEqual(before + 1, self.defined('ok'))
+        self.assertEqual(1, self.defined('manager_busy'))
         self.assertEqual(0, self.value('consoled_compute_waiting'))
 
 
-class StopTest(SyncCase):
-    def test_one_that_was_never_started_can_be_stopped(self):
-        self.sync.stop(0)
+class StopTest(ReconcilerTestCase):
+    def test_a_reconciler_that_was_never_started_can_be_stopped(self):
+        self.reconciler.stop(0)
 
-    def test_nothing_is_told_afterwards(self):
+    def test_nothing_is_reported_after_stop(self):
         self.start()
-        self.sync.stop(30)
+        self.assertTrue(self.reconciler.alive)
+        self.reconciler.stop(30)
         self.put(10000)
-        self.assertFalse(self.sync._thread.is_alive())
-        self.assertEqual([], self.manager.told)
+        self.assertFalse(self.reconciler.alive)
+        self.assertEqual([], self.manager.reports)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The token plugin of websockify: what it serves, what it refuses, and what it says (invariants 1 and 8)."""
+"""The token plugin of websockify: what it serves, refuses and logs (invariants 1 and 8)."""
 
 import contextlib
 import logging
@@ -38,20 +38,20 @@ def a_grant(**changes):
     return objects.ConsoleAuthToken(**(values | changes))
 
 
-class Managers:
-    """Stands in for the client: answers what ``answer`` returns or raises."""
+class FakeManager:
+    """Stands in for the client: ``validate`` returns or raises what ``answer`` does."""
 
     def __init__(self):
-        self.asked = []
+        self.calls = []
         self.opened = self.closed = 0
         self.answer = a_grant
 
-    def validate(self, context, asked):
-        self.asked.append((context.request_id, asked))
+    def validate(self, context, token):
+        self.calls.append((context.request_id, token))
         return self.answer()
 
     @contextlib.contextmanager
-    def connected(self):
+    def connect(self):
         self.opened += 1
         try:
             yield self
@@ -65,7 +65,7 @@ class PluginTestCase(testtools.TestCase):
         self.directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
         self.logged = self.useFixture(fixtures.FakeLogger(level=logging.DEBUG))
         log = WebSockifyServer.get_logger()
-        self.addCleanup(log.removeFilter, websockify._hide_query)
+        self.addCleanup(log.removeFilter, websockify._redact_query)
 
     def file(self, text='', name='consoled.conf'):
         path = self.directory / name
@@ -73,14 +73,14 @@ class PluginTestCase(testtools.TestCase):
         return str(path)
 
     def plugin(self, text='', parameters=''):
-        """A plugin with these lines in its file, and ``self.managers`` behind it."""
+        """Return a plugin with these lines in its file, and ``self.manager`` as its manager."""
         plugin = websockify.ConsoledToken(self.file(text) + parameters)
-        self.managers = Managers()
-        plugin._manager = self.managers.connected
+        self.manager = FakeManager()
+        plugin._connect_manager = self.manager.connect
         return plugin
 
-    def refused(self, plugin, asked=TOKEN):
-        """What the plugin says when it refuses: websockify's line of the log."""
+    def refusal(self, plugin, asked=TOKEN):
+        """Return the message of the refusal, which websockify logs."""
         error = self.assertRaises(WebSockifyServer.EClose, plugin.lookup, asked)
         (text,) = error.args
         self.assertNotIn(asked, text)
@@ -92,65 +92,65 @@ class LookupTest(PluginTestCase):
     def test_a_good_token_gives_address_and_port(self):
         plugin = self.plugin()
         self.assertEqual(('10.0.0.7', 5900), plugin.lookup(TOKEN))
-        ((request_id, asked),) = self.managers.asked
+        ((request_id, asked),) = self.manager.calls
         self.assertEqual(TOKEN, asked)
         for shown in (INSTANCE, 'user-1', 'project-1', request_id):
             self.assertIn(shown, self.logged.output)
         self.assertNotIn(TOKEN, self.logged.output)
 
-    def test_each_lookup_has_connections_of_its_own_and_closes_them(self):
+    def test_each_lookup_opens_and_closes_its_own_connections(self):
         plugin = self.plugin()
         plugin.lookup(TOKEN)
         plugin.lookup(TOKEN)
-        self.assertEqual((2, 2), (self.managers.opened, self.managers.closed))
-        self.managers.answer = mock.Mock(side_effect=exception.InvalidToken())
-        self.refused(plugin)
-        self.assertEqual((3, 3), (self.managers.opened, self.managers.closed))
+        self.assertEqual((2, 2), (self.manager.opened, self.manager.closed))
+        self.manager.answer = mock.Mock(side_effect=exception.InvalidToken())
+        self.refusal(plugin)
+        self.assertEqual((3, 3), (self.manager.opened, self.manager.closed))
 
-    def test_errors_of_the_contract_refuse_with_their_code_and_a_request_id(self):
+    def test_a_refusal_has_the_code_of_the_error_and_a_request_id(self):
         plugin = self.plugin()
         for error in (exception.InvalidToken(), exception.ManagerUnreachable(reason='x')):
-            self.managers.answer = mock.Mock(side_effect=error)
-            text = self.refused(plugin)
+            self.manager.answer = mock.Mock(side_effect=error)
+            text = self.refusal(plugin)
             self.assertIn(error.code, text)
-            self.assertIn(self.managers.asked[-1][0], text)
+            self.assertIn(self.manager.calls[-1][0], text)
 
     def test_invariant_1_the_text_of_an_unexpected_error_is_not_logged(self):
         plugin = self.plugin()
-        self.managers.answer = mock.Mock(side_effect=RuntimeError(f'with {TOKEN} in it'))
-        self.assertIn('internal_error: RuntimeError', self.refused(plugin))
+        self.manager.answer = mock.Mock(side_effect=RuntimeError(f'with {TOKEN} in it'))
+        self.assertIn('internal_error: RuntimeError', self.refusal(plugin))
         self.assertNotIn(TOKEN, self.logged.output)
 
-    def test_a_text_that_can_be_no_token_is_not_asked_about(self):
+    def test_a_malformed_token_is_refused_without_a_call(self):
         plugin = self.plugin()
         for text in ('', 'short', f'{TOKEN}\n', 'é' * 20, 'a' * 129):
             error = self.assertRaises(WebSockifyServer.EClose, plugin.lookup, text)
             self.assertIn('invalid_token', error.args[0])
-        self.assertEqual([], self.managers.asked)
-        self.assertEqual(0, self.managers.opened)
+        self.assertEqual([], self.manager.calls)
+        self.assertEqual(0, self.manager.opened)
 
-    def test_a_manager_that_does_not_answer_is_waited_for_so_long_only(self):
+    def test_the_wait_for_the_manager_has_a_limit(self):
         plugin = self.plugin(parameters='?timeout=0.2')
-        self.useFixture(fixtures.MockPatchObject(websockify, '_CLOSING', 0.1))
+        self.useFixture(fixtures.MockPatchObject(websockify, '_CLOSE_TIMEOUT', 0.1))
         answering = threading.Event()
         self.addCleanup(answering.set)
-        self.managers.answer = lambda: answering.wait() and a_grant()
+        self.manager.answer = lambda: answering.wait() and a_grant()
         began = time.monotonic()
-        self.assertIn('manager_unreachable', self.refused(plugin))
+        self.assertIn('manager_unreachable', self.refusal(plugin))
         self.assertLess(time.monotonic() - began, 10)
 
-    def test_a_failure_to_connect_or_to_close_is_no_traceback(self):
+    def test_failures_to_connect_or_to_close_leave_no_traceback(self):
         plugin = self.plugin()
 
         @contextlib.contextmanager
         def unclosable():
-            yield self.managers
+            yield self.manager
             raise RuntimeError('closing')
 
-        plugin._manager = unclosable
+        plugin._connect_manager = unclosable
         self.assertEqual(('10.0.0.7', 5900), plugin.lookup(TOKEN))
-        plugin._manager = mock.Mock(side_effect=OSError(TOKEN))
-        self.assertIn('internal_error: OSError', self.refused(plugin))
+        plugin._connect_manager = mock.Mock(side_effect=OSError(TOKEN))
+        self.assertIn('internal_error: OSError', self.refusal(plugin))
 
     def test_the_signals_of_websockify_are_not_caught(self):
         plugin = self.plugin()
@@ -161,31 +161,31 @@ class LookupTest(PluginTestCase):
 class PolicyTest(PluginTestCase):
     def refuses(self, expected, text='', **changes):
         plugin = self.plugin(text)
-        self.managers.answer = lambda: a_grant(**changes)
-        self.assertIn(expected, self.refused(plugin))
+        self.manager.answer = lambda: a_grant(**changes)
+        self.assertIn(expected, self.refusal(plugin))
 
     def serves(self, text='', **changes):
         plugin = self.plugin(text)
-        self.managers.answer = lambda: a_grant(**changes)
+        self.manager.answer = lambda: a_grant(**changes)
         return plugin.lookup(TOKEN)
 
-    def test_types_with_a_limit_of_sessions_are_refused_since_nobody_counts(self):
+    def test_types_with_a_limit_of_sessions_are_refused(self):
         self.serves(console_type='spice-html5')
         self.refuses('[serial_console] max_sessions', console_type='serial')
         self.serves('[serial_console]\nmax_sessions = 0', console_type='serial')
         self.refuses('[vnc] max_sessions', '[vnc]\nmax_sessions = 2')
         self.refuses('[spice] max_sessions', '[spice]\nmax_sessions = 1', console_type='spice-html5')
 
-    def test_types_that_can_not_be_relayed_are_refused(self):
-        self.refuses('can not serve webmks', console_type='webmks')
-        self.refuses('can not serve rdp-html5', console_type='rdp-html5')
+    def test_types_that_cannot_be_relayed_are_refused(self):
+        self.refuses('cannot serve webmks', console_type='webmks')
+        self.refuses('cannot serve rdp-html5', console_type='rdp-html5')
 
     def test_novnc_is_refused_where_the_hypervisor_must_be_authenticated(self):
         self.refuses('auth_schemes', '[vnc]\nauth_schemes = vencrypt')
         self.serves('[vnc]\nauth_schemes = vencrypt, none')
         self.serves('[vnc]\nauth_schemes = vencrypt', console_type='spice-html5')
 
-    def test_options_that_websockify_can_not_honour_are_refused(self):
+    def test_options_that_need_the_proxy_are_refused(self):
         for options in (
             {'mode': 'view'},
             {'mode': 'some other'},
@@ -197,11 +197,11 @@ class PolicyTest(PluginTestCase):
         ):
             self.refuses(f'option {list(options)[-1]}', options=options)
 
-    def test_options_that_change_nothing_are_served(self):
+    def test_harmless_options_are_served(self):
         options = {'mode': None, 'tls_port': '5901', 'use_tls': 'False', 'internal_access_path': None}
         self.assertEqual(('10.0.0.7', 5900), self.serves(options=options))
 
-    def test_invariant_8_the_place_is_in_the_allowed_networks_and_ports(self):
+    def test_invariant_8_targets_are_in_the_allowed_networks_and_ports(self):
         allowed = '[proxy]\nallowed_networks = 192.0.2.0/24, 2001:db8::/64\nallowed_ports = 7000-7001'
         self.assertEqual(('192.0.2.9', 7001), self.serves(allowed, host='192.0.2.9', port=7001))
         self.assertEqual(('2001:db8::1', 7000), self.serves(allowed, host='2001:db8::1', port=7000))
@@ -210,7 +210,7 @@ class PolicyTest(PluginTestCase):
         self.refuses('allowed_networks', allowed, host='2001:db8:0:1::1', port=7000)
         self.refuses('allowed_networks', host='127.0.0.1')
         self.refuses('allowed_networks', '[proxy]\nallowed_networks =')
-        self.refuses('no place', host=None, port=None)
+        self.refuses('no host and port', host=None, port=None)
 
     def resolving(self, *addresses):
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, '', (address, 5900)) for address in addresses]
@@ -222,10 +222,10 @@ class PolicyTest(PluginTestCase):
         with self.resolving('203.0.113.5'):
             self.refuses('allowed_networks', host='node-1.example.org')
         with mock.patch.object(websockify.socket, 'getaddrinfo', side_effect=socket.gaierror()):
-            self.refuses('can not be resolved', host='node-1.example.org')
+            self.refuses('cannot be resolved', host='node-1.example.org')
 
     def test_no_console_becomes_a_unix_socket(self):
-        """websockify takes that host name for: the port is a path."""
+        """websockify treats this host name as special: the port is the path of a socket."""
         with self.resolving('10.1.2.3'):
             self.assertEqual(('10.1.2.3', 5900), self.serves(host='unix_socket'))
 
@@ -237,7 +237,7 @@ class SourceTest(PluginTestCase):
         self.assertIn(expected, str(error))
         self.assertNotIn(PASSWORD, str(error))
 
-    def test_several_files_the_last_one_wins(self):
+    def test_the_last_of_several_files_wins(self):
         first = self.file('[proxy]\nallowed_ports = 1-2\n[vnc]\nmax_sessions = 1', 'one.conf')
         plugin = websockify.ConsoledToken(f'{first}, {self.file("[proxy]" + chr(10) + "allowed_ports = 3")}')
         self.assertEqual((range(3, 4),), plugin._policy.ports)
@@ -250,7 +250,7 @@ class SourceTest(PluginTestCase):
             self.wrong('timeout', parameters=f'?timeout={text}')
         self.wrong('unknown parameters: types', parameters='?types=serial')
 
-    def test_what_is_wrong_is_said_at_the_start(self):
+    def test_wrong_options_are_reported_at_the_start(self):
         self.wrong('missing.conf', source='/nonexistent/missing.conf')
         self.wrong('0/8x', '[proxy]\nallowed_networks = 10.0.0.0/8x')
         self.wrong('allowed_ports', '[proxy]\nallowed_ports = 99999')
@@ -258,31 +258,31 @@ class SourceTest(PluginTestCase):
         self.wrong('max_sessions', '[vnc]\nmax_sessions = -1')
         self.wrong('transport_url', f'transport_url = rabbit://u:{PASSWORD}@x:y/')
 
-    def test_what_takes_sessions_is_refused_at_the_start(self):
+    def test_options_that_need_sessions_are_refused_at_the_start(self):
         self.wrong('single_use', '[consoleauth]\nsingle_use = true')
         self.wrong('enforce_session_timeout', '[consoleauth]\nenforce_session_timeout = true')
-        self.wrong('no console', '[vnc]\nmax_sessions = 1\n[spice]\nmax_sessions = 1')
+        self.wrong('any type of console', '[vnc]\nmax_sessions = 1\n[spice]\nmax_sessions = 1')
 
-    def test_without_a_source_the_usual_file_is_read(self):
+    def test_without_a_source_the_default_file_is_read(self):
         home = self.directory / '.consoled'
         home.mkdir()
         self.file('[proxy]\nallowed_ports = 7', '.consoled/consoled.conf')
         self.useFixture(fixtures.EnvironmentVariable('HOME', str(self.directory)))
         self.assertEqual((range(7, 8),), websockify.ConsoledToken(None)._policy.ports)
 
-    def test_it_can_be_made_anew_in_a_process_that_was_not_forked(self):
+    def test_a_process_that_is_not_forked_creates_the_plugin_anew(self):
         plugin = pickle.loads(pickle.dumps(self.plugin('[proxy]\nallowed_ports = 7', '?timeout=2.5')))
         self.assertEqual((2.5, (range(7, 8),)), (plugin._timeout, plugin._policy.ports))
         self.assertEqual(self.plugin()._files, plugin._files)
 
-    def test_a_plugin_that_waits_has_no_threads_and_no_connections(self):
+    def test_an_idle_plugin_has_no_threads_and_no_connections(self):
         before = threading.enumerate()
         with mock.patch('consoled.rpc.transport.get_transport') as transport:
             websockify.ConsoledToken(self.file())
         self.assertEqual(before, threading.enumerate())
         transport.assert_not_called()
 
-    def test_it_brings_its_concurrency_along_and_needs_no_eventlet(self):
+    def test_it_selects_threads_and_needs_no_eventlet(self):
         code = (
             'import sys\n'
             "sys.modules['eventlet'] = None\n"
@@ -295,7 +295,7 @@ class SourceTest(PluginTestCase):
         done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
         self.assertEqual(('BackendType.THREADING\n', ''), (done.stdout, done.stderr))
 
-    def test_the_queue_of_replies_does_not_stay(self):
+    def test_the_reply_queue_is_deleted_soon(self):
         """Each open leaves one on the broker."""
         options = self.plugin()._conf.oslo_messaging_rabbit
         self.assertEqual(10, options.rabbit_transient_queues_ttl)

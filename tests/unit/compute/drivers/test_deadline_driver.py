@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A hypervisor that hangs: callers get an answer in time, and threads do not pile up."""
+"""A hypervisor that hangs: callers get an answer in time, and the number of threads is bounded."""
 
 import threading
 import time
@@ -35,7 +35,7 @@ class HypervisorCallsTest(testtools.TestCase):
         self.assertRaises(exception.HypervisorUnreachable, self.calls.run, self.hanging.wait)
         self.assertLess(time.monotonic() - started, TIMEOUT + SLACK)
 
-    def test_results_and_errors_are_the_calls(self):
+    def test_results_and_errors_are_those_of_the_call(self):
         self.assertEqual(5, self.calls.run(lambda: 5))
         for error in (ValueError('x'), TimeoutError('its own'), exception.ConsoleGone()):
 
@@ -44,10 +44,10 @@ class HypervisorCallsTest(testtools.TestCase):
 
             self.assertIs(error, self.assertRaises(type(error), self.calls.run, fail))
 
-    def test_a_call_that_hangs_is_let_go_of(self):
+    def test_a_call_that_hangs_is_abandoned(self):
         self.assert_unreachable()
 
-    def test_those_that_hang_are_bounded_and_come_back(self):
+    def test_the_number_of_hanging_calls_is_bounded(self):
         before = self.threads()
         for _ in range(5):
             self.assert_unreachable()
@@ -56,11 +56,11 @@ class HypervisorCallsTest(testtools.TestCase):
         fixtures.wait_until(lambda: self.threads() == before, what='the end of the calls')
         self.assertEqual(7, self.calls.run(lambda: 7))
 
-    def test_a_hanging_call_leaves_places_for_others(self):
+    def test_a_hanging_call_leaves_permits_for_others(self):
         self.assert_unreachable()
         self.assertEqual(7, self.calls.run(lambda: 7))
 
-    def test_without_a_thread_the_place_is_free_again(self):
+    def test_a_call_that_gets_no_thread_releases_its_permit(self):
         for _ in range(3):
             with mock.patch.object(threading.Thread, 'start', side_effect=RuntimeError):
                 self.assertRaises(RuntimeError, self.calls.run, lambda: 7)
@@ -72,12 +72,12 @@ class HangingDriver(demo.DemoDriver):
         super().__init__('node-1')
         self._hanging = hanging
 
-    def _now(self):
+    def _current_guests(self):
         self._hanging.wait()
-        return super()._now()
+        return super()._current_guests()
 
 
-class BoundedDriverTest(testtools.TestCase):
+class DeadlineDriverTest(testtools.TestCase):
     def setUp(self):
         super().setUp()
         conf = self.useFixture(fixtures.Conf(compute__hypervisor_timeout=TIMEOUT)).conf
@@ -85,7 +85,7 @@ class BoundedDriverTest(testtools.TestCase):
         self.addCleanup(self.hanging.set)
         self.driver = DeadlineDriver(HangingDriver(self.hanging), conf)
 
-    def test_no_method_waits_for_ever(self):
+    def test_every_method_has_a_deadline(self):
         guest = demo.DESKTOP.uuid
         for call in (
             self.driver.list_instances,
@@ -97,14 +97,14 @@ class BoundedDriverTest(testtools.TestCase):
         ):
             self.assertRaises(exception.HypervisorUnreachable, call)
 
-    def test_answers_are_the_drivers(self):
+    def test_results_are_those_of_the_driver(self):
         self.hanging.set()
         self.assertEqual([demo.DESKTOP.uuid, demo.ROUTER.uuid], self.driver.list_instances())
         self.assertEqual(4, len(self.driver.get_console(demo.ROUTER.uuid, 'serial')))
         self.assertTrue(self.driver.check_console(demo.DESKTOP.uuid, '192.0.2.10', 5900, 'novnc'))
         self.assertIsNone(self.driver.check_ready(demo.DESKTOP.uuid))
         self.assertRaises(exception.InstanceNotFound, self.driver.list_consoles, str(uuid.uuid4()))
-        told = []
-        self.driver.watch(told.append)
-        self.assertEqual([None], told)
+        changes = []
+        self.driver.watch(changes.append)
+        self.assertEqual([None], changes)
         self.driver.close()

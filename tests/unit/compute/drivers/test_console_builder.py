@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From where a hypervisor listens to where a proxy connects."""
+"""Consoles built from where a hypervisor listens."""
 
 import testtools
 
@@ -11,7 +11,7 @@ UUID = '5ca1ab1e-0000-4000-8000-000000000001'
 
 
 class ProxyAddressTest(testtools.TestCase):
-    def test_wildcards_and_loopback_mean_this_host(self):
+    def test_wildcard_and_loopback_addresses_are_replaced(self):
         for listen in (
             None,
             '',
@@ -29,7 +29,7 @@ class ProxyAddressTest(testtools.TestCase):
         ):
             self.assertEqual(OWN, proxy_address(listen, OWN), listen)
 
-    def test_any_other_is_used_as_it_is(self):
+    def test_any_other_address_is_used_as_it_is(self):
         for listen in (
             '192.0.2.7',
             '2001:db8::7',
@@ -41,7 +41,7 @@ class ProxyAddressTest(testtools.TestCase):
             self.assertEqual(listen, proxy_address(listen, OWN))
 
 
-class PlacerTest(testtools.TestCase):
+class ConsoleBuilderTest(testtools.TestCase):
     def setUp(self):
         super().setUp()
         self.config = self.useFixture(
@@ -54,27 +54,27 @@ class PlacerTest(testtools.TestCase):
         )
         self.builder = ConsoleBuilder(self.config.conf)
 
-    def place(self, console_type, listen='0.0.0.0', port=5900, **options):
-        return self.builder.place(UUID, console_type, listen, port, options)
+    def build(self, console_type, listen='0.0.0.0', port=5900, **options):
+        return self.builder.build(UUID, console_type, listen, port, options)
 
-    def test_each_type_has_its_options(self):
-        screen, serial = self.place('novnc'), self.place('serial', '::1', 10000)
+    def test_each_type_has_its_own_group_of_options(self):
+        screen, serial = self.build('novnc'), self.build('serial', '::1', 10000)
         self.assertEqual((OWN, 5900), (screen.host, screen.port))
         self.assertEqual('http://127.0.0.1:6080/novnc.html', screen.access_url_base)
         self.assertEqual(('fd00::5', 10000), (serial.host, serial.port))
         self.assertEqual('wss://consoles.example/serial.html?x=1', serial.access_url_base)
         self.assertEqual({'node-1'}, {screen.compute_host, serial.compute_host})
 
-    def test_options_go_along(self):
-        console = self.place('spice-html5', tls_port='5901')
+    def test_options_are_kept(self):
+        console = self.build('spice-html5', tls_port='5901')
         self.assertEqual({'tls_port': '5901'}, console.options)
 
     def test_a_type_that_is_not_offered(self):
-        self.assertIsNone(self.place('rdp-html5'))
+        self.assertIsNone(self.build('rdp-html5'))
         self.config.set(vnc__enabled=False)
-        self.assertIsNone(self.place('novnc'))
-        self.assertIsNotNone(self.place('serial'))
+        self.assertIsNone(self.build('novnc'))
+        self.assertIsNotNone(self.build('serial'))
 
-    def test_what_is_no_console(self):
+    def test_a_malformed_host_or_port(self):
         for listen, port in (('a b', 5900), ('192.0.2.7', 0), ('192.0.2.7', 65536)):
-            self.assertRaises(ValueError, self.place, 'novnc', listen, port)
+            self.assertRaises(ValueError, self.build, 'novnc', listen, port)

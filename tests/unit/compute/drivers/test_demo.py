@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's driver: guests that exist as data, in memory and in a file."""
+"""The demo driver, with guests in memory and in a file."""
 
 import dataclasses
 import itertools
@@ -18,7 +18,7 @@ from consoled.testing import driver_kit, fixtures
 HOST = '192.0.2.20'
 
 
-class InMemoryTest(driver_kit.DriverKit, testtools.TestCase):
+class MemoryTest(driver_kit.DriverKit, testtools.TestCase):
     def setUp(self):
         super().setUp()
         self.driver = demo.DemoDriver(self.compute_host, ())
@@ -29,7 +29,7 @@ class InMemoryTest(driver_kit.DriverKit, testtools.TestCase):
 
     def start_guest(self):
         types = ('novnc', 'serial', 'serial')
-        consoles = [demo.Console(each, next(self.ports), 'https://consoles.example/') for each in types]
+        consoles = [demo.Console(kind, next(self.ports), 'https://consoles.example/') for kind in types]
         guest = demo.Guest(str(uuid.uuid4()), 'guest', HOST, tuple(consoles))
         self.put(guest)
         return driver_kit.Guest(guest.uuid, types)
@@ -45,7 +45,7 @@ class InMemoryTest(driver_kit.DriverKit, testtools.TestCase):
         self.driver.remove(instance_uuid)
 
 
-class InAFileTest(InMemoryTest):
+class FileTest(MemoryTest):
     def setUp(self):
         super().setUp()
         self.path = pathlib.Path(self.useFixture(fixtures_library.TempDir()).join('guests.json'))
@@ -71,7 +71,7 @@ class InAFileTest(InMemoryTest):
         del self.guests[instance_uuid]
         self.write()
 
-    def test_without_its_file_the_hypervisor_is_away(self):
+    def test_without_its_file_the_hypervisor_is_unreachable(self):
         driver = self.make_driver()
         self.assertEqual([], driver.list_instances())
         for text in (None, 'nonsense', '{}', '[1]', '[{"uuid": "x"}]'):
@@ -84,16 +84,16 @@ class InAFileTest(InMemoryTest):
         guest = self.start_guest()
         self.assertEqual([guest.uuid], driver.list_instances())
 
-    def test_all_may_have_changed_when_the_file_is_back(self):
-        driver, told = self.make_driver(), []
+    def test_any_guest_may_have_changed_when_the_file_is_back(self):
+        driver, changes = self.make_driver(), []
         self.addCleanup(driver.close)
-        driver.watch(told.append)
-        fixtures.wait_until(lambda: told == [None])
+        driver.watch(changes.append)
+        fixtures.wait_until(lambda: changes == [None])
         self.path.unlink()
         with fixtures_library.FakeLogger() as logged:
-            fixtures.wait_until(lambda: str(self.path) in logged.output, what='a look at it')
+            fixtures.wait_until(lambda: str(self.path) in logged.output, what='a poll')
         self.write()
-        fixtures.wait_until(lambda: told == [None, None])
+        fixtures.wait_until(lambda: changes == [None, None])
 
 
 class DemoTest(testtools.TestCase):

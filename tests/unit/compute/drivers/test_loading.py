@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drivers are found by their entry points."""
+"""Loading of drivers by their entry points."""
 
 import builtins
 from importlib import metadata
@@ -12,11 +12,11 @@ from consoled.compute.drivers import demo, loading
 from consoled.testing import fixtures
 
 
-def broken(conf):
+def fail(conf):
     raise ValueError('needs a licence')
 
 
-def no_driver(conf):
+def make_something_else(conf):
     return object()
 
 
@@ -29,23 +29,23 @@ class LoadingTest(testtools.TestCase):
         patch = mock.patch.object(extension.ExtensionManager, 'list_entry_points', return_value=[point])
         self.useFixture(_Patch(patch))
 
-    def test_ours(self):
+    def test_a_driver_of_this_package(self):
         self.assertIsInstance(self.load('demo'), demo.DemoDriver)
 
-    def test_of_another_package(self):
+    def test_a_driver_of_another_package(self):
         self.with_entry_point('mine', 'consoled.compute.drivers.demo:from_conf')
         self.assertIsInstance(self.load('mine'), demo.DemoDriver)
 
-    def test_what_is_wrong_is_said(self):
+    def test_an_error_says_what_is_wrong(self):
         self.assertIn("'nobodys' is not installed", str(self.assertRaises(ValueError, self.load, 'nobodys')))
-        for value, said in (
+        for value, message in (
             ('no_such_package:from_conf', "No module named 'no_such_package'"),
             ('consoled.compute.drivers.demo:nothing', 'nothing'),
-            (f'{__name__}:broken', 'needs a licence'),
-            (f'{__name__}:no_driver', 'is no driver'),
+            (f'{__name__}:fail', 'needs a licence'),
+            (f'{__name__}:make_something_else', 'does not return a driver'),
         ):
             self.with_entry_point('mine', value)
-            self.assertIn(said, str(self.assertRaises(ValueError, self.load, 'mine')))
+            self.assertIn(message, str(self.assertRaises(ValueError, self.load, 'mine')))
 
     def test_libvirt_without_its_python_module(self):
         real = builtins.__import__
