@@ -58,8 +58,8 @@ from websockify.websockifyserver import WebSockifyServer  # type: ignore[import-
 from consoled import exception
 from consoled import token as tokens
 from consoled.context import RequestContext
-from consoled.proxy.forwarded import Network, contains, networks, parse_address
-from consoled.proxy.targets import port_ranges
+from consoled.proxy.forwarded import Network, contains, parse_address, parse_networks
+from consoled.proxy.targets import parse_port_ranges
 
 if TYPE_CHECKING:
     from consoled.rpc.client import ConsoleAuthAPI
@@ -114,7 +114,9 @@ class Policy:
                 refused[console_type] = '[vnc] auth_schemes has no none'
         if len(refused) == len(_RELAYED):
             raise ValueError(f'there is no console that websockify may serve: {refused}')
-        return cls(networks(conf.proxy.allowed_networks), port_ranges(conf.proxy.allowed_ports), refused)
+        return cls(
+            parse_networks(conf.proxy.allowed_networks), parse_port_ranges(conf.proxy.allowed_ports), refused
+        )
 
     def place(self, console: Any) -> tuple[str, int]:
         """Address and port to connect to. A name is resolved here: what was checked is what is used.

@@ -31,7 +31,7 @@ class ProxyThread:
         self._conf = conf
         self._transport = transport
         self._name = name
-        self._sockets = listener.listen(conf)
+        self._sockets = listener.bind_sockets(conf)
         self.place = '{}:{}'.format(*self._sockets[0].getsockname()[:2])
         self.url = f'http://{self.place}/'
         self.pages: Pages | None = None

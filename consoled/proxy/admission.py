@@ -22,7 +22,7 @@ from consoled.proxy import close_codes, handshake
 from consoled.proxy.audit import Audit
 from consoled.proxy.authorizer import Authorizer
 from consoled.proxy.input_filter import InputFilter, input_filter_for
-from consoled.proxy.limits import Counter, FailureRate
+from consoled.proxy.limits import ConcurrencyLimit, FailureRateLimit
 from consoled.proxy.metrics import Metrics
 from consoled.proxy.responses import RecentRefusals
 from consoled.proxy.sessions import Session, Sessions
@@ -69,9 +69,9 @@ class Admission:
         self._metrics = metrics
         self._audit = audit
         self._max_channels: int = conf.proxy.max_channels
-        self._places = Counter(conf.proxy.max_sessions, conf.proxy.max_sessions_per_address)
+        self._places = ConcurrencyLimit(conf.proxy.max_sessions, conf.proxy.max_sessions_per_address)
         self._per_address: int = conf.proxy.max_sessions_per_address
-        self._failures = FailureRate(conf.proxy.max_failed_tokens)
+        self._failures = FailureRateLimit(conf.proxy.max_failed_tokens)
         self._refusals = RecentRefusals()
         self.stopping = False
 
@@ -99,7 +99,7 @@ class Admission:
     async def explain(self, token: str, client_address: str | None) -> exception.ConsoledException:
         """Why a websocket with this token is or was refused."""
         now = time.monotonic()
-        if wait := self._failures.wait(client_address, now):
+        if wait := self._failures.retry_after(client_address, now):
             return exception.RateLimited(seconds=wait)
         if (error := self._refusals.recent(token, now)) is not None:
             return error
@@ -107,7 +107,7 @@ class Admission:
             await self._authorizer.validate(token)
         except exception.ConsoledException as exc:
             if isinstance(exc, exception.InvalidToken):
-                self._failures.failed(client_address, now)
+                self._failures.record_failure(client_address, now)
             return exc
         return exception.UpgradeRequired()
 
@@ -124,7 +124,7 @@ class Admission:
         if isinstance(error, exception.RateLimited):
             return  # somebody who tries many must not fill the log
         if isinstance(error, exception.InvalidToken) and session is None:
-            self._failures.failed(address, now)
+            self._failures.record_failure(address, now)
         self._refusals.note(upgrade.token, error, now)
         self._audit.refused(error, address, session)
 
@@ -132,7 +132,7 @@ class Admission:
         address = upgrade.client.address
         if self.stopping:
             raise exception.ProxyStopping()
-        if wait := self._failures.wait(address, time.monotonic()):
+        if wait := self._failures.retry_after(address, time.monotonic()):
             raise exception.RateLimited(seconds=wait)
         session = self._sessions.to_join(upgrade.token, address)
         if session is None:
@@ -142,7 +142,7 @@ class Admission:
 
     async def _new_session(self, upgrade: handshake.Upgrade) -> Session:
         address = upgrade.client.address
-        if not self._places.take(address, exempt=address is None):
+        if not self._places.acquire(address, exempt=address is None):
             if self._places.full:
                 raise exception.ProxyBusy()
             raise exception.TooManySessions(limit=self._per_address, scope='address')
@@ -153,7 +153,7 @@ class Admission:
                     handshake.check_origin(upgrade.origin, grant.access_url_base)
                 granted = await self._authorizer.open(upgrade.token, str(uuid.uuid4()), address)
         except BaseException:
-            self._places.give_back(address)
+            self._places.release(address)
             raise
         session = self._sessions.add(granted.session, upgrade.token, address)
         session.asked = granted.asked
@@ -221,7 +221,7 @@ class Admission:
 
     def over(self, session: Session, seconds: float) -> None:
         """A session's last connection to its console is closed: its port may be used again."""
-        self._places.give_back(session.client_address)
+        self._places.release(session.client_address)
         reason = session.reason or close_codes.USER_LEFT
         self._authorizer.close(session.id, reason, session.bytes_in, session.bytes_out)
         if session.announced:

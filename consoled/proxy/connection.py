@@ -18,7 +18,7 @@ from consoled.proxy import handshake, responses
 from consoled.proxy.admission import Admission, Opened
 from consoled.proxy.pages import Pages
 from consoled.proxy.relay import Channel, ReadBuffer, report_all_unsent
-from consoled.proxy.security.rfb import UserSide
+from consoled.proxy.security.rfb import UserHandshake
 from consoled.proxy.sessions import Sessions
 
 LOG = logging.getLogger(__name__)
@@ -257,7 +257,7 @@ class UserConnection(asyncio.Protocol):
             max_message_size=options.max_message_size,
             close_timeout=options.close_timeout,
             input_filter=opened.input_filter,
-            greeting=UserSide() if vnc else None,
+            greeting=UserHandshake() if vnc else None,
             rest=opened.target.rest,
             released=lambda channel: self._service.sessions.released(session, channel),
             closed=self._closed,

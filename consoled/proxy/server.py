@@ -19,8 +19,7 @@ from consoled.proxy.admission import Admission
 from consoled.proxy.audit import Audit
 from consoled.proxy.authorizer import Authorizer
 from consoled.proxy.connection import Service
-from consoled.proxy.forwarded import networks
-from consoled.proxy.listener import Listener, tls_context
+from consoled.proxy.listener import Listener, tls_context_from_conf
 from consoled.proxy.metrics import Metrics
 from consoled.proxy.pages import Pages
 from consoled.proxy.relay import ReadBuffer
@@ -54,15 +53,12 @@ def policy_of(conf: cfg.ConfigOpts) -> handshake.Policy:
 
     :raises ValueError: an option is wrong
     """
-    return handshake.policy_of(networks(conf.proxy.trusted_proxies), conf.proxy.allowed_origins)
+    return handshake.Policy.from_options(conf.proxy.trusted_proxies, conf.proxy.allowed_origins)
 
 
 def pages_of(conf: cfg.ConfigOpts) -> Pages:
     """The pages, as configured."""
-    options = conf.proxy
-    return Pages.load(
-        options.novnc_path, options.spice_path, options.terminal_path, frame_ancestors=options.frame_ancestors
-    )
+    return Pages.from_conf(conf)
 
 
 def rules_of(conf: cfg.ConfigOpts) -> Rules:
@@ -121,11 +117,11 @@ class Proxy:
             cut_all=lambda: self._sessions.cut_all(close_codes.LEASE_LOST),
         )
         self._admission = Admission(
-            conf, self._authorizer, Connector(conf), self._sessions, self._metrics, self._audit
+            conf, self._authorizer, Connector.from_conf(conf), self._sessions, self._metrics, self._audit
         )
         service = Service(conf, policy_of(conf), pages, self._admission, self._sessions, ReadBuffer())
         self._service = service
-        self._listener = Listener(conf, sockets, service, self._metrics, tls_context(conf))
+        self._listener = Listener(conf, sockets, service, self._metrics, tls_context_from_conf(conf))
         self._tasks: list[asyncio.Task[None]] = []
         self._server: oslo_messaging.RPCServer | None = None
 
@@ -177,7 +173,8 @@ class Proxy:
         """Read what may change again. What is wrong is logged, and then all is left as it was."""
         conf = self._conf
         try:
-            tls, policy, pages, rules = tls_context(conf), policy_of(conf), pages_of(conf), rules_of(conf)
+            tls, policy = tls_context_from_conf(conf), policy_of(conf)
+            pages, rules = pages_of(conf), rules_of(conf)
         except (OSError, ValueError) as exc:
             LOG.error('not reloaded: %s', exc)
             return

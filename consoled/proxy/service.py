@@ -60,9 +60,9 @@ def prepare(conf: cfg.ConfigOpts) -> Inherited:
     :raises ValueError: an option is wrong
     """
     server.policy_of(conf)
-    targets.Connector(conf)
-    listener.tls_context(conf)
-    return Inherited(conf, listener.listen(conf), server.pages_of(conf))
+    targets.Connector.from_conf(conf)
+    listener.tls_context_from_conf(conf)
+    return Inherited(conf, listener.bind_sockets(conf), server.pages_of(conf))
 
 
 def run(shared: Inherited, notifier: Notifier) -> None:

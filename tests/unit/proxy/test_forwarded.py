@@ -7,11 +7,11 @@ import testtools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consoled.proxy.forwarded import Client, client_of, contains, networks, parse_address
+from consoled.proxy.forwarded import Client, contains, identify_client, parse_address, parse_networks
 
 unhurried = settings(deadline=None)
 
-TRUSTED = networks(['10.0.0.0/8', 'fd00::/8'])
+TRUSTED = parse_networks(['10.0.0.0/8', 'fd00::/8'])
 
 balancers = st.one_of(
     st.ip_addresses(network='10.0.0.0/8').map(str), st.ip_addresses(network='fd00::/8').map(str)
@@ -28,7 +28,7 @@ anybodys_headers = st.dictionaries(names, st.lists(values, max_size=3))
 
 
 def address_of(peer, *chains, trusted=TRUSTED):
-    return client_of(peer, 'http', {'x-forwarded-for': list(chains)}, trusted).address
+    return identify_client(peer, 'http', {'x-forwarded-for': list(chains)}, trusted).address
 
 
 class ParseAddressTest(testtools.TestCase):
@@ -78,7 +78,7 @@ class ParseAddressTest(testtools.TestCase):
 
 class NetworksTest(testtools.TestCase):
     def test_networks_and_addresses(self):
-        found = networks(['10.0.0.0/8', ' 192.0.2.1 ', '2001:db8::1', '10.1.2.3/24'])
+        found = parse_networks(['10.0.0.0/8', ' 192.0.2.1 ', '2001:db8::1', '10.1.2.3/24'])
         for text in ('10.200.0.1', '192.0.2.1', '2001:db8::1', '10.1.2.99'):
             self.assertTrue(contains(found, parse_address(text)), text)
         for text in ('11.0.0.1', '192.0.2.2', '2001:db8::2'):
@@ -86,7 +86,7 @@ class NetworksTest(testtools.TestCase):
 
     def test_what_is_neither_is_an_error(self):
         for text in ('', 'example.org', '10.0.0.0/33', '10.0.0'):
-            self.assertRaises(ValueError, networks, [text])
+            self.assertRaises(ValueError, parse_networks, [text])
 
     def test_nobody_is_in_none(self):
         self.assertFalse(contains(TRUSTED, None))
@@ -96,11 +96,11 @@ class NetworksTest(testtools.TestCase):
         self.assertTrue(contains(TRUSTED, parse_address('::ffff:10.0.0.1')))
 
 
-class ClientOfTest(testtools.TestCase):
+class IdentifyClientTest(testtools.TestCase):
     def test_a_direct_client(self):
         self.assertEqual(
             Client('203.0.113.5', 'https', 'a.example:6080'),
-            client_of('203.0.113.5', 'https', {'host': ['a.example:6080']}, TRUSTED),
+            identify_client('203.0.113.5', 'https', {'host': ['a.example:6080']}, TRUSTED),
         )
 
     def test_a_mapped_peer_is_an_ipv4_client(self):
@@ -117,7 +117,8 @@ class ClientOfTest(testtools.TestCase):
             'x-forwarded-host': ['console.example'],
         }
         self.assertEqual(
-            Client('203.0.113.5', 'https', 'console.example'), client_of('10.0.0.1', 'http', headers, TRUSTED)
+            Client('203.0.113.5', 'https', 'console.example'),
+            identify_client('10.0.0.1', 'http', headers, TRUSTED),
         )
 
     def test_so_does_one_on_a_unix_socket(self):
@@ -126,7 +127,7 @@ class ClientOfTest(testtools.TestCase):
             'x-forwarded-proto': ['wss'],
             'x-forwarded-host': ['a'],
         }
-        self.assertEqual(Client('203.0.113.5', 'https', 'a'), client_of(None, 'http', headers, ()))
+        self.assertEqual(Client('203.0.113.5', 'https', 'a'), identify_client(None, 'http', headers, ()))
 
     def test_without_a_header_the_balancer_is_the_client(self):
         self.assertEqual('10.0.0.1', address_of('10.0.0.1'))
@@ -135,12 +136,14 @@ class ClientOfTest(testtools.TestCase):
     def test_a_trusted_peer_that_names_only_some_is_believed_for_those(self):
         self.assertEqual(
             Client('10.0.0.1', 'https', 'a.example'),
-            client_of('10.0.0.1', 'http', {'host': ['a.example'], 'x-forwarded-proto': ['HTTPS']}, TRUSTED),
+            identify_client(
+                '10.0.0.1', 'http', {'host': ['a.example'], 'x-forwarded-proto': ['HTTPS']}, TRUSTED
+            ),
         )
 
     def test_an_unknown_scheme_is_not_taken_over(self):
         for proto in ('', 'ftp', 'https://', 'javascript'):
-            client = client_of('10.0.0.1', 'http', {'x-forwarded-proto': [proto]}, TRUSTED)
+            client = identify_client('10.0.0.1', 'http', {'x-forwarded-proto': [proto]}, TRUSTED)
             self.assertEqual('http', client.scheme, proto)
 
     def test_what_the_nearest_balancer_wrote_counts(self):
@@ -148,7 +151,7 @@ class ClientOfTest(testtools.TestCase):
             'x-forwarded-proto': ['http', 'http, https'],
             'x-forwarded-host': ['evil.example', 'x, b.example'],
         }
-        client = client_of('10.0.0.1', 'http', headers, TRUSTED)
+        client = identify_client('10.0.0.1', 'http', headers, TRUSTED)
         self.assertEqual(('https', 'b.example'), (client.scheme, client.host))
 
     def test_a_chain_of_balancers(self):
@@ -174,9 +177,9 @@ class ClientOfTest(testtools.TestCase):
     @unhurried
     @given(users, anybodys_headers)
     def test_one_who_is_not_trusted_is_believed_nothing(self, peer, headers):
-        client = client_of(peer, 'http', headers, TRUSTED)
+        client = identify_client(peer, 'http', headers, TRUSTED)
         self.assertEqual((peer, 'http'), (client.address, client.scheme))
-        self.assertEqual(client_of(peer, 'http', {'host': headers.get('host', [])}, ()), client)
+        self.assertEqual(identify_client(peer, 'http', {'host': headers.get('host', [])}, ()), client)
 
     @unhurried
     @given(
@@ -191,7 +194,7 @@ class ClientOfTest(testtools.TestCase):
     @unhurried
     @given(st.one_of(st.none(), users, balancers, garbage), anybodys_headers)
     def test_it_never_raises_and_an_address_is_one(self, peer, headers):
-        client = client_of(peer, 'https', headers, TRUSTED)
+        client = identify_client(peer, 'https', headers, TRUSTED)
         if client.address is not None:
             self.assertEqual(client.address, str(ipaddress.ip_address(client.address)))
         self.assertIn(client.scheme, ('http', 'https'))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from consoled import exception
 from consoled import token as tokens
 from consoled.proxy import handshake, responses
-from consoled.proxy.forwarded import networks
+from consoled.proxy.forwarded import parse_networks
 from consoled.proxy.handshake import Fetch, Policy, Refusal, Request, Upgrade, decide
 from consoled.proxy.origin import Origin
 
@@ -34,7 +34,8 @@ HEAD = {
     'sec-websocket-key': [KEY],
 }
 POLICY = Policy(
-    trusted=networks(['10.0.0.0/8']), allowed_origins=frozenset([Origin('https', 'dashboard.example', 443)])
+    trusted=parse_networks(['10.0.0.0/8']),
+    allowed_origins=frozenset([Origin('https', 'dashboard.example', 443)]),
 )
 
 
@@ -320,7 +321,7 @@ class OriginTest(DecisionCase):
         self.refused(exception.BadRequest, origin=['https://proxy.example:6080'] * 2)
 
     def test_pages_without_an_origin_where_that_is_allowed(self):
-        policy = handshake.policy_of((), ['null'])
+        policy = Policy.from_options((), ['null'])
         self.assertIsNone(self.opened(origin='null', policy=policy).origin)
         self.refused(exception.OriginRefused, origin='NULL', policy=policy)
 
@@ -346,13 +347,13 @@ class OriginTest(DecisionCase):
             self.assertRaises(exception.OriginRefused, handshake.check_origin, origin, url)
 
     def test_allowed_origins_must_be_some(self):
-        policy = handshake.policy_of((), ['https://a.example', 'http://b.example:8080', 'null'])
+        policy = Policy.from_options((), ['https://a.example', 'http://b.example:8080', 'null'])
         self.assertEqual(
             {Origin('https', 'a.example', 443), Origin('http', 'b.example', 8080)}, policy.allowed_origins
         )
-        self.assertFalse(handshake.policy_of((), []).null_origin)
+        self.assertFalse(Policy.from_options((), []).null_origin)
         for wrong in ('*', '', 'a.example', 'https://a.example/', 'https://*.example'):
-            error = self.assertRaises(ValueError, handshake.policy_of, (), [wrong])
+            error = self.assertRaises(ValueError, Policy.from_options, (), [wrong])
             self.assertIn('allowed_origins', str(error))
 
 

@@ -162,16 +162,16 @@ class AbsentTestCase(PagesTestCase):
         for path in ('/novnc.html', '/vnc.html', '/spice.html', '/serial.html', '/terminal/xterm.js'):
             self.assertIsNone(loaded.get(path))
         novnc, spice, terminal = self.log.output.splitlines()
-        self.assertIn(f'novnc_path = {not_there} can not be used (No such file or directory)', novnc)
-        self.assertIn('(has no main.js)', spice)
+        self.assertIn(f'novnc_path = {not_there} cannot be used: No such file or directory', novnc)
+        self.assertIn(': it has no main.js;', spice)
         self.assertIn('terminal_path', terminal)
-        self.assertIn('(its xterm.js is not the right one)', terminal)
+        self.assertIn(': its xterm.js is of an unsupported version;', terminal)
 
     def test_the_size_is_bounded(self):
         self.patch(pages, 'MAX_BYTES', 100_000)
         loaded = self.load(self.novnc({'app/big.js': b'x' * 100_000}), self.spice())
         self.assertIsNone(loaded.get('/novnc.html'))
-        self.assertIn('over 100000 bytes in all', self.log.output)
+        self.assertIn('more than 100000 bytes in total', self.log.output)
         self.assertIsNotNone(loaded.get('/spice.html'))  # the others do not suffer
 
     def test_the_number_of_files_is_bounded(self):
@@ -179,7 +179,7 @@ class AbsentTestCase(PagesTestCase):
         loaded = self.load(self.novnc({f'README{number}': '' for number in range(50)}), self.spice())
         self.assertIsNone(loaded.get('/novnc.html'))
         self.assertIsNotNone(loaded.get('/spice.html'))
-        self.assertIn('over 50 files', self.log.output)
+        self.assertIn('more than 50 files', self.log.output)
 
     def test_a_directory_that_links_to_itself_ends(self):
         path = self.novnc()
@@ -373,7 +373,7 @@ class RefusalTestCase(testtools.TestCase):
         self.assertNotIn('<script', body)
 
     def test_the_page_tells_what_to_do(self):
-        self.assertIn(b'open it from there again', pages.refusal_page(404, 'console_gone', 'Gone.'))
+        self.assertIn(b'and open it again', pages.refusal_page(404, 'console_gone', 'Gone.'))
         self.assertIn(b'Try again in a moment', pages.refusal_page(503, 'manager_busy', 'Busy.'))
         self.assertIn(b'Try again in a moment', pages.refusal_page(409, 'console_in_use', 'In use.'))
         self.assertIn(b'from your dashboard', pages.refusal_page(426, 'upgrade_required', 'No websocket.'))

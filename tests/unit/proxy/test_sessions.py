@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from consoled import objects
 from consoled import token as tokens
 from consoled.proxy import close_codes
-from consoled.proxy.security.rfb import UserSide
+from consoled.proxy.security.rfb import UserHandshake
 from consoled.proxy.sessions import Rules, Session, Sessions
 from tests.unit.proxy import test_relay as relays
 
@@ -292,7 +292,7 @@ class SilenceTest(SessionCase):
             place = Place(RULES)
             place.sessions.start()
             session = place.sessions.add(granted(), TOKEN, ADDRESS)
-            place.connect(session, greeting=UserSide())
+            place.connect(session, greeting=UserHandshake())
             await asyncio.sleep(9)
             self.assertIsNone(session.reason)
             await asyncio.sleep(3)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from consoled.proxy.security import base
 from consoled.proxy.security.base import SecurityFailed
-from consoled.proxy.security.rfb import UserSide
+from consoled.proxy.security.rfb import UserHandshake
 from consoled.proxy.security.tunnel import Tunnel
 
 HELLO = b'RFB 003.008\n\1'
@@ -28,7 +28,7 @@ class SecurityFailedTest(testtools.TestCase):
 
 class ExchangeTest(testtools.TestCase):
     def test_what_comes_behind_the_end_is_handed_over_once(self):
-        exchange = UserSide()
+        exchange = UserHandshake()
         exchange.receive(HELLO + b'\1ab')
         exchange.receive(b'c')
         self.assertEqual((b'\1abc', b''), (exchange.rest(), exchange.rest()))
@@ -37,14 +37,14 @@ class ExchangeTest(testtools.TestCase):
 
     def test_what_comes_behind_the_end_is_bounded(self):
         for together in (True, False):
-            exchange = UserSide()
+            exchange = UserHandshake()
             exchange.receive(HELLO + b'x' * base.MAX_REST * together)
             self.assertTrue(exchange.done)
             failed = self.assertRaises(SecurityFailed, exchange.receive, b'x' * (base.MAX_REST + 1))
             self.assertEqual(('too_much', False, b''), (failed.code, exchange.done, exchange.rest()))
 
     def test_a_failed_exchange_stays_failed(self):
-        for exchange, bad in ((UserSide(), b'x' * 12), (Tunnel('/', 'h', 1), b'x')):
+        for exchange, bad in ((UserHandshake(), b'x' * 12), (Tunnel('/', 'h', 1), b'x')):
             first = self.assertRaises(SecurityFailed, exchange.receive, bad)
             again = self.assertRaises(SecurityFailed, exchange.receive, HELLO)
             self.assertEqual((first.code, b''), (again.code, again.farewell))
@@ -52,11 +52,11 @@ class ExchangeTest(testtools.TestCase):
             self.assertRaises(SecurityFailed, exchange.eof)
 
     def test_tls_is_not_started_where_it_was_not_asked_for(self):
-        for exchange in (UserSide(), Tunnel('/', 'h', 1)):
+        for exchange in (UserHandshake(), Tunnel('/', 'h', 1)):
             self.assertFalse(exchange.wants_tls)
             self.assertRaises(RuntimeError, exchange.tls_started)
 
     def test_an_end_after_the_end_is_fine(self):
-        exchange = UserSide()
+        exchange = UserHandshake()
         exchange.receive(HELLO)
         exchange.eof()
