@@ -72,7 +72,7 @@ export async function run(open) {
   } catch (error) {
     how = { reason: error.reason ?? 'page_error', text: error.message, retryable: false };
     if (!(error instanceof AddressError)) {
-      how.text = 'This page does not work in this browser: ' + error.message;
+      how.text = 'An error occurred in this page: ' + error.message;
       console.error(error);
     }
   }
@@ -190,7 +190,7 @@ async function toggleFullscreen() {
 }
 
 /** Move the focus to the bar on Ctrl+Alt+Shift+B, for users without a mouse: Tab goes to the guest. */
-function addEscapeShortcut() {
+function addBarShortcut() {
   window.addEventListener('keydown', (event) => {
     if (event.code === 'KeyB' && event.ctrlKey && event.altKey && event.shiftKey) {
       event.preventDefault();
@@ -213,7 +213,7 @@ function prepare() {
   document.addEventListener('fullscreenchange', () => {
     fullscreen.setAttribute('aria-pressed', String(document.fullscreenElement !== null));
   });
-  addEscapeShortcut();
+  addBarShortcut();
 }
 
 prepare();

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pages: what is served, under which policy, and that nothing else is."""
 
-import base64
-import hashlib
 import json
 import logging
 import os
@@ -12,13 +10,10 @@ import fixtures
 import testtools
 
 from consoled.proxy import pages
+from tests.unit.proxy.test_csp import hash_source
 
 INLINE = '\n  import RFB from "./core/rfb.js"; // < & é\n'
 LITE = f'<style> b {{}} </style><script type="module">{INLINE}</script><script src="x.js"></script>'
-
-
-def sha256_source(text):
-    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 
 class PagesTestCase(testtools.TestCase):
@@ -317,13 +312,8 @@ class HeadersTestCase(PagesTestCase):
 
     def test_inline_scripts_and_styles_are_allowed_by_their_hash(self):
         policy = self.policy(self.load_all(), '/vnc_lite.html')
-        self.assertEqual(["'self'", sha256_source(INLINE)], policy['script-src'])
-        self.assertEqual(["'self'", sha256_source(' b {} ')], policy['style-src'])
-
-    def test_a_hash_is_of_what_a_browser_sees(self):
-        page = '\ufeff<script>a\r\nb\rc</script><SCRIPT>d</SCRIPT><script></script>'
-        policy = self.policy(self.load(self.novnc({'vnc.html': page})), '/vnc.html')
-        self.assertEqual(["'self'", *map(sha256_source, ('a\nb\nc', 'd', ''))], policy['script-src'])
+        self.assertEqual(["'self'", hash_source(INLINE)], policy['script-src'])
+        self.assertEqual(["'self'", hash_source(' b {} ')], policy['style-src'])
 
     def test_an_image_that_is_a_document_can_do_nothing(self):
         policy = self.policy(self.load_all(), '/app/images/i.svg')
@@ -384,7 +374,7 @@ class RefusalTestCase(testtools.TestCase):
         headers = dict(pages.REFUSAL_HEADERS)
         style = re.search('<style>(.*?)</style>', body, re.DOTALL).group(1)
         self.assertEqual(
-            f"default-src 'none'; style-src {sha256_source(style)}", headers['Content-Security-Policy']
+            f"default-src 'none'; style-src {hash_source(style)}", headers['Content-Security-Policy']
         )
 
     def test_headers(self):
