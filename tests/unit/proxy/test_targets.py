@@ -9,7 +9,7 @@ import ssl
 import fixtures
 import testtools
 import trustme
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from consoled import exception, objects
@@ -17,8 +17,6 @@ from consoled.proxy import targets
 from consoled.proxy.forwarded import parse_networks
 from consoled.proxy.security.base import SecurityFailed
 from consoled.testing.fixtures import Conf
-
-unhurried = settings(deadline=None)
 
 VERSION = b'RFB 003.008\n'
 TUNNELLED = b'HTTP/1.1 200 OK\r\n\r\n'
@@ -48,7 +46,6 @@ class PortRangesTest(testtools.TestCase):
             error = self.assertRaises(ValueError, targets.parse_port_ranges, [text])
             self.assertIn('[proxy] allowed_ports', str(error))
 
-    @unhurried
     @given(st.text(st.sampled_from('0123456789- '), max_size=12))
     def test_every_parsed_port_is_valid(self, text):
         try:

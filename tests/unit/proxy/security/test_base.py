@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all exchanges have in common."""
+"""Behavior common to all exchanges."""
 
 import testtools
 from hypothesis import given
@@ -19,7 +19,7 @@ class SecurityFailedTest(testtools.TestCase):
         detail = SecurityFailed('code', base.printable(text)).detail
         self.assertTrue(len(detail) <= 200 and detail.isascii() and (not detail or detail.isprintable()))
 
-    def test_a_detail_is_cleaned_in_any_case(self):
+    def test_a_detail_is_always_sanitized(self):
         failed = SecurityFailed('code', 'one\r\ntwo \x1b[31m' + 'x' * 500)
         self.assertEqual('onetwo [31m' + 'x' * 189, failed.detail)
         self.assertEqual(f'code: {failed.detail}', str(failed))
@@ -27,7 +27,7 @@ class SecurityFailedTest(testtools.TestCase):
 
 
 class ExchangeTest(testtools.TestCase):
-    def test_what_comes_behind_the_end_is_handed_over_once(self):
+    def test_bytes_after_the_handshake_are_returned_once(self):
         exchange = UserHandshake()
         exchange.receive(HELLO + b'\1ab')
         exchange.receive(b'c')
@@ -35,7 +35,7 @@ class ExchangeTest(testtools.TestCase):
         exchange.receive(b'd')
         self.assertEqual(b'd', exchange.rest())
 
-    def test_what_comes_behind_the_end_is_bounded(self):
+    def test_invariant_9_bytes_after_the_handshake_are_limited(self):
         for together in (True, False):
             exchange = UserHandshake()
             exchange.receive(HELLO + b'x' * base.MAX_REST * together)
@@ -51,12 +51,12 @@ class ExchangeTest(testtools.TestCase):
             self.assertFalse(exchange.done)
             self.assertRaises(SecurityFailed, exchange.eof)
 
-    def test_tls_is_not_started_where_it_was_not_asked_for(self):
+    def test_tls_cannot_start_unless_wanted(self):
         for exchange in (UserHandshake(), Tunnel('/', 'h', 1)):
             self.assertFalse(exchange.wants_tls)
             self.assertRaises(RuntimeError, exchange.tls_started)
 
-    def test_an_end_after_the_end_is_fine(self):
+    def test_eof_after_the_handshake_is_fine(self):
         exchange = UserHandshake()
         exchange.receive(HELLO)
         exchange.eof()
