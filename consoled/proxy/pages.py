@@ -54,9 +54,8 @@ CONTENT_TYPES = {
 }
 
 _WEB = os.path.join(os.path.dirname(__file__), 'web')
-_NAME = re.compile(
-    r'[A-Za-z0-9_@+-][A-Za-z0-9_.@+-]*'
-)  # no hidden files, and nothing that a URL has to escape
+# of files that are served: not hidden, and without characters that a URL has to escape
+_NAME = re.compile(r'[A-Za-z0-9_@+-][A-Za-z0-9_.@+-]*')
 # browser-es-module-loader comes with spice-html5, for browsers without ES modules: 2 MB.
 _UNUSED_DIRECTORIES = frozenset(('browser-es-module-loader', 'node_modules'))
 
@@ -119,9 +118,9 @@ class Pages:
         }
         pages['/favicon.ico'] = pages['/web/icon.svg']  # requested for pages that do not name an icon
         for option, path, arrange in (
-            ('novnc_path', novnc_path, _novnc),
-            ('spice_path', spice_path, _spice),
-            ('terminal_path', terminal_path, _terminal),
+            ('novnc_path', novnc_path, _arrange_novnc),
+            ('spice_path', spice_path, _arrange_spice),
+            ('terminal_path', terminal_path, _arrange_terminal),
         ):
             if path is None:
                 continue
@@ -215,7 +214,7 @@ class _DirectoryReader:
 _Build = Callable[[str, bytes], Page]
 
 
-def _novnc(files: Mapping[str, bytes], own: Mapping[str, bytes], build: _Build) -> dict[str, Page]:
+def _arrange_novnc(files: Mapping[str, bytes], own: Mapping[str, bytes], build: _Build) -> dict[str, Page]:
     """Arrange noVNC, 1.3 or newer: a release, Debian's package, or the npm package ``@novnc/novnc``.
 
     A page that the package lacks (npm's has none) is replaced by consoled's own.
@@ -234,7 +233,7 @@ def _novnc(files: Mapping[str, bytes], own: Mapping[str, bytes], build: _Build) 
     return pages
 
 
-def _spice(files: Mapping[str, bytes], own: Mapping[str, bytes], build: _Build) -> dict[str, Page]:
+def _arrange_spice(files: Mapping[str, bytes], own: Mapping[str, bytes], build: _Build) -> dict[str, Page]:
     """Arrange spice-html5, 0.3 or newer: flat as in Debian, or with ``src/``.
 
     Its own pages are left out: they store the token in a cookie that any script can read, and insert the
@@ -253,7 +252,7 @@ def _spice(files: Mapping[str, bytes], own: Mapping[str, bytes], build: _Build) 
     return pages
 
 
-def _terminal(files: Mapping[str, bytes], own: Mapping[str, bytes], build: _Build) -> dict[str, Page]:
+def _arrange_terminal(files: Mapping[str, bytes], own: Mapping[str, bytes], build: _Build) -> dict[str, Page]:
     """Arrange xterm.js, 5 or newer: the npm package ``@xterm/xterm``, or Debian 13's ``libjs-xterm`` (flat).
 
     The xterm.js in Debian 12's package cannot run in a browser.

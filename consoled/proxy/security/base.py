@@ -113,7 +113,7 @@ class Exchange(abc.ABC):
 
         :raises RuntimeError: ``wants_tls`` is false
         """
-        raise RuntimeError('TLS was not asked for')
+        raise RuntimeError('TLS is not wanted')
 
     def rest(self) -> bytes:
         """Return and clear the bytes received after the end of the handshake."""

@@ -28,7 +28,10 @@ class _VeNCryptStep(enum.Enum):
 
 
 class VeNCryptHandshake(SteppedExchange):
-    """The client's side of VeNCrypt. It is done once TLS is; the SecurityResult after it is the caller's."""
+    """The client's side of VeNCrypt. It is done once TLS is established.
+
+    The SecurityResult that follows is left to the caller.
+    """
 
     def __init__(self) -> None:
         super().__init__(_VeNCryptStep.VERSION)
