@@ -20,8 +20,8 @@ const CLOSED = {
   1013: ['try_later', 'The console service is unavailable. Try again later.', true],
   4401: ['invalid_token', 'The console token is not valid or has expired.', false],
   4403: ['revoked', 'Your access to this console was revoked.', false],
-  4404: ['console_gone', 'The console no longer exists.', false],
-  4408: ['session_over', 'The session has timed out.', true],
+  4404: ['console_gone', 'The console has moved or no longer exists.', false],
+  4408: ['session_over', 'The session has expired.', true],
   4409: ['taken_over', 'Another user has taken over this console.', true],
 };
 
