@@ -61,8 +61,8 @@ from websockify.websockifyserver import WebSockifyServer  # type: ignore[import-
 from consoled import exception
 from consoled import token as tokens
 from consoled.context import RequestContext
-from consoled.proxy.forwarded import Network, contains, networks, parse_address
-from consoled.proxy.targets import port_ranges
+from consoled.proxy.forwarded import Network, contains, parse_address, parse_networks
+from consoled.proxy.targets import parse_port_ranges
 
 if TYPE_CHECKING:
     from consoled import objects
@@ -123,7 +123,9 @@ class Policy:
                 refused[console_type] = '[vnc] auth_schemes does not contain none'
         if len(refused) == len(_RELAYED_TYPES):
             raise ValueError(f'websockify may not serve any type of console: {refused}')
-        return cls(networks(conf.proxy.allowed_networks), port_ranges(conf.proxy.allowed_ports), refused)
+        return cls(
+            parse_networks(conf.proxy.allowed_networks), parse_port_ranges(conf.proxy.allowed_ports), refused
+        )
 
     def resolve_target(self, grant: objects.ConsoleAuthToken) -> tuple[str, int]:
         """Return the IP address and port to connect to.

@@ -31,7 +31,7 @@ class ProxyThread:
         self._conf = conf
         self._transport = transport
         self._name = name
-        self._sockets = listener.listen(conf)
+        self._sockets = listener.bind_sockets(conf)
         self.place = '{}:{}'.format(*self._sockets[0].getsockname()[:2])
         self.url = f'http://{self.place}/'
         self.pages: Pages | None = None
@@ -54,7 +54,7 @@ class ProxyThread:
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        self.pages = server.pages_of(self._conf)
+        self.pages = Pages.from_conf(self._conf)
         proxy = server.Proxy(
             self._conf,
             self._sockets,

@@ -19,7 +19,7 @@ from consoled.proxy import handshake, responses
 from consoled.proxy.admission import Admission, Admitted
 from consoled.proxy.pages import Pages
 from consoled.proxy.relay import Channel, ReadBuffer, report_all_unsent
-from consoled.proxy.security.rfb import UserSide
+from consoled.proxy.security.rfb import UserHandshake
 
 LOG = logging.getLogger(__name__)
 
@@ -257,7 +257,7 @@ class UserConnection(asyncio.Protocol):
             max_message_size=options.max_message_size,
             close_timeout=options.close_timeout,
             input_filter=admitted.input_filter,
-            greeting=UserSide() if vnc else None,
+            greeting=UserHandshake() if vnc else None,
             rest=admitted.target.rest,
             released=session.channel_released,
             closed=self._closed,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who the client is, through load balancers that are trusted. Pure."""
+"""Identifying the client behind trusted load balancers. No I/O."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _MAX_HOPS = 16
+_HTTP_SCHEMES = {'http': 'http', 'https': 'https', 'ws': 'http', 'wss': 'https'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Client:
-    """The user's end as far as it is known.
+    """The user's side of a connection.
 
-    ``address`` is None behind a unix socket without X-Forwarded-For; ``scheme`` (http, https) and ``host``
-    (a Host header) are how the user reached this service.
+    :ivar address: IP address; None if unknown (a unix socket without X-Forwarded-For)
+    :ivar scheme: http or https, the scheme by which the user reached this service
+    :ivar host: the ``Host`` header by which the user reached this service
     """
 
     address: str | None
@@ -26,16 +28,19 @@ class Client:
     host: str
 
 
-def networks(texts: Sequence[str]) -> tuple[Network, ...]:
-    """Parse networks or addresses.
+def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    """Parse networks in CIDR notation; a single address is a network of its own.
 
-    :raises ValueError: one is neither
+    :raises ValueError: a text is neither a network nor an address
     """
     return tuple(ipaddress.ip_network(text.strip(), strict=False) for text in texts)
 
 
 def parse_address(text: str) -> Address | None:
-    """An IP address as peers and X-Forwarded-For have it: perhaps with brackets, port or zone."""
+    """Parse an IP address as found in sockets and X-Forwarded-For: brackets, port and zone are optional.
+
+    :returns: the address, IPv4 for an IPv4-mapped IPv6 address; None if the text is not an address
+    """
     text = text.strip().strip('"')
     if text.startswith('['):
         text = text[1:].partition(']')[0]
@@ -50,50 +55,48 @@ def parse_address(text: str) -> Address | None:
     return found
 
 
-def contains(nets: Sequence[Network], address: Address | None) -> bool:
-    """Whether an address lies in one of the networks."""
-    return address is not None and any(address in net for net in nets)
+def contains(networks: Sequence[Network], address: Address | None) -> bool:
+    """Return whether an address lies in one of the networks."""
+    return address is not None and any(address in network for network in networks)
 
 
-def client_of(
+def identify_client(
     peer: str | None, scheme: str, headers: dict[str, list[str]], trusted: Sequence[Network]
 ) -> Client:
-    """Who is at the other end.
+    """Return the client that a request comes from.
 
-    Only a trusted peer is believed. Of X-Forwarded-For the right-most address counts that is not itself
-    trusted: what lies left of it was written by somebody who is not. Of -Proto and -Host the last value
-    counts, the one that the nearest of the trusted wrote.
+    Forwarded headers count only if the peer is trusted. In X-Forwarded-For, the client is the right-most
+    address that is not trusted: anything to the left of it was written by an untrusted party. Of
+    X-Forwarded-Proto and X-Forwarded-Host the last value counts, which the nearest trusted proxy wrote.
 
     :param peer: IP address of the connection; None for a unix socket, which is trusted
-    :param scheme: http or https, how the peer speaks to us
+    :param scheme: http or https, the scheme that the peer uses
     :param headers: values by lower-case name
     """
-    host = _last(headers.get('host', [])) or ''
+    host = _last_value(headers.get('host', [])) or ''
     address = None if peer is None else parse_address(peer)
     if peer is not None and not contains(trusted, address):
         return Client(None if address is None else str(address), scheme, host)
-    proto = (_last(headers.get('x-forwarded-proto', [])) or '').lower()
+    forwarded_scheme = (_last_value(headers.get('x-forwarded-proto', [])) or '').lower()
     return Client(
         _forwarded_for(headers.get('x-forwarded-for', []), address, trusted),
-        {'ws': 'http', 'wss': 'https'}.get(proto, proto)
-        if proto in ('http', 'https', 'ws', 'wss')
-        else scheme,
-        _last(headers.get('x-forwarded-host', [])) or host,
+        _HTTP_SCHEMES.get(forwarded_scheme, scheme),
+        _last_value(headers.get('x-forwarded-host', [])) or host,
     )
 
 
 def _forwarded_for(values: list[str], peer: Address | None, trusted: Sequence[Network]) -> str | None:
-    nearest = peer
+    client = peer
     hops = [hop for value in values for hop in value.split(',')][-_MAX_HOPS:]
     for hop in reversed(hops):
         address = parse_address(hop)
         if address is None:
             break
-        nearest = address
+        client = address
         if not contains(trusted, address):
             break
-    return None if nearest is None else str(nearest)
+    return None if client is None else str(client)
 
 
-def _last(values: list[str]) -> str | None:
+def _last_value(values: list[str]) -> str | None:
     return values[-1].rpartition(',')[2].strip() if values else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What looks at the user's side of a console: for idle time, and for viewing only. Pure."""
+"""Filters on what a user sends to a console: they enforce view-only mode and detect input. No I/O."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ from consoled.proxy.security.messages import ClientMessages
 
 
 class InputFilter(Protocol):
-    """Looks at what a user sends: returns what to forward of it, and whether the user did something."""
+    """Filter on the bytes of one user."""
 
-    def feed(self, data: bytes) -> tuple[bytes, bool]: ...
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """Return the bytes to forward, and whether the data contains input by the user."""
 
 
 class AllowAll:
-    """Of a stream that is not looked into, every byte is the user's doing."""
+    """Forwards everything; any byte counts as input."""
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         return data, bool(data)
 
 
 class DropAll:
-    """Of a stream that is only watched, nothing is forwarded."""
+    """Forwards nothing: view-only access to a plain stream of bytes."""
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         return b'', False
 
 
 def input_filter_for(console_type: str, mode: str | None) -> InputFilter:
-    """What looks at the user's side of a console with this option ``mode``.
+    """Return a new filter for a console of this type with this ``mode`` option.
 
-    :raises ModeUnsupported: it can't be kept to that mode
+    :raises ModeUnsupported: the proxy cannot enforce this mode for this console type
     """
-    found = _INPUTS.get((console_type, mode or None)) or (None if mode else AllowAll)
-    if found is None:
+    make = _FILTERS.get((console_type, mode or None)) or (None if mode else AllowAll)
+    if make is None:
         raise exception.ModeUnsupported()
-    return found()
+    return make()
 
 
-_INPUTS: dict[tuple[str, str | None], Callable[[], InputFilter]] = {
+_FILTERS: dict[tuple[str, str | None], Callable[[], InputFilter]] = {
     ('novnc', None): functools.partial(ClientMessages, view_only=False),
     ('novnc', 'view'): functools.partial(ClientMessages, view_only=True),
     ('serial', 'view'): DropAll,

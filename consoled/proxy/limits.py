@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counting what peers can make grow. Pure: the caller brings the time."""
+"""Limits per process and per client network (design.md, invariant 9). No I/O; the caller passes the time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import ipaddress
 from consoled.proxy.forwarded import parse_address
 
 
-def bucket_of(address: str | None) -> str:
-    """What counts as one user's network: an IPv4 address, an IPv6 /64 (a user is given a whole one)."""
+def client_network(address: str | None) -> str:
+    """Return the network that counts as one client: an IPv4 address, or the /64 of an IPv6 address.
+
+    Providers give each IPv6 customer at least a /64. Unknown and malformed addresses share the network ''.
+    """
     parsed = None if address is None else parse_address(address)
     if parsed is None:
         return ''
@@ -19,72 +22,76 @@ def bucket_of(address: str | None) -> str:
     return str(parsed)
 
 
-class Counter:
-    """How many there are now, in all and per address.
+class ConcurrencyLimit:
+    """Limit on how many permits are held at a time, in total and per client network.
 
-    :param limit: at most, in all
-    :param per_address: at most, of one address
+    :param limit: permits in total
+    :param per_address: permits per client network
+    :ivar count: permits held now
     """
 
     def __init__(self, limit: int, per_address: int) -> None:
         self._limit = limit
         self._per_address = per_address
-        self._of: collections.Counter[str] = collections.Counter()
+        self._held: collections.Counter[str] = collections.Counter()
         self.count = 0
 
     @property
     def full(self) -> bool:
-        """Whether there may be no more of any address."""
+        """Whether the total limit is reached."""
         return self.count >= self._limit
 
-    def take(self, address: str | None, *, exempt: bool = False) -> bool:
-        """Count one more, unless that is over a limit.
+    def acquire(self, address: str | None, *, exempt: bool = False) -> bool:
+        """Acquire a permit without waiting; return False if a limit is reached.
 
-        :param exempt: the limit per address does not hold for it
+        :param exempt: ignore the limit per client network, but count the permit
         """
-        bucket = bucket_of(address)
-        if self.full or (not exempt and self._of[bucket] >= self._per_address):
+        network = client_network(address)
+        if self.full or (not exempt and self._held[network] >= self._per_address):
             return False
         self.count += 1
-        self._of[bucket] += 1
+        self._held[network] += 1
         return True
 
-    def give_back(self, address: str | None) -> None:
-        """Count one less of that address."""
-        bucket = bucket_of(address)
+    def release(self, address: str | None) -> None:
+        """Release a permit that was acquired for this address."""
+        network = client_network(address)
         self.count -= 1
-        self._of[bucket] -= 1
-        if self._of[bucket] <= 0:
-            del self._of[bucket]
+        self._held[network] -= 1
+        if self._held[network] <= 0:
+            del self._held[network]
 
 
-class FailureRate:
-    """A token bucket an address: so many failures a minute, then none is looked at until some have leaked.
+class FailureRateLimit:
+    """Limit on failures per client network: a leaky bucket for each.
 
-    :param per_minute: failures
-    :param addresses: remembered at most; the one that failed longest ago is forgotten
+    A client that has used up its failures must wait until enough of them have leaked.
+
+    :param per_minute: failures allowed at once, and the rate at which they leak
+    :param max_networks: networks remembered; beyond that, the one whose last failure is oldest is forgotten
     """
 
-    def __init__(self, per_minute: int, addresses: int = 10000) -> None:
+    def __init__(self, per_minute: int, max_networks: int = 10000) -> None:
         self._per_minute = per_minute
-        self._addresses = addresses
-        self._failed: collections.OrderedDict[str, tuple[float, float]] = collections.OrderedDict()
+        self._max_networks = max_networks
+        # level of the bucket and when it was updated, least recent failure first
+        self._buckets: collections.OrderedDict[str, tuple[float, float]] = collections.OrderedDict()
 
-    def wait(self, address: str | None, now: float) -> float:
-        """Seconds until this address may try again; 0: now, and for those whose address is not known."""
+    def retry_after(self, address: str | None, now: float) -> float:
+        """Return the seconds until this client may try again; 0 if it may now or its address is unknown."""
         if address is None:
             return 0.0
-        over = self._level(bucket_of(address), now) - (self._per_minute - 1)
-        return max(0.0, over * 60 / self._per_minute)
+        excess = self._level(client_network(address), now) - (self._per_minute - 1)
+        return max(0.0, excess * 60 / self._per_minute)
 
-    def failed(self, address: str | None, now: float) -> None:
-        """Count a failure."""
-        bucket = bucket_of(address)
-        self._failed[bucket] = (self._level(bucket, now) + 1, now)
-        self._failed.move_to_end(bucket)
-        while len(self._failed) > self._addresses:
-            self._failed.popitem(last=False)
+    def record_failure(self, address: str | None, now: float) -> None:
+        """Count a failure of this client."""
+        network = client_network(address)
+        self._buckets[network] = (self._level(network, now) + 1, now)
+        self._buckets.move_to_end(network)
+        while len(self._buckets) > self._max_networks:
+            self._buckets.popitem(last=False)
 
-    def _level(self, bucket: str, now: float) -> float:
-        level, then = self._failed.get(bucket, (0.0, now))
-        return max(0.0, level - (now - then) * self._per_minute / 60)
+    def _level(self, network: str, now: float) -> float:
+        level, updated = self._buckets.get(network, (0.0, now))
+        return max(0.0, level - (now - updated) * self._per_minute / 60)

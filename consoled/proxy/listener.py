@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Listening for users: sockets, TLS, and how many may come."""
+"""Listening for users: sockets, TLS, and the limits on connections."""
 
 from __future__ import annotations
 
@@ -17,56 +17,56 @@ from oslo_config import cfg
 
 from consoled.proxy.connection import ConnectionContext, UserConnection
 from consoled.proxy.forwarded import contains, parse_address
-from consoled.proxy.limits import Counter
+from consoled.proxy.limits import ConcurrencyLimit
 from consoled.proxy.metrics import Metrics
 
 LOG = logging.getLogger(__name__)
 
 _BACKLOG = 1024
-_PAUSE = 0.1  # seconds after a connection could not be accepted: no file descriptor, most likely
+_ACCEPT_PAUSE = 0.1  # seconds after accept failed, most likely for want of file descriptors
 
-_VERSIONS = {'tlsv1_2': ssl.TLSVersion.TLSv1_2, 'tlsv1_3': ssl.TLSVersion.TLSv1_3}
+_TLS_VERSIONS = {'tlsv1_2': ssl.TLSVersion.TLSv1_2, 'tlsv1_3': ssl.TLSVersion.TLSv1_3}
 
-# asyncio takes 256 KiB a connection for what comes over TLS, at its first byte: a record has 16. Without TLS
-# it reads as much at a time, of users who have not shown a token yet.
-_BUFFER = 16 * 1024
+# Bytes. By default, asyncio allocates 256 KiB for each TLS connection with its first byte, though a record
+# has 16 KiB at most; without TLS it reads as much at a time, from users who have not shown a token yet.
+_MAX_READ = 16 * 1024
 
 
-def listen(conf: cfg.ConfigOpts) -> list[socket.socket]:
-    """Bind the sockets that users connect to. Done once, before a fork: all workers share them.
+def bind_sockets(conf: cfg.ConfigOpts) -> list[socket.socket]:
+    """Bind the sockets that users connect to, once before the fork: all workers share them.
 
-    :raises OSError: an address is taken, or is not ours
+    :raises OSError: an address is in use, or does not belong to this host
     """
     address = (conf.proxy.host, conf.proxy.port)
     dual = conf.proxy.host == '::'
     family = socket.AF_INET6 if ':' in conf.proxy.host else socket.AF_INET
     sockets = [socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=dual)]
     if conf.proxy.unix_socket:
-        sockets.append(_listen_unix(conf.proxy.unix_socket))
+        sockets.append(_bind_unix_socket(conf.proxy.unix_socket))
     for sock in sockets:
         sock.setblocking(False)
     return sockets
 
 
-def _listen_unix(path: str) -> socket.socket:
+def _bind_unix_socket(path: str) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode):
-            os.unlink(path)  # of a process that was killed
+            os.unlink(path)  # left behind by a process that was killed
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.bind(path)
     sock.listen(_BACKLOG)
     return sock
 
 
-def tls_context(conf: cfg.ConfigOpts) -> ssl.SSLContext | None:
-    """The users' TLS as configured, read from the files now; None: without.
+def tls_context_from_conf(conf: cfg.ConfigOpts) -> ssl.SSLContext | None:
+    """Return the TLS context for users, reading its files now; None if TLS is not configured.
 
-    :raises OSError: a file can't be read, or certificate and key do not belong together
+    :raises OSError: a file cannot be read, certificate and key do not match, or the ciphers are unknown
     """
     if not conf.proxy.ssl_cert:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = _VERSIONS[conf.proxy.ssl_minimum_version]
+    context.minimum_version = _TLS_VERSIONS[conf.proxy.ssl_minimum_version]
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     if conf.proxy.ssl_ciphers:
         context.set_ciphers(conf.proxy.ssl_ciphers)
@@ -76,9 +76,10 @@ def tls_context(conf: cfg.ConfigOpts) -> ssl.SSLContext | None:
 
 
 class Listener:
-    """Accepts users' connections on sockets that are bound.
+    """Accepts connections of users.
 
-    :ivar tls: for connections from now on; a reload replaces it
+    :param sockets: bound sockets
+    :ivar tls: TLS context of new connections, or None; a reload replaces it
     """
 
     def __init__(
@@ -94,23 +95,24 @@ class Listener:
         self._context = context
         self._metrics = metrics
         self.tls = tls
-        self._connections = Counter(conf.proxy.max_connections, conf.proxy.max_connections_per_address)
+        self._limit = ConcurrencyLimit(conf.proxy.max_connections, conf.proxy.max_connections_per_address)
         self._accepting: list[asyncio.Task[None]] = []
         self._starting: set[asyncio.Task[None]] = set()
 
     @property
     def connections(self) -> int:
-        """How many there are now."""
-        return self._connections.count
+        """Number of open connections."""
+        return self._limit.count
 
     def start(self) -> None:
-        sslproto.SSLProtocol.max_size = _BUFFER
-        selector_events._SelectorTransport.max_size = _BUFFER  # type: ignore[attr-defined]
+        """Begin to accept connections."""
+        sslproto.SSLProtocol.max_size = _MAX_READ
+        selector_events._SelectorTransport.max_size = _MAX_READ  # type: ignore[attr-defined]
         loop = asyncio.get_running_loop()
         self._accepting = [loop.create_task(self._accept(sock), name='accept') for sock in self._sockets]
 
     async def stop(self) -> None:
-        """Accept no more; connections go on."""
+        """Stop accepting connections; open ones continue."""
         for task in [*self._accepting, *self._starting]:
             task.cancel()
         await asyncio.gather(*self._accepting, *self._starting, return_exceptions=True)
@@ -123,40 +125,41 @@ class Listener:
             try:
                 sock, address = await loop.sock_accept(listening)
             except OSError as exc:
-                LOG.error('no connection can be accepted: %s', exc)
-                await asyncio.sleep(_PAUSE)
+                LOG.error('Failed to accept a connection: %s', exc)
+                await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
             peer = address[0] if isinstance(address, tuple) else None
-            if not self._take(peer):
+            if not self._acquire(peer):
                 sock.close()
                 continue
             task = loop.create_task(self._serve(sock, peer))
             self._starting.add(task)
             task.add_done_callback(self._starting.discard)
 
-    def _take(self, peer: str | None) -> bool:
+    def _acquire(self, peer: str | None) -> bool:
+        """Acquire a permit for a connection; return False if a limit is reached."""
         parsed = None if peer is None else parse_address(peer)
         exempt = peer is None or contains(self._context.policy.trusted, parsed)
-        if self._connections.take(peer, exempt=exempt):
-            self._metrics.connections(self._connections.count)
+        if self._limit.acquire(peer, exempt=exempt):
+            self._metrics.connections(self._limit.count)
             return True
-        self._metrics.turned_away('process' if self._connections.full else 'address')
+        self._metrics.turned_away('process' if self._limit.full else 'address')
         return False
 
-    def _place(self, peer: str | None) -> Callable[[], None]:
-        """What gives a taken place back, the first time it is called."""
+    def _release_callback(self, peer: str | None) -> Callable[[], None]:
+        """Return a callback that releases the permit of a connection; calling it again has no effect."""
         held = [peer]
 
-        def closed() -> None:
+        def release() -> None:
             if held:
-                self._connections.give_back(held.pop())
-                self._metrics.connections(self._connections.count)
+                self._limit.release(held.pop())
+                self._metrics.connections(self._limit.count)
 
-        return closed
+        return release
 
     async def _serve(self, sock: socket.socket, peer: str | None) -> None:
-        """Bring a connection to where it speaks HTTP."""
-        closed = self._place(peer)
+        """Set a connection up, with its TLS handshake, and hand it to a UserConnection."""
+        release = self._release_callback(peer)
         remote = sock.family != socket.AF_UNIX
         tls = self.tls if remote else None
         try:
@@ -164,16 +167,16 @@ class Listener:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: UserConnection(self._context, peer, secure=tls is not None, closed=closed),
+                lambda: UserConnection(self._context, peer, secure=tls is not None, closed=release),
                 sock,
                 ssl=tls,
                 ssl_handshake_timeout=self._conf.proxy.tls_timeout if tls is not None else None,
             )
         except OSError as exc:  # ssl.SSLError is one
-            LOG.debug('a connection from %s did not come about: %s', peer, exc)
+            LOG.debug('Failed to set up a connection from %s: %s', peer, exc)
             sock.close()
-            closed()
+            release()
         except BaseException:
             sock.close()
-            closed()
+            release()
             raise

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from consoled import exception
-from consoled.proxy.limits import Counter
+from consoled.proxy.limits import ConcurrencyLimit
 from consoled.proxy.session import Session
 
 
@@ -17,12 +17,12 @@ class SessionQuota:
 
     def __init__(self, max_sessions: int, max_per_address: int) -> None:
         self._max_per_address = max_per_address
-        self._taken = Counter(max_sessions, max_per_address)
+        self._limit = ConcurrencyLimit(max_sessions, max_per_address)
 
     @property
     def taken(self) -> int:
         """How many slots are taken."""
-        return self._taken.count
+        return self._limit.count
 
     def acquire(self, address: str | None) -> None:
         """Take a slot.
@@ -30,9 +30,9 @@ class SessionQuota:
         :raises ProxyBusy: the process has no slot left
         :raises TooManySessions: the address has none left
         """
-        if self._taken.take(address, exempt=address is None):
+        if self._limit.acquire(address, exempt=address is None):
             return
-        if self._taken.full:
+        if self._limit.full:
             raise exception.ProxyBusy()
         raise exception.TooManySessions(limit=self._max_per_address, scope='address')
 
@@ -41,4 +41,4 @@ class SessionQuota:
 
     def ended(self, session: Session) -> None:
         """Give its slot back."""
-        self._taken.give_back(session.client_address)
+        self._limit.release(session.client_address)

@@ -3,14 +3,48 @@
 
 from __future__ import annotations
 
+import collections
+import copy
+import math
 import time
 
 from consoled import exception
+from consoled import token as tokens
 from consoled.proxy.audit import Audit
-from consoled.proxy.limits import FailureRate
+from consoled.proxy.limits import FailureRateLimit
 from consoled.proxy.metrics import Metrics
-from consoled.proxy.responses import RecentRefusals
 from consoled.proxy.session import Session
+
+
+class RecentRefusals:
+    """Recent refusals by token.
+
+    A browser hides the response that refused a websocket from the page that opened it, so the page asks for
+    the reason with an ordinary request.
+
+    :param keep: seconds for which a refusal is remembered
+    :param limit: refusals remembered
+    """
+
+    def __init__(self, keep: float = 60.0, limit: int = 10000) -> None:
+        self._keep = keep
+        self._limit = limit
+        self._recent: collections.OrderedDict[str, tuple[float, exception.ConsoledException]] = (
+            collections.OrderedDict()
+        )
+
+    def note(self, token: str, error: exception.ConsoledException, now: float) -> None:
+        """Remember a refusal."""
+        # A copy has no traceback, which would keep the connection alive and, with it, the clear token.
+        self._recent[tokens.hashed(token)] = (now, copy.copy(error))
+        self._recent.move_to_end(tokens.hashed(token))
+        while len(self._recent) > self._limit:
+            self._recent.popitem(last=False)
+
+    def recent(self, token: str, now: float) -> exception.ConsoledException | None:
+        """Return the last refusal of this token, or None if there was none recently."""
+        refused_at, error = self._recent.get(tokens.hashed(token), (-math.inf, None))
+        return error if now - refused_at <= self._keep else None
 
 
 class Refusals:
@@ -22,12 +56,12 @@ class Refusals:
     def __init__(self, max_failed_tokens: int, metrics: Metrics, audit: Audit) -> None:
         self._metrics = metrics
         self._audit = audit
-        self._failures = FailureRate(max_failed_tokens)
+        self._failures = FailureRateLimit(max_failed_tokens)
         self._recent = RecentRefusals()
 
     def check_rate(self, address: str | None) -> None:
         """:raises RateLimited: too many tokens of this address were refused lately"""
-        if seconds := self._failures.wait(address, time.monotonic()):
+        if seconds := self._failures.retry_after(address, time.monotonic()):
             raise exception.RateLimited(seconds=seconds)
 
     def malformed(self, error: exception.ConsoledException, address: str | None) -> None:
@@ -57,7 +91,7 @@ class Refusals:
 
     def token_failed(self, address: str | None) -> None:
         """Count a token that does not exist against its address."""
-        self._failures.failed(address, time.monotonic())
+        self._failures.record_failure(address, time.monotonic())
 
     def recent(self, token: str) -> exception.ConsoledException | None:
         """Return why this token was refused, if it was lately."""

@@ -19,9 +19,8 @@ from consoled.proxy.admission import Admission
 from consoled.proxy.audit import Audit
 from consoled.proxy.close_reports import CloseReports
 from consoled.proxy.connection import ConnectionContext
-from consoled.proxy.forwarded import networks
 from consoled.proxy.lease import Lease, ProxyLife
-from consoled.proxy.listener import Listener, tls_context
+from consoled.proxy.listener import Listener, tls_context_from_conf
 from consoled.proxy.manager_client import ManagerClient
 from consoled.proxy.metrics import Metrics
 from consoled.proxy.pages import Pages
@@ -55,23 +54,15 @@ class ProxyEndpoint(rpc_server.Endpoint):
         self._loop.call_soon_threadsafe(self._registry.cut, dict.fromkeys(session_ids, reason))
 
 
-def policy_of(conf: cfg.ConfigOpts) -> handshake.Policy:
-    """Whom to believe, as configured.
+def policy_from_conf(conf: cfg.ConfigOpts) -> handshake.Policy:
+    """Return whom the proxy trusts, as configured.
 
     :raises ValueError: an option is wrong
     """
-    return handshake.policy_of(networks(conf.proxy.trusted_proxies), conf.proxy.allowed_origins)
+    return handshake.Policy.from_options(conf.proxy.trusted_proxies, conf.proxy.allowed_origins)
 
 
-def pages_of(conf: cfg.ConfigOpts) -> Pages:
-    """The pages, as configured."""
-    options = conf.proxy
-    return Pages.load(
-        options.novnc_path, options.spice_path, options.terminal_path, frame_ancestors=options.frame_ancestors
-    )
-
-
-def session_timeouts(conf: cfg.ConfigOpts) -> Timeouts:
+def timeouts_from_conf(conf: cfg.ConfigOpts) -> Timeouts:
     """Return how long sessions may be silent, as configured.
 
     :raises ValueError: an option is invalid: oslo.config finds out when it is read
@@ -116,7 +107,7 @@ class Proxy:
         self._registry = SessionRegistry(
             SessionQuota(options.max_sessions, options.max_sessions_per_address),
             [self._close_reports, self._metrics, self._audit],
-            session_timeouts(conf),
+            timeouts_from_conf(conf),
         )
         self._lease = Lease(api, life, self._registry)
         self._managers = ManagerClient(
@@ -129,14 +120,14 @@ class Proxy:
         )
         self._admission = Admission(
             self._managers,
-            Connector(conf),
+            Connector.from_conf(conf),
             self._registry,
             Refusals(options.max_failed_tokens, self._metrics, self._audit),
             self._metrics,
             max_channels=options.max_channels,
         )
-        self._context = ConnectionContext(conf, policy_of(conf), pages, self._admission, ReadBuffer())
-        self._listener = Listener(conf, sockets, self._context, self._metrics, tls_context(conf))
+        self._context = ConnectionContext(conf, policy_from_conf(conf), pages, self._admission, ReadBuffer())
+        self._listener = Listener(conf, sockets, self._context, self._metrics, tls_context_from_conf(conf))
         self._tasks: list[asyncio.Task[None]] = []
         self._server: oslo_messaging.RPCServer | None = None
 
@@ -185,8 +176,8 @@ class Proxy:
         """Read what may change again. If anything is wrong it is logged, and nothing changes."""
         conf = self._conf
         try:
-            tls, policy, pages = tls_context(conf), policy_of(conf), pages_of(conf)
-            timeouts = session_timeouts(conf)
+            tls, policy, pages = tls_context_from_conf(conf), policy_from_conf(conf), Pages.from_conf(conf)
+            timeouts = timeouts_from_conf(conf)
         except (OSError, ValueError) as exc:
             LOG.error('Not reloaded: %s', exc)
             return

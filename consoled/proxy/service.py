@@ -59,10 +59,10 @@ def prepare(conf: cfg.ConfigOpts) -> Inherited:
     :raises OSError: a file cannot be read, or an address cannot be bound
     :raises ValueError: an option is invalid
     """
-    server.policy_of(conf)
-    targets.Connector(conf)
-    listener.tls_context(conf)
-    return Inherited(conf, listener.listen(conf), server.pages_of(conf))
+    server.policy_from_conf(conf)
+    targets.Connector.from_conf(conf)
+    listener.tls_context_from_conf(conf)
+    return Inherited(conf, listener.bind_sockets(conf), Pages.from_conf(conf))
 
 
 def run(shared: Inherited, notifier: Notifier) -> None:
@@ -120,7 +120,7 @@ class ProxyWorker(cotyledon.Service):
         name = f'{conf.host}:{_bound_address(self._shared.sockets[0])}:{self.worker_id}'
         pages = self._shared.pages
         if self._shared.reloaded.is_set() and self._read_options():
-            pages = server.pages_of(conf)
+            pages = Pages.from_conf(conf)
         self._proxy = server.Proxy(
             conf,
             self._shared.sockets,

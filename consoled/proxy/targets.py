@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connecting to a guest's console: where that may be, and the handshakes with the hypervisor."""
+"""Connecting to the hypervisor's side of a console: allowed networks and ports, TLS, and the handshakes."""
 
 from __future__ import annotations
 
@@ -10,46 +10,52 @@ import logging
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 
 from consoled import exception
-from consoled.proxy.forwarded import Network, contains, networks, parse_address
+from consoled.proxy.forwarded import Network, contains, parse_address, parse_networks
 from consoled.proxy.security.base import Exchange, SecurityFailed
-from consoled.proxy.security.rfb import HypervisorSide
+from consoled.proxy.security.rfb import HypervisorHandshake
 from consoled.proxy.security.tunnel import Tunnel
+
+if TYPE_CHECKING:  # only: contrib.websockify imports this module before it may import oslo libraries
+    from consoled import objects
 
 LOG = logging.getLogger(__name__)
 
-_KEEPALIVE_IDLE = 30  # seconds of silence before the kernel asks whether the hypervisor is still there
-_KEEPALIVE_INTERVAL = 10
+_KEEPALIVE_IDLE = 30  # seconds of silence before the kernel probes the connection
+_KEEPALIVE_INTERVAL = 10  # seconds between probes
 _KEEPALIVE_COUNT = 3
 _USER_TIMEOUT = 60000  # milliseconds that sent data may stay unacknowledged
 
-_PORTS = re.compile(r'([0-9]{1,5})(?:-([0-9]{1,5}))?')
+_PORT_RANGE = re.compile(r'([0-9]{1,5})(?:-([0-9]{1,5}))?')
 
 
 @dataclasses.dataclass
 class Target:
-    """An open connection to a console; ``rest`` is what it has sent beyond the handshakes."""
+    """An open connection to a console.
+
+    :ivar rest: bytes already received after the handshakes
+    """
 
     transport: asyncio.Transport
     rest: bytes
 
 
-def port_ranges(texts: Sequence[str]) -> tuple[range, ...]:
+def parse_port_ranges(texts: Sequence[str]) -> tuple[range, ...]:
     """Parse ports and ranges of ports such as 5900-6100.
 
-    :raises ValueError: one is neither
+    :raises ValueError: a text is neither
     """
     found = []
     for text in texts:
-        match = _PORTS.fullmatch(text.strip())
+        match = _PORT_RANGE.fullmatch(text.strip())
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= first <= last <= 65535:
-            raise ValueError(f'[proxy] allowed_ports: {text} is no port or range of ports')
+            raise ValueError(f'[proxy] allowed_ports: {text!r} is not a port or a range of ports')
         found.append(range(first, last + 1))
     return tuple(found)
 
@@ -57,103 +63,136 @@ def port_ranges(texts: Sequence[str]) -> tuple[range, ...]:
 class Connector:
     """Connects to consoles.
 
-    :raises ValueError: an option is wrong
-    :raises OSError: a certificate can't be read
+    :param networks: where consoles may be
+    :param ports: where consoles may be
+    :param timeout: seconds to connect, handshakes included
+    :param schemes: RFB security schemes (names of ``rfb.SCHEMES``), the preferred one first
+    :param vencrypt: TLS towards VNC servers; needed for the scheme ``vencrypt``
+    :param tls: TLS towards the consoles of other types that ask for it (``use_tls``), by console type
     """
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
-        self._networks: tuple[Network, ...] = networks(conf.proxy.allowed_networks)
-        self._ports = port_ranges(conf.proxy.allowed_ports)
-        self._timeout: float = conf.proxy.connect_timeout
-        self._schemes: list[str] = conf.vnc.auth_schemes
-        self._vencrypt = _vencrypt_context(conf) if 'vencrypt' in self._schemes else None
-        self._tls = {
-            'spice-html5': _tls_context(conf.spice.target_ca_certs),
-            'serial': _tls_context(conf.serial_console.target_ca_certs),
-            'webmks': _tls_context(conf.mks.target_ca_certs),
-        }
+    def __init__(
+        self,
+        *,
+        networks: Sequence[Network],
+        ports: Sequence[range],
+        timeout: float,
+        schemes: Sequence[str],
+        vencrypt: ssl.SSLContext | None,
+        tls: Mapping[str, ssl.SSLContext],
+    ) -> None:
+        self._networks = networks
+        self._ports = ports
+        self._timeout = timeout
+        self._schemes = schemes
+        self._vencrypt = vencrypt
+        self._tls = tls
 
-    async def connect(self, console: Any, reached: Callable[[], Awaitable[None]]) -> Target:
-        """Connect to a console, and go through all handshakes with its hypervisor.
+    @classmethod
+    def from_conf(cls, conf: cfg.ConfigOpts) -> Connector:
+        """Build the connector from the configuration, reading the certificates now.
 
-        Host and port come from the authorized console only (DESIGN invariant 8).
+        :raises ValueError: an option is malformed
+        :raises OSError: a certificate cannot be read
+        """
+        schemes: list[str] = conf.vnc.auth_schemes
+        return cls(
+            networks=parse_networks(conf.proxy.allowed_networks),
+            ports=parse_port_ranges(conf.proxy.allowed_ports),
+            timeout=conf.proxy.connect_timeout,
+            schemes=schemes,
+            vencrypt=_vencrypt_context_from_conf(conf) if 'vencrypt' in schemes else None,
+            tls={
+                'spice-html5': _tls_context(conf.spice.target_ca_certs),
+                'serial': _tls_context(conf.serial_console.target_ca_certs),
+                'webmks': _tls_context(conf.mks.target_ca_certs),
+            },
+        )
 
-        :param console: a ConsoleConnection
-        :param reached: awaited when it is connected and has not been sent a byte; what it raises is the end
-        :raises TargetForbidden: it lies outside of the allowed networks and ports
-        :raises TargetFailed: it can't be reached, or its handshake went wrong
-        :raises TargetTimeout: that took longer than ``connect_timeout``
+    async def connect(
+        self, console: objects.ConsoleConnection, on_connected: Callable[[], Awaitable[None]]
+    ) -> Target:
+        """Connect to a console and complete all handshakes with its hypervisor.
+
+        Host and port come from the authorized console only (design.md, invariant 8).
+
+        :param on_connected: awaited once connected, before the first byte is sent; if it raises, the
+            connection is aborted
+        :raises TargetForbidden: the console lies outside the allowed networks and ports
+        :raises TargetFailed: the connection or a handshake failed
+        :raises TargetTimeout: both together took longer than the timeout
         """
         options: dict[str, str | None] = console.options
         tls = console.console_type != 'novnc' and (options.get('use_tls') or '').lower() == 'true'
         loop = asyncio.get_running_loop()
-        began = loop.time()
-        async with self._within(self._timeout, console):
+        started_at = loop.time()
+        async with self._mapped_errors(self._timeout, console):
             port = int(options.get('tls_port') or console.port) if tls else console.port
-            negotiator = await self._reach(console.host, port)
-        left = self._timeout - (loop.time() - began)
+            negotiator = await self._open_connection(console.host, port)
+        remaining = self._timeout - (loop.time() - started_at)
         try:
-            await reached()
-            async with self._within(left, console):
+            await on_connected()
+            async with self._mapped_errors(remaining, console):
                 return await self._negotiate(negotiator, console, port, tls=tls)
         except BaseException:
             negotiator.abort()
             raise
 
     @contextlib.asynccontextmanager
-    async def _within(self, seconds: float, console: Any) -> AsyncIterator[None]:
-        """For a part of the work: what goes wrong is logged, and becomes what users may know of it."""
+    async def _mapped_errors(self, seconds: float, console: objects.ConsoleConnection) -> AsyncIterator[None]:
+        """Limit a part of the work to ``seconds``; log its errors and raise what users may know of them."""
         try:
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError:
-            LOG.warning('console %s:%s did not answer in %s s', console.host, console.port, self._timeout)
+            LOG.warning(
+                'Console %s:%s did not respond within %s s', console.host, console.port, self._timeout
+            )
             raise exception.TargetTimeout() from None
-        except SecurityFailed as exc:
-            LOG.warning('console %s:%s: %s', console.host, console.port, exc)
-            raise exception.TargetFailed() from None
-        except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
-            LOG.warning('console %s:%s: %s', console.host, console.port, exc)
+        except (SecurityFailed, OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+            LOG.warning('Failed to open console %s:%s: %s', console.host, console.port, exc)
             raise exception.TargetFailed() from None
 
-    async def _negotiate(self, negotiator: _Negotiator, console: Any, port: int, *, tls: bool) -> Target:
-        steps: list[Exchange] = []
+    async def _negotiate(
+        self, negotiator: _Negotiator, console: objects.ConsoleConnection, port: int, *, tls: bool
+    ) -> Target:
+        exchanges: list[Exchange] = []
         if path := console.options.get('internal_access_path'):
-            steps.append(Tunnel(path, console.host, port))
+            exchanges.append(Tunnel(path, console.host, port))
         if console.console_type == 'novnc':
-            steps.append(HypervisorSide(self._schemes))
+            exchanges.append(HypervisorHandshake(self._schemes))
         if tls:
             await negotiator.start_tls(self._tls[console.console_type], console.host)
-        for step in steps:
-            await self._go_through(negotiator, step, console.host)
+        for exchange in exchanges:
+            await self._complete(negotiator, exchange, console.host)
         return negotiator.finish()
 
-    async def _go_through(self, negotiator: _Negotiator, step: Exchange, host: str) -> None:
-        negotiator.send(step.start())
-        while not step.done:
-            if step.wants_tls:
+    async def _complete(self, negotiator: _Negotiator, exchange: Exchange, host: str) -> None:
+        negotiator.send(exchange.start())
+        while not exchange.done:
+            if exchange.wants_tls:
                 if self._vencrypt is None:
                     raise SecurityFailed('no_common_scheme', 'vencrypt is not configured')
                 await negotiator.start_tls(self._vencrypt, host)
-                negotiator.send(step.tls_started())
+                negotiator.send(exchange.tls_started())
                 continue
             data = await negotiator.receive()
             if not data:
-                step.eof()
-            negotiator.send(step.receive(data))
-        negotiator.unread(step.rest())
+                exchange.eof()
+            negotiator.send(exchange.receive(data))
+        negotiator.unread(exchange.rest())
 
-    async def _reach(self, host: str, port: int) -> _Negotiator:
-        """Try every address of the name, within an equal share of the time that is left."""
+    async def _open_connection(self, host: str, port: int) -> _Negotiator:
+        """Try all allowed addresses of the host in turn, each for an equal share of the time left."""
         if not any(port in allowed for allowed in self._ports):
-            LOG.error('port %d of console host %s is not in [proxy] allowed_ports', port, host)
+            LOG.error('Port %d of console host %s is not in [proxy] allowed_ports', port, host)
             raise exception.TargetForbidden()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
-        found = await _addresses(host, port)
+        found = await _resolve(host, port)
         addresses = [info for info in found if contains(self._networks, parse_address(str(info[4][0])))]
         if not addresses:
-            LOG.error('console host %s is not in [proxy] allowed_networks', host)
+            LOG.error('Console host %s is not in [proxy] allowed_networks', host)
             raise exception.TargetForbidden()
         failure: OSError = OSError('no address')
         for left, (family, kind, protocol, _, address) in zip(
@@ -164,7 +203,7 @@ class Connector:
                 sock.setblocking(False)
                 async with asyncio.timeout((deadline - loop.time()) / left):
                     await loop.sock_connect(sock, address)
-                _tune(sock)
+                _set_socket_options(sock)
                 _, negotiator = await loop.create_connection(_Negotiator, sock=sock)
                 return negotiator
             except TimeoutError:
@@ -180,16 +219,17 @@ class Connector:
         raise failure
 
 
-async def _addresses(host: str, port: int) -> list[Any]:
-    try:  # no thread for what needs no resolver
+async def _resolve(host: str, port: int) -> list[Any]:
+    """Return the addresses of a host, as getaddrinfo does."""
+    try:  # an IP address needs no resolver and, hence, no thread
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
         loop = asyncio.get_running_loop()
         return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
-def _tune(sock: socket.socket) -> None:
-    """Send small messages at once; notice a hypervisor that has gone without a word."""
+def _set_socket_options(sock: socket.socket) -> None:
+    """Send small messages at once, and detect a hypervisor that is gone without closing the connection."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
@@ -198,20 +238,24 @@ def _tune(sock: socket.socket) -> None:
         ('TCP_KEEPCNT', _KEEPALIVE_COUNT),
         ('TCP_USER_TIMEOUT', _USER_TIMEOUT),
     ):
-        with contextlib.suppress(AttributeError, OSError):  # not of this system
+        with contextlib.suppress(AttributeError, OSError):  # not every system has them
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _tls_context(ca_certs: str | None) -> ssl.SSLContext:
+    """Return a context that checks the server's certificate and name; None: against the system's CAs."""
     context = ssl.create_default_context(cafile=ca_certs)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 
-def _vencrypt_context(conf: cfg.ConfigOpts) -> ssl.SSLContext:
-    """The server's certificate and name are checked; ours is shown."""
+def _vencrypt_context_from_conf(conf: cfg.ConfigOpts) -> ssl.SSLContext:
+    """Return the context for VeNCrypt: as any other, with the proxy's own certificate if there is one.
+
+    :raises ValueError: ``vencrypt_ca_certs`` is not set
+    """
     if not conf.vnc.vencrypt_ca_certs:
-        raise ValueError('[vnc] vencrypt_ca_certs is needed for vencrypt')
+        raise ValueError('[vnc] vencrypt_ca_certs is required by the scheme vencrypt')
     context = _tls_context(conf.vnc.vencrypt_ca_certs)
     if conf.vnc.vencrypt_client_cert:
         context.load_cert_chain(conf.vnc.vencrypt_client_cert, conf.vnc.vencrypt_client_key)
@@ -219,11 +263,14 @@ def _vencrypt_context(conf: cfg.ConfigOpts) -> ssl.SSLContext:
 
 
 class _Negotiator(asyncio.Protocol):
-    """A connection during its handshakes: what comes is held, and no more is read until it is taken."""
+    """Protocol of a connection during its handshakes.
+
+    Reading is paused while received data waits to be consumed, so it holds one read at most.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._held = b''
+        self._received = b''
         self._ended = False
         self._failure: Exception | None = None
         self._changed = asyncio.Event()
@@ -232,7 +279,7 @@ class _Negotiator(asyncio.Protocol):
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        self._held += data
+        self._received += data
         self._transport.pause_reading()
         self._changed.set()
 
@@ -251,22 +298,30 @@ class _Negotiator(asyncio.Protocol):
             self._transport.write(data)
 
     async def receive(self) -> bytes:
-        """What has come, at least a byte; nothing at the end."""
-        while not (self._held or self._ended):
+        """Return received data, b'' at the end of the stream.
+
+        :raises OSError: the connection was lost
+        """
+        while not (self._received or self._ended):
             self._changed.clear()
             self._transport.resume_reading()
             await self._changed.wait()
-        if self._failure is not None and not self._held:
+        if self._failure is not None and not self._received:
             raise OSError(str(self._failure))
-        data, self._held = self._held, b''
+        data, self._received = self._received, b''
         return data
 
     def unread(self, data: bytes) -> None:
-        self._held = data + self._held
+        """Put data back in front of what is received next."""
+        self._received = data + self._received
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
-        """:raises SecurityFailed: there were bytes already that came in clear"""
-        if self._held:
+        """Upgrade the connection to TLS.
+
+        :raises SecurityFailed: bytes in clear have already been received
+        :raises OSError: the TLS handshake failed
+        """
+        if self._received:
             raise SecurityFailed('plaintext_after_tls')
         secured = await self._loop.start_tls(self._transport, self, context, server_hostname=host)
         if secured is None:
@@ -274,11 +329,14 @@ class _Negotiator(asyncio.Protocol):
         self._transport = secured
 
     def finish(self) -> Target:
-        """:raises OSError: the console has closed it"""
+        """Return the connection, ready to relay.
+
+        :raises OSError: the console has closed it
+        """
         self._transport.pause_reading()
-        if self._ended and not self._held:
+        if self._ended and not self._received:
             raise OSError('the connection was closed')
-        return Target(self._transport, self._held)
+        return Target(self._transport, self._received)
 
     def abort(self) -> None:
         self._transport.abort()

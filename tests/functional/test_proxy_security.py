@@ -271,13 +271,13 @@ class _Places(_Refused):
     def test_invariant_8_a_network_that_is_not_allowed(self):
         guest = self.add(EchoGuest('127.0.0.3'))
         for host in ('127.0.0.3', '::ffff:127.0.0.3'):
-            reason = f'console host {host} is not in [proxy] allowed_networks'
+            reason = f'Console host {host} is not in [proxy] allowed_networks'
             self.assert_refused(self.grant(guest, host=host), FORBIDDEN, reason)
         self.assert_nobody_came(guest)
 
     def test_invariant_8_a_port_that_is_not_allowed(self):
         guest = self.add(EchoGuest(port=self.forbidden_port))
-        reason = f'port {guest.port} of console host 127.0.0.1 is not in [proxy] allowed_ports'
+        reason = f'Port {guest.port} of console host 127.0.0.1 is not in [proxy] allowed_ports'
         self.assert_refused(self.grant(guest), FORBIDDEN, reason)
         options = {'use_tls': 'true', 'tls_port': str(guest.port)}
         self.assert_refused(self.grant(options=options), FORBIDDEN, reason)
@@ -351,7 +351,9 @@ class NamesTest(testtools.TestCase):
         console = base.a_console(base.new_uuid(), self.port, host=self.NAME)
 
         async def connect():
-            target = await targets.Connector(conf).connect(console, functools.partial(asyncio.sleep, 0))
+            target = await targets.Connector.from_conf(conf).connect(
+                console, functools.partial(asyncio.sleep, 0)
+            )
             reached = target.transport.get_extra_info('peername')[0]
             target.transport.abort()
             return reached

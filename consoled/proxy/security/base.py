@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Handshakes without I/O: bytes in, bytes out.
+"""Base classes of handshakes without I/O: bytes in, bytes out.
 
-The caller owns the socket, TLS and the time that a handshake may take; nothing here waits. Whatever the
-other side sends, and in whatever pieces, an exchange raises nothing but SecurityFailed and holds no more than
-``MAX_STEP`` bytes of an unfinished message or ``MAX_REST`` bytes behind the end (DESIGN invariant 9).
+The caller owns the socket, TLS and the deadline of the handshake; nothing here waits. Whatever the peer
+sends, split in any way, an exchange raises nothing but SecurityFailed, and buffers at most ``MAX_STEP`` bytes
+of an unfinished message and ``MAX_REST`` bytes after the end of the handshake (design.md, invariant 9).
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 MAX_DETAIL = 200  # characters
-MAX_STEP = 8192  # bytes that an exchange waits for at a time
-MAX_REST = 256 * 1024  # bytes; what a transport reads at once, at most
+MAX_STEP = 8192  # bytes of one message
+MAX_REST = 256 * 1024  # bytes, as many as an asyncio transport reads at once
 
 
 def printable(text: bytes | str, limit: int = MAX_DETAIL) -> str:
-    """Return what of a peer's text may go into a log: its printable ASCII characters, ``limit`` at most."""
+    """Return a peer's text in a form that is safe to log: at most ``limit`` printable ASCII characters."""
     if isinstance(text, bytes):
         text = text.decode('latin-1')
     return ''.join(char for char in text if ' ' <= char <= '~')[:limit]
 
 
 class SecurityFailed(Exception):
-    """The other side's handshake can't be gone on with.
+    """The handshake with a peer failed.
 
-    :ivar code: stable name for logs and metrics; do not change a code's value:
+    :ivar code: stable name for logs and metrics; never change the value of a code:
 
         ========================= ======================================================================
-        ``eof``                   the other side ended before the handshake was over
-        ``plaintext_after_tls``   bytes in clear came where only TLS may come
-        ``too_much``              more came behind the end of the handshake than is held
-        ``rfb_version``           not RFB, or a version of it without a 3.8 handshake
-        ``no_common_scheme``      nothing is offered that the policy allows
-        ``refused_by_hypervisor`` it said so; the detail is its reason, if it gave one
-        ``rfb_result``            a SecurityResult that RFC 6143 does not know
-        ``rfb_choice``            the user's client chose what was not offered
-        ``vencrypt_version``      VeNCrypt older than 0.2, or 0.2 refused
-        ``unknown_message``       a viewer sent a message that can not be filtered
-        ``tunnel_reply``          not the header of an HTTP/1 response, or one too long
-        ``tunnel_refused``        the detail is the HTTP status
+        ``eof``                   the peer closed the connection before the handshake was complete
+        ``plaintext_after_tls``   bytes in clear were received where only TLS is allowed
+        ``too_much``              a message, or the data after the handshake, exceeds its limit
+        ``rfb_version``           not RFB, or a version without the handshake of 3.8
+        ``no_common_scheme``      the peer offers nothing that the policy allows
+        ``refused_by_hypervisor`` the hypervisor refused; the detail is its reason, if it gave one
+        ``rfb_result``            a SecurityResult that RFC 6143 does not define
+        ``rfb_choice``            the user's client chose a security type that was not offered
+        ``vencrypt_version``      VeNCrypt older than 0.2, or the server refused 0.2
+        ``unknown_message``       a message in a view-only session that cannot be filtered
+        ``tunnel_reply``          not the header of an HTTP/1 response, or too long
+        ``tunnel_refused``        HTTP CONNECT was refused; the detail is the HTTP status
         ========================= ======================================================================
-    :ivar detail: text for the log: printable ASCII, 200 characters at most
-    :ivar farewell: what the other side should still be sent, so that it can tell its user; mostly b''
+    :ivar detail: text for the log: printable ASCII, at most ``MAX_DETAIL`` characters
+    :ivar farewell: bytes still to be sent, so that the peer can tell its user why; usually b''
     """
 
     def __init__(self, code: str, detail: str = '', farewell: bytes = b'') -> None:
@@ -58,9 +58,9 @@ class SecurityFailed(Exception):
 class Exchange(abc.ABC):
     """One side of a handshake.
 
-    Send ``start()``, then feed ``receive`` with what comes and send what it returns, until ``done``. When
-    ``wants_tls`` turns true: send, do the TLS handshake, send ``tls_started()``, go on. After SecurityFailed
-    nothing more is sent but its farewell; a failed exchange stays failed.
+    Send ``start()``, then pass received data to ``receive`` and send what it returns, until ``done``. Once
+    ``wants_tls`` is true, send what was returned, do the TLS handshake, send ``tls_started()`` and continue.
+    After SecurityFailed, send only its farewell; a failed exchange stays failed.
     """
 
     def __init__(self) -> None:
@@ -69,15 +69,15 @@ class Exchange(abc.ABC):
         self._failure: SecurityFailed | None = None
 
     def start(self) -> bytes:
-        """Return what to send first; b'' where the peer speaks first."""
+        """Return the first bytes to send; b'' if the peer speaks first."""
         return b''
 
     def receive(self, data: bytes) -> bytes:
-        """Take bytes as they came, in any split, and return what to send, b'' for nothing.
+        """Process received bytes, split in any way, and return the bytes to send.
 
-        Once done, bytes are kept for ``rest``.
+        Bytes after the end of the handshake are kept for ``rest``.
 
-        :raises SecurityFailed: again for each call after the first that failed
+        :raises SecurityFailed: the handshake failed, now or in an earlier call
         """
         if self._failure is not None:
             raise SecurityFailed(self._failure.code, self._failure.detail)
@@ -85,45 +85,48 @@ class Exchange(abc.ABC):
             if self._done:
                 self._keep(data)
                 return b''
-            return self._take(data)
+            return self._process(data)
         except SecurityFailed as failure:
             self._failure = failure
             raise
 
     def eof(self) -> None:
-        """Say that the peer ended: fine once done.
+        """Report the end of the peer's stream, which is fine once the handshake is complete.
 
-        :raises SecurityFailed: with code ``eof``
+        :raises SecurityFailed: with code ``eof`` if it is not
         """
         if not self._done or self._failure is not None:
-            raise SecurityFailed('eof', self._where())
+            raise SecurityFailed('eof', self._position())
 
     @property
     def done(self) -> bool:
-        """Whether the handshake is over, successfully."""
+        """Whether the handshake has completed successfully."""
         return self._done and self._failure is None
 
     @property
     def wants_tls(self) -> bool:
-        """True from where the next byte of either side must be TLS until ``tls_started``."""
+        """Whether the next byte of either side must be TLS; true until ``tls_started`` is called."""
         return False
 
     def tls_started(self) -> bytes:
-        """Say that TLS is established, with the peer's name checked, and return what to send through it."""
-        raise RuntimeError('TLS was not asked for')
+        """Report that TLS is established and the peer's name verified; return the bytes to send over TLS.
+
+        :raises RuntimeError: ``wants_tls`` is false
+        """
+        raise RuntimeError('TLS is not wanted')
 
     def rest(self) -> bytes:
-        """Hand over what came behind the end of the handshake: it belongs to what follows. Empties it."""
+        """Return and clear the bytes received after the end of the handshake."""
         rest, self._rest = self._rest, b''
         return rest
 
     @abc.abstractmethod
-    def _take(self, data: bytes) -> bytes:
-        """``receive`` before the end."""
+    def _process(self, data: bytes) -> bytes:
+        """Process received bytes before the end of the handshake; see ``receive``."""
 
     @abc.abstractmethod
-    def _where(self) -> str:
-        """Name the point that was reached, for the log."""
+    def _position(self) -> str:
+        """Return how far the handshake has come, for the log."""
 
     def _finish(self) -> None:
         self._done = True
@@ -135,17 +138,17 @@ class Exchange(abc.ABC):
         self._rest += data
 
 
-Step = enum.Enum  # each stepped exchange has its own
+Step = enum.Enum  # each stepped exchange defines its own
 
-COUNTED = -1  # as many bytes as the step before has counted
-ANY = -2  # as many as there are: the step buffers itself
+COUNTED = -1  # as many bytes as the previous step has announced
+ANY = -2  # any number of bytes: the step does its own buffering
 
 
 class SteppedExchange(Exchange):
-    """An exchange in which each message's length is known before it comes.
+    """An exchange in which the length of each message is known in advance.
 
-    :cvar STEPS: step -> (bytes wanted, handler). A handler takes just these bytes, moves on with ``_go`` or
-        ``_finish`` and returns what to send.
+    :cvar STEPS: step -> (number of bytes, handler). A handler takes exactly these bytes, calls ``_go`` or
+        ``_finish``, and returns the bytes to send.
     """
 
     STEPS: ClassVar[Mapping[Step, tuple[int, Callable[[Any, bytes], bytes]]]]
@@ -156,17 +159,21 @@ class SteppedExchange(Exchange):
         self._go(first)
 
     def _go(self, step: Step, counted: int = 0) -> None:
-        """Wait for ``step`` next; ``counted`` is its number of bytes where the table says COUNTED."""
+        """Go to a step.
+
+        :param counted: number of bytes to wait for, if STEPS says COUNTED
+        :raises SecurityFailed: that is more than ``MAX_STEP``
+        """
         wanted, self._handle = self.STEPS[step]
         self._step = step
         self._wanted = counted if wanted == COUNTED else wanted
         if self._wanted > MAX_STEP:
-            raise SecurityFailed('too_much', self._where())
+            raise SecurityFailed('too_much', self._position())
 
-    def _where(self) -> str:
+    def _position(self) -> str:
         return str(self._step.value)
 
-    def _take(self, data: bytes) -> bytes:
+    def _process(self, data: bytes) -> bytes:
         sent = b''
         at = 0
         try:
@@ -180,13 +187,13 @@ class SteppedExchange(Exchange):
             elif at < len(data):
                 raise SecurityFailed('plaintext_after_tls')
         except SecurityFailed as failure:
-            if failure.farewell:  # it can be understood only behind what was not sent yet
+            if failure.farewell:  # it makes sense only after the bytes that are not sent yet
                 failure.farewell = sent + failure.farewell
             raise
         return sent
 
     def _next(self, data: bytes, at: int) -> tuple[bytes | None, int]:
-        """Return the step's whole message, or None while more of it has to come, and where it ends."""
+        """Return the step's message, or None while it is incomplete, and where it ends in ``data``."""
         if self._wanted == ANY:
             return data[at:] or None, len(data)
         end = min(at + self._wanted - len(self._buffer), len(data))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user's RFB client sends after the security handshake: was it input, and may it pass?
+"""Filter on the messages that a user's RFB client sends after the security handshake, without I/O.
 
-Sources of the lengths: RFC 6143, sections 7.3.1 and 7.5; the community's specification (rfbproto.rst) for the
-extensions. noVNC 1.7 (core/rfb.js) is the client that matters, QEMU (ui/vnc.c) the server. No length is known
-later than from the first 9 bytes of a message, and bodies are counted, not kept: the state has a fixed size.
+Message lengths are from RFC 6143, sections 7.3.1 and 7.5, and, for extensions, from the community's
+specification (rfbproto.rst). The reference client is noVNC 1.7 (core/rfb.js), the reference server QEMU
+(ui/vnc.c). The first 9 bytes of a message always suffice to know its length, and bodies are counted, not
+stored, so the state has a fixed size.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from collections.abc import Callable, Iterator
 
 from consoled.proxy.security.base import SecurityFailed
 
-MAX_FENCE = 64  # bytes of payload in a ClientFence, by its definition
+MAX_FENCE = 64  # bytes of payload in a ClientFence, by the specification
 
-# Length of a message's remainder, taken from its head; None: there is no such message
+# Returns the length of a message's remainder, given its head; None if there is no such message
 _Remainder = Callable[[bytes], int | None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Kind:
-    """One kind of message.
+    """A kind of message.
 
-    :ivar size: bytes in all; 0 where it varies
-    :ivar head: bytes from which ``remainder`` can tell the rest
-    :ivar user_input: whether a user did something, for the idle timeout
-    :ivar forwarded: whether a viewer may send it
+    :ivar size: bytes in total; 0 if it varies
+    :ivar head: bytes that ``remainder`` needs
+    :ivar user_input: whether it is input by the user, for the idle timeout
+    :ivar forwarded: whether it is forwarded in a view-only session
     """
 
     size: int
@@ -45,7 +46,7 @@ def _varying(head: int, remainder: _Remainder, *, user_input: bool = False, forw
 
 
 def _cut_text(head: bytes) -> int:
-    # A negative length is the sign of the extended clipboard
+    # a negative length marks the extended clipboard
     return abs(int.from_bytes(head[4:8], 'big', signed=True))
 
 
@@ -59,13 +60,13 @@ def _audio(head: bytes) -> int | None:
 
 
 _POINTER = _fixed(6, user_input=True)
-# Bit 7 of the mask says that one more byte has more buttons. A client that never offered this extension would
-# mean its eighth button; none is known, and noVNC leaves the bit out.
+# Bit 7 of the mask announces another byte with more buttons. In a client without this extension it would be
+# the eighth button, but no such client is known, and noVNC never sets it.
 _EXTENDED_POINTER = _fixed(7, user_input=True)
 _GII_LITTLE = _varying(4, lambda head: int.from_bytes(head[2:4], 'little'), user_input=True)
 _GII_BIG = _varying(4, lambda head: int.from_bytes(head[2:4], 'big'), user_input=True)
 
-_OF_TYPE = {
+_KINDS_BY_TYPE = {
     0: _fixed(20, forwarded=True),  # SetPixelFormat
     2: _varying(4, lambda head: 4 * int.from_bytes(head[2:4], 'big'), forwarded=True),  # SetEncodings
     3: _fixed(10, forwarded=True),  # FramebufferUpdateRequest
@@ -74,67 +75,67 @@ _OF_TYPE = {
     150: _fixed(10, forwarded=True),  # EnableContinuousUpdates
     248: _varying(9, _fence, forwarded=True),  # ClientFence
     250: _fixed(4, user_input=True),  # xvp: shut down, reboot, reset
-    # Clients send SetDesktopSize when their window changes, and at their start: not a sign of a user
+    # not user input: clients send SetDesktopSize when they start and when their window changes
     251: _varying(8, lambda head: 16 * head[6]),
 }
-_OF_SUBTYPE = {
+_KINDS_BY_SUBTYPE = {
     (255, 0): _fixed(12, user_input=True),  # QEMU: extended KeyEvent
     (255, 1): _varying(4, _audio),  # QEMU: audio
 }
 
 
-def _kinds() -> Iterator[tuple[bytes, _Kind]]:
+def _kinds_by_prefix() -> Iterator[tuple[bytes, _Kind]]:
     for second in range(256):
-        for number, kind in _OF_TYPE.items():
+        for number, kind in _KINDS_BY_TYPE.items():
             yield bytes([number, second]), kind
         yield bytes([5, second]), _EXTENDED_POINTER if second & 0x80 else _POINTER
         yield bytes([253, second]), _GII_BIG if second & 0x80 else _GII_LITTLE
-    for (number, subtype), kind in _OF_SUBTYPE.items():
+    for (number, subtype), kind in _KINDS_BY_SUBTYPE.items():
         yield bytes([number, subtype]), kind
 
 
-# The first two bytes tell the kind, of every message; none is shorter than four.
-_KINDS = dict(_kinds())
+# The first two bytes determine the kind of every message, and no message is shorter than four.
+_KINDS_BY_PREFIX = dict(_kinds_by_prefix())
 
 
 class ClientMessages:
-    """Follows the messages of one client, beginning with its ClientInit.
+    """Input filter on the messages of one client, beginning with its ClientInit.
 
-    :param view_only: whether the user may look only. Then only what the display needs is forwarded, whole
-        messages by our own count of their lengths, and ClientInit always asks for a shared session: a viewer
-        throws nobody out. A server must know these messages or end the connection, as QEMU does; one that
-        skipped an unknown type byte by byte could be made to see others in their bodies.
+    :param view_only: forward only the messages that the display needs, complete by our own count of their
+        lengths. ClientInit then always requests a shared session, so that a viewer disconnects nobody. The
+        server must know these messages or close the connection, as QEMU does: one that skipped an unknown
+        type byte by byte could be made to find other messages in their bodies.
 
-    Otherwise everything passes as it is. A message of unknown length then ends the parsing: all that follows
-    counts as input, so that nobody is taken for idle who is not.
+    Without ``view_only`` everything is forwarded unchanged. A message of unknown length then ends the
+    parsing, and everything after it counts as input, so that no active user is considered idle.
     """
 
     def __init__(self, *, view_only: bool) -> None:
         self._view_only = view_only
-        self._between = False  # at the beginning of a message: nothing of it has come
-        self._begun = False  # ClientInit has come
-        self._lost = False  # in the stream, for good
+        self._between = False  # whether the next byte begins a message
+        self._begun = False  # whether ClientInit has been received
+        self._lost = False  # whether the message boundaries are lost, for good
         self._head = b''
-        self._kind: _Kind | None = None  # of the message whose head or body is under way
-        self._body = 0  # bytes of it to come
+        self._kind: _Kind | None = None  # of the message in progress
+        self._body = 0  # bytes of its body still to be received
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """Take bytes as they came; return what to forward, and whether there was input by the user in them.
+        """Return the bytes to forward, and whether the data contains input by the user.
 
-        Without ``view_only`` what is to be forwarded is ``data`` itself.
+        Without ``view_only``, the bytes to forward are ``data`` itself.
 
-        :raises SecurityFailed: with ``view_only`` only: a message that is unknown or too long, and again for
-            each call after it
+        :raises SecurityFailed: with ``view_only``, if a message is unknown or too long, and again for each
+            call after that
         """
-        if self._between:  # and mostly the data is one whole message
-            kind = _KINDS.get(data[:2])
+        if self._between:  # fast path: the data is usually one complete message
+            kind = _KINDS_BY_PREFIX.get(data[:2])
             if kind is not None and kind.size == len(data):
                 return (b'' if self._view_only and not kind.forwarded else data), kind.user_input
         return self._feed_any(data)
 
     def _feed_any(self, data: bytes) -> tuple[bytes, bool]:
         if self._lost:
-            return self._give_up(data)
+            return self._handle_unknown(data)
         forwarded: list[bytes] = []
         user_input = False
         at = 0
@@ -143,9 +144,9 @@ class ClientMessages:
             forwarded.append(b'\1')
             at = 1
         while at < len(data):
-            kind, part, at = self._part(data, at)
+            kind, part, at = self._next_part(data, at)
             if self._lost:
-                return self._give_up(data)
+                return self._handle_unknown(data)
             if kind is not None:
                 user_input = user_input or kind.user_input
                 if kind.forwarded:
@@ -153,10 +154,10 @@ class ClientMessages:
         self._between = self._begun and not self._head and not self._body
         return (b''.join(forwarded) if self._view_only else data), user_input
 
-    def _part(self, data: bytes, at: int) -> tuple[_Kind | None, bytes, int]:
-        """Take the next part of a message from ``data[at:]``: a whole head, or what there is of a body.
+    def _next_part(self, data: bytes, at: int) -> tuple[_Kind | None, bytes, int]:
+        """Take the next part of a message from ``data[at:]``: a complete head, or what there is of a body.
 
-        Return its kind, None while the head is not whole; the part; and where it ends.
+        :returns: the kind of the message, None while its head is incomplete; the part; where it ends
         """
         kind = self._kind
         if self._body:
@@ -175,10 +176,10 @@ class ClientMessages:
         return kind, part, end
 
     def _classify(self) -> _Kind | None:
-        """Look at the head; return the kind once it is whole, with ``_body`` set, None before."""
+        """Return the kind of message once its head is complete, having set ``_body``; None before."""
         head = self._head
         if self._kind is None and len(head) == 2:
-            self._kind = _KINDS.get(head)
+            self._kind = _KINDS_BY_PREFIX.get(head)
             self._lost = self._kind is None
         kind = self._kind
         if kind is None or len(head) < kind.head:
@@ -190,7 +191,7 @@ class ClientMessages:
         self._body = body
         return kind
 
-    def _give_up(self, data: bytes) -> tuple[bytes, bool]:
+    def _handle_unknown(self, data: bytes) -> tuple[bytes, bool]:
         self._between = False
         if self._view_only:
             raise SecurityFailed('unknown_message', f'beginning with {self._head.hex()}')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP CONNECT to a console behind an ``internal_access_path``, without I/O (RFC 9110, section 9.3.6)."""
+"""HTTP CONNECT to a console with an ``internal_access_path``, without I/O (RFC 9110, section 9.3.6)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import re
 from consoled.proxy.security.base import Exchange, SecurityFailed, printable
 
 MAX_PATH = 1024  # characters
-MAX_HEADER = 8192  # bytes of the reply, with the blank line
+MAX_HEADER = 8192  # bytes of the reply, blank line included
 
-_PATH = re.compile(rf'[!-~]{{1,{MAX_PATH}}}')  # printable ASCII, no blanks: nothing can end the line
+_PATH = re.compile(rf'[!-~]{{1,{MAX_PATH}}}')  # printable ASCII without blanks: nothing can end the line
 _HOST = re.compile(r'[A-Za-z0-9._-]{1,255}|[0-9A-Fa-f:.]{2,45}')
 _END = b'\r\n\r\n'
 _PROTOCOL = b'HTTP/1.'
@@ -18,21 +18,21 @@ _STATUS_LINE = re.compile(rb'HTTP/1\.[0-9] ([1-9][0-9]{2})(?: [\t -~\x80-\xff]*)
 
 
 class Tunnel(Exchange):
-    """Asks for a tunnel; done with a status 2xx and the end of its header, whatever the header says.
+    """Requests a tunnel. It is done after the header of a 2xx response, whatever its fields.
 
-    Only CR LF ends a line and CR LF CR LF the header: what comes behind belongs to the console, so where
-    that begins must not be a matter of opinion (RFC 9112, section 2.2, lets a recipient be lenient). An
-    interim answer (1xx) to CONNECT counts as a refusal.
+    A line ends with CR LF only, and the header with CR LF CR LF. RFC 9112, section 2.2, allows a recipient to
+    be more lenient, but the bytes after the header belong to the console, so its end must be unambiguous. An
+    interim response (1xx) counts as a refusal.
 
-    :param path: the request target, as the console's authorization has it: printable ASCII without blanks
-    :param host: name or IP address of the console's host, for the Host field
-    :param port: TCP port, likewise
-    :raises ValueError: one of them could break the request; the text does not hold it
+    :param path: the request target, from the authorized console: printable ASCII without blanks
+    :param host: name or IP address for the Host field
+    :param port: TCP port for the Host field
+    :raises ValueError: one of them could break the request; the message does not contain it
     """
 
     def __init__(self, path: str, host: str, port: int) -> None:
         super().__init__()
-        host = host.partition('%')[0]  # the zone of an IPv6 address means something on this machine only
+        host = host.partition('%')[0]  # the zone of an IPv6 address is meaningful on this machine only
         if not _PATH.fullmatch(path):
             raise ValueError(f'path must be 1 to {MAX_PATH} printable ASCII characters without blanks')
         if not _HOST.fullmatch(host):
@@ -46,28 +46,28 @@ class Tunnel(Exchange):
     def start(self) -> bytes:
         return self._request
 
-    def _where(self) -> str:
+    def _position(self) -> str:
         return f'header of the reply, after {len(self._header)} bytes'
 
-    def _take(self, data: bytes) -> bytes:
-        looked_at = max(0, len(self._header) - len(_END) + 1)
+    def _process(self, data: bytes) -> bytes:
+        searched = max(0, len(self._header) - len(_END) + 1)
         taken = min(len(data), MAX_HEADER - len(self._header))
         before = len(self._header)
         self._header += data[:taken]
-        # Something else than HTTP may wait for us to speak: its first bytes are all there will be.
+        # Fail early: a server that does not speak HTTP may send a few bytes and wait for us.
         if not _PROTOCOL.startswith(self._header[: len(_PROTOCOL)]):
             raise SecurityFailed('tunnel_reply', f'not HTTP/1: {printable(bytes(self._header[:40]))}')
-        end = self._header.find(_END, looked_at)
+        end = self._header.find(_END, searched)
         if end >= 0:
-            self._judge(bytes(self._header[:end]))
+            self._check_status(bytes(self._header[:end]))
             self._keep(data[end + len(_END) - before :])
             self._header.clear()
             self._finish()
         elif len(self._header) == MAX_HEADER:
-            raise SecurityFailed('tunnel_reply', f'a header of more than {MAX_HEADER} bytes')
+            raise SecurityFailed('tunnel_reply', f'header of more than {MAX_HEADER} bytes')
         return b''
 
-    def _judge(self, header: bytes) -> None:
+    def _check_status(self, header: bytes) -> None:
         line = header.partition(b'\r\n')[0]
         match = _STATUS_LINE.fullmatch(line)
         if match is None:

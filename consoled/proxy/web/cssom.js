@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lets libraries that write styles as text work under a policy that forbids inline styles.
+// Lets libraries that write styles as text work under a Content-Security-Policy without inline styles.
 //
-// The policy stops style elements and style attributes, which are also what injected HTML would bring, but
-// not scripts that use the CSS object model. For this page's scripts, the first are turned into the second.
+// The policy blocks style elements and style attributes, as injected HTML could contain, but not scripts that
+// use the CSS object model. For the scripts of this page, this module turns the former into the latter.
 
 const createElement = document.createElement.bind(document);
 const setAttribute = Element.prototype.setAttribute;
 
-/** Something to hold in the tree in place of a style element; its text goes into a sheet of its own. */
+/** Return a stand-in for a style element; its text becomes an adopted style sheet. */
 function styleElement() {
   const holder = createElement('template');
   const sheet = new CSSStyleSheet();

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// The page of a noVNC console: noVNC draws and sends keys, everything around it is here.
+// The page of a noVNC console. noVNC draws the screen and sends keys; this script does the rest.
 
 import { askText, connected, consoleUrl, ending, onButton, openSocket, run, screen } from './page.js';
 
-const KEY_INTERVAL = 15;  // ms; an emulated keyboard has a short buffer and drops what comes faster
+const KEY_INTERVAL = 15;  // ms; emulated keyboards have a short buffer and drop keys that arrive faster
 const SHIFT = 0xffe1;
-const NEEDS_SHIFT = /[A-Z~!@#$%^&*()_+{}|:"<>?]/;  // the US layout, which hypervisors map keysyms by
+const NEEDS_SHIFT = /[A-Z~!@#$%^&*()_+{}|:"<>?]/;  // on the US layout, by which hypervisors map keysyms
 
 let rfb = null;
 let guestClipboard = '';
 
-function keysymOf(character) {
+/** Return the X11 keysym of a character. */
+function keysymFor(character) {
   const code = character.codePointAt(0);
   if (character === '\n') {
     return 0xff0d;
@@ -18,24 +19,24 @@ function keysymOf(character) {
   if (character === '\t') {
     return 0xff09;
   }
-  // X11: Latin-1 characters are their own keysyms, those of Unicode have an offset
+  // Latin-1 characters are their own keysyms, other Unicode characters have an offset
   return (code >= 0x20 && code <= 0x7e) || (code >= 0xa0 && code <= 0xff) ? code : 0x01000000 + code;
 }
 
-/** Type for guests that know nothing of a clipboard, such as a login prompt. */
+/** Type a text key by key, for guests without a clipboard, such as a login prompt. */
 async function type(text) {
-  const typist = rfb;
+  const connection = rfb;
   for (const character of text.replace(/\r\n?/g, '\n')) {
-    if (rfb !== typist) {
+    if (rfb !== connection) {
       return;
     }
     const shift = NEEDS_SHIFT.test(character);
     if (shift) {
-      typist.sendKey(SHIFT, null, true);
+      connection.sendKey(SHIFT, null, true);
     }
-    typist.sendKey(keysymOf(character), null);
+    connection.sendKey(keysymFor(character), null);
     if (shift) {
-      typist.sendKey(SHIFT, null, false);
+      connection.sendKey(SHIFT, null, false);
     }
     await new Promise((resolve) => setTimeout(resolve, KEY_INTERVAL));
   }
@@ -51,42 +52,44 @@ async function paste() {
   }
 }
 
-/** noVNC on a websocket of ours, which tells how it was closed; noVNC would keep that to itself. */
+/** Run noVNC on a websocket of our own, because noVNC does not report how its websocket was closed. */
 async function open() {
   const url = consoleUrl();
   const { default: RFB } = await import('../novnc/core/rfb.js');
   const socket = openSocket(url);
   const end = ending(socket);
-  const mine = new RFB(screen, socket, { shared: true });
-  rfb = mine;
-  mine.scaleViewport = true;
-  mine.background = 'transparent';
+  const current = new RFB(screen, socket, { shared: true });
+  rfb = current;
+  current.scaleViewport = true;
+  current.background = 'transparent';
   let failure = null;
-  mine.addEventListener('connect', () => {
+  current.addEventListener('connect', () => {
     connected();
-    mine.focus();
+    current.focus();
   });
-  mine.addEventListener('clipboard', (event) => { guestClipboard = event.detail.text; });
-  mine.addEventListener('securityfailure', (event) => { failure = event.detail.reason || 'it refused'; });
-  mine.addEventListener('credentialsrequired', () => {
-    failure = 'it asks for a password';
-    mine.disconnect();
+  current.addEventListener('clipboard', (event) => { guestClipboard = event.detail.text; });
+  current.addEventListener('securityfailure', (event) => {
+    failure = event.detail.reason || 'the server refused the connection';
+  });
+  current.addEventListener('credentialsrequired', () => {
+    failure = 'it requires a password';
+    current.disconnect();
   });
   const clean = await new Promise((resolve) => {
-    mine.addEventListener('disconnect', (event) => resolve(event.detail.clean));
+    current.addEventListener('disconnect', (event) => resolve(event.detail.clean));
   });
   rfb = null;
   guestClipboard = '';
   if (failure !== null) {
-    const text = `The guest\u2019s display can not be shown: ${failure}.`;
+    const text = `The guest display cannot be shown: ${failure}.`;
     return { reason: 'console_failed', text, retryable: true };
   }
-  if (socket.readyState !== WebSocket.CLOSED) {  // noVNC waits 3 s for an answer to its close
+  if (socket.readyState !== WebSocket.CLOSED) {  // noVNC stops waiting for the close after 3 s
     return { reason: 'connection_lost', text: 'The connection was lost.', retryable: true };
   }
   const how = await end;
-  if (!clean && how.reason === 'closed') {  // by this side: noVNC could not go on
-    const text = 'The guest\u2019s display sent something that this page does not understand.';
+  if (!clean && how.reason === 'closed') {  // by noVNC, because of an error
+    const text = 'The guest display sent data that this page does not understand.';
     return { reason: 'display_error', text, retryable: true };
   }
   return how;

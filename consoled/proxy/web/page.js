@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the console pages share: the bar, the state, the websocket, and why a console ended.
+// Shared by the console pages: the bar, the state, the websocket, and the reason why a console ended.
 
 const root = document.documentElement;
 const element = (id) => document.getElementById(id);
@@ -7,25 +7,25 @@ const element = (id) => document.getElementById(id);
 export const query = new URLSearchParams(location.search);
 export const screen = element('screen');
 
-// Why a websocket that had opened was closed: [reason, words if the proxy gave none, worth another try].
+// By the close code of a websocket that had opened: [reason, text if the proxy sends none, retryable].
 const CLOSED = {
   1000: ['closed', 'The console was closed.', true],
-  1001: ['connection_lost', 'The connection was given up.', true],
-  1002: ['protocol_error', 'The connection broke: this page and the proxy disagreed.', true],
+  1001: ['connection_lost', 'The connection timed out.', true],
+  1002: ['protocol_error', 'The connection was closed because of a protocol error.', true],
   1005: ['closed', 'The console was closed.', true],
   1006: ['connection_lost', 'The connection was lost.', true],
-  1009: ['message_too_big', 'The connection broke: a message was too big.', true],
-  1011: ['console_ended', 'The guest closed its console, or it failed.', true],
-  1012: ['proxy_restart', 'The console proxy is being restarted.', true],
-  1013: ['try_later', 'The console service can not be reached. Try again later.', true],
+  1009: ['message_too_big', 'The connection was closed because a message was too big.', true],
+  1011: ['console_ended', 'The guest closed its console, or the console failed.', true],
+  1012: ['proxy_restart', 'The console proxy is restarting.', true],
+  1013: ['try_later', 'The console service is unavailable. Try again later.', true],
   4401: ['invalid_token', 'The console token is not valid or has expired.', false],
-  4403: ['revoked', 'Your access to this console was taken back.', false],
-  4404: ['console_gone', 'The console does not exist any more.', false],
-  4408: ['session_over', 'The time of this session is over.', true],
-  4409: ['taken_over', 'Somebody else has taken this console over.', true],
+  4403: ['revoked', 'Your access to this console was revoked.', false],
+  4404: ['console_gone', 'The console has moved or no longer exists.', false],
+  4408: ['session_over', 'The session has expired.', true],
+  4409: ['taken_over', 'Another user has taken over this console.', true],
 };
 
-// --- the state, for the eyes, for screen readers, and for tests ---
+// --- the state: for users, screen readers and tests ---
 
 function show(state, text, reason = '') {
   root.dataset.state = state;
@@ -50,9 +50,9 @@ function ended({ reason, text, retryable }, again) {
   for (const dialog of document.querySelectorAll('dialog[open]')) {
     dialog.close();
   }
-  const begun = root.dataset.state === 'connected';
-  show('ended', begun ? 'Ended' : 'Not connected', reason);
-  element('outcome').textContent = begun ? 'The console has ended' : 'The console can not be opened';
+  const wasConnected = root.dataset.state === 'connected';
+  show('ended', wasConnected ? 'Disconnected' : 'Not connected', reason);
+  element('outcome').textContent = wasConnected ? 'Console disconnected' : 'Cannot open the console';
   element('why').textContent = text;
   const retry = element('retry');
   retry.hidden = !retryable;
@@ -63,7 +63,7 @@ function ended({ reason, text, retryable }, again) {
   }
 }
 
-/** Open a console by `open`, which resolves to how it ended; again as often as the user wants. */
+/** Run `open`, which resolves to how the console ended, and again whenever the user wants to retry. */
 export async function run(open) {
   connecting();
   let how;
@@ -72,7 +72,7 @@ export async function run(open) {
   } catch (error) {
     how = { reason: error.reason ?? 'page_error', text: error.message, retryable: false };
     if (!(error instanceof AddressError)) {
-      how.text = 'This page does not work here: ' + error.message;
+      how.text = 'An error occurred in this page: ' + error.message;
       console.error(error);
     }
   }
@@ -86,21 +86,22 @@ class AddressError extends Error {
 }
 
 /**
- * Return the websocket's URL: `path` as noVNC has it, else `token`. Both stay on this host.
+ * Return the URL of the websocket, from the query argument `path` as in noVNC, or else `token`.
  *
- * There is no argument for a host: an address that is sent to somebody must not make this page, with that
- * person's keystrokes, talk to somewhere else.
+ * It is always on the host of this page. There is no argument for another host: a link must not make this
+ * page send the keystrokes of whoever opens it elsewhere.
  */
 export function consoleUrl() {
   const path = query.get('path');
   const token = query.get('token');
   if (path === null && token === null) {
-    throw new AddressError('The address of this page has no token. Open the console anew where you found it.');
+    const text = 'The address of this page has no token. Open the console again from your dashboard.';
+    throw new AddressError(text);
   }
   const base = path === null ? new URL('./', location.href) : new URL('/', location.href);
   const url = new URL(path ?? '?token=' + encodeURIComponent(token), base);
   if (url.origin !== location.origin || url.username !== '' || url.password !== '') {
-    throw new AddressError('The address of this page leads to another host.');
+    throw new AddressError('The address of this page points to another host.');
   }
   url.hash = '';
   url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
@@ -113,7 +114,7 @@ export function openSocket(url) {
   return socket;
 }
 
-/** Resolve to how a websocket ended. Must be called before it can have opened. */
+/** Resolve to how a websocket ended. Call it before the websocket can have opened. */
 export function ending(socket) {
   return new Promise((resolve) => {
     let opened = false;
@@ -127,7 +128,7 @@ function closed(event) {
   return { reason, text: event.reason || text, retryable };
 }
 
-// A browser hides the answer that a websocket was refused with, but not that to the same question over HTTP.
+// Browsers hide the response that refused a websocket, so ask for the reason with an ordinary request.
 async function refused(socketUrl) {
   const url = new URL(socketUrl);
   url.protocol = location.protocol;
@@ -140,14 +141,14 @@ async function refused(socketUrl) {
       signal: AbortSignal.timeout(15000),
     });
   } catch {
-    return { reason: 'proxy_unreachable', text: 'The console proxy does not answer.', retryable: true };
+    return { reason: 'proxy_unreachable', text: 'The console proxy is not responding.', retryable: true };
   }
   const answer = await response.json().catch(() => null);
-  const told = typeof answer?.code === 'string' && typeof answer.reason === 'string';
-  if (told && answer.code !== 'upgrade_required') {
+  const hasReason = typeof answer?.code === 'string' && typeof answer.reason === 'string';
+  if (hasReason && answer.code !== 'upgrade_required') {
     return { reason: answer.code, text: answer.reason, retryable: answer.retryable === true };
   }
-  const text = 'The console could not be reached. Something on the way may be blocking websockets.';
+  const text = 'Cannot connect to the console. A firewall or proxy on the way may be blocking websockets.';
   return { reason: 'connection_failed', text, retryable: true };
 }
 
@@ -158,8 +159,8 @@ export function onButton(id, action) {
 }
 
 /**
- * Ask for text, beginning with `initial`. Resolves to { action, text }, or null if the user thought better
- * of it. The actions are the values of the dialog's buttons.
+ * Ask for a text, `initial` by default. Resolve to { action, text }, or to null if the user cancels. The
+ * action is the value of the dialog's button.
  */
 export function askText(initial = '') {
   const dialog = element('text-dialog');
@@ -184,17 +185,17 @@ async function toggleFullscreen() {
     return;
   }
   await root.requestFullscreen();
-  // where a browser has it, Escape and Alt-Tab reach the guest too; holding Escape leaves
+  // where supported, Escape and Alt-Tab then go to the guest, too; holding Escape leaves fullscreen
   await navigator.keyboard?.lock?.().catch(() => {});
 }
 
-/** Keys go to the guest, Tab too. This combination brings a user without a mouse back to the bar. */
-function watchForTheWayOut() {
+/** Move the focus to the bar on Ctrl+Alt+Shift+B, for users without a mouse: Tab goes to the guest. */
+function addBarShortcut() {
   window.addEventListener('keydown', (event) => {
     if (event.code === 'KeyB' && event.ctrlKey && event.altKey && event.shiftKey) {
       event.preventDefault();
       event.stopImmediatePropagation();
-      window.dispatchEvent(new Event('blur'));  // lets noVNC release the keys that it believes held
+      window.dispatchEvent(new Event('blur'));  // makes noVNC release the keys that it considers held
       document.querySelector('.bar button:enabled')?.focus();
     }
   }, { capture: true });
@@ -212,7 +213,7 @@ function prepare() {
   document.addEventListener('fullscreenchange', () => {
     fullscreen.setAttribute('aria-pressed', String(document.fullscreenElement !== null));
   });
-  watchForTheWayOut();
+  addBarShortcut();
 }
 
 prepare();

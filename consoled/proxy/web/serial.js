@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The page of a serial console: a terminal on a stream of bytes.
+// The page of a serial console: a terminal for a stream of bytes.
 
-import './cssom.js';  // before xterm.js makes its styles
+import './cssom.js';  // before xterm.js creates its styles
 import '../terminal/xterm.js';
 import { askText, connected, consoleUrl, ending, onButton, openSocket, run, screen } from './page.js';
 
@@ -11,14 +11,14 @@ const terminal = new globalThis.Terminal({
   cursorBlink: true,
   fontFamily: 'ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace',
   fontSize: 15,
-  // the guest writes what it likes: a link that it names must not open on a click
+  // the guest controls the text: a click must not open a link in it
   linkHandler: { activate() {} },
   scrollback: 5000,
   theme: { background: '#0b0e14', foreground: '#d7dce5', cursor: '#7aa2f7', selectionBackground: '#33467c' },
 });
 let socket = null;
 
-/** Give the terminal the columns and rows that there is room for. A serial line does not tell the guest. */
+/** Resize the terminal to the available space. The guest does not learn of it over a serial line. */
 function fit() {
   const cells = screen.querySelector('.xterm-screen').getBoundingClientRect();
   if (!cells.width || !cells.height) {
@@ -37,16 +37,16 @@ function send(bytes) {
 
 async function open() {
   socket = openSocket(consoleUrl());
-  const mine = socket;
-  mine.addEventListener('open', () => {
+  const current = socket;
+  current.addEventListener('open', () => {
     connected();
     terminal.focus();
   });
-  mine.addEventListener('message', (event) => {
-    // a character may come in two messages: xterm.js puts UTF-8 together again
+  current.addEventListener('message', (event) => {
+    // a character may be split over two messages: given bytes, xterm.js joins UTF-8 again
     terminal.write(typeof event.data === 'string' ? event.data : new Uint8Array(event.data));
   });
-  const how = await ending(mine);
+  const how = await ending(current);
   socket = null;
   return how;
 }
@@ -71,7 +71,7 @@ function prepare() {
   terminal.onBinary((text) => send(Uint8Array.from(text, (character) => character.charCodeAt(0))));
 
   const copyButton = document.getElementById('copy');
-  copyButton.hidden = navigator.clipboard === undefined;  // only pages over HTTPS may
+  copyButton.hidden = navigator.clipboard === undefined;  // only available to pages served over HTTPS
   terminal.onSelectionChange(() => { copyButton.disabled = !terminal.hasSelection(); });
   onButton('copy', copy);
   onButton('paste', paste);

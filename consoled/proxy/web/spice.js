@@ -1,48 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
-// The page of a SPICE console: spice-html5 draws and sends keys, everything around it is here.
+// The page of a SPICE console. spice-html5 draws the screen and sends keys; this script does the rest.
 
-import './cssom.js';  // spice-html5 places videos by a style attribute
+import './cssom.js';  // spice-html5 positions videos with a style attribute
 import { connected, consoleUrl, ending, onButton, run, screen } from './page.js';
 
 const display = document.getElementById('spice-screen');  // spice-html5 sets its height
 let client = null;
-let watch = () => {};
+let onSocket = () => {};  // called with each new websocket
 
-// One client opens a websocket for each channel, and says nothing of how they end.
+// The client opens one websocket per channel, and does not report how they are closed.
 const Socket = window.WebSocket;
 window.WebSocket = class extends Socket {
   constructor(...parameters) {
     super(...parameters);
-    watch(this);
+    onSocket(this);
   }
 };
 
-/** Scale the guest's display into the room that it has. */
+/** Scale the guest display to the available space. */
 function fit() {
   const canvas = display.querySelector('canvas');
   if (canvas === null || !canvas.width || !canvas.height) {
     return;
   }
   const scale = Math.min(screen.clientWidth / canvas.width, screen.clientHeight / canvas.height);
-  // a transform, not a size: the mouse's position within the canvas stays in the guest's pixels
+  // a transform rather than a size keeps mouse positions within the canvas in guest pixels
   display.style.transform = `translate(-50%, -50%) scale(${scale})`;
 }
 
-let mended = false;
+let ticketFixed = false;
 
 /**
- * Have passwords encrypted to a number that is as long as the key, zeros in front (RFC 8017, section 7.1.1).
- * spice-html5 (0.3.0) puts them behind, and so one channel in 256 is refused, with or without a password.
+ * Pad the encrypted password to the length of the key with leading zeros (RFC 8017, section 7.1.1).
+ *
+ * spice-html5 0.3.0 appends the zeros instead, so that one channel in 256 is refused, with or without a
+ * password.
  */
-function mend({ SpiceLinkAuthTicket: Ticket }) {
-  if (mended) {
+function fixTicket({ SpiceLinkAuthTicket: Ticket }) {
+  if (ticketFixed) {
     return;
   }
-  mended = true;
+  ticketFixed = true;
   const write = Ticket.prototype.to_buffer;
   Ticket.prototype.to_buffer = function toBuffer(...parameters) {
     const number = this.encrypted_data ?? [];
-    const missing = this.buffer_size() - 4 - number.length;  // before it: which kind of authentication
+    const missing = this.buffer_size() - 4 - number.length;  // 4: the kind of authentication before it
     this.encrypted_data = [...new Array(Math.max(0, missing)).fill(0), ...number];
     return write.apply(this, parameters);
   };
@@ -50,11 +52,11 @@ function mend({ SpiceLinkAuthTicket: Ticket }) {
 
 async function open() {
   const { SpiceMainConn, messages } = await import('./spice-html5.js');
-  mend(messages);
+  fixTicket(messages);
   const uri = consoleUrl();
   const how = await new Promise((resolve) => {
     let closing = false;
-    watch = (socket) => {
+    onSocket = (socket) => {
       socket.addEventListener('close', () => { closing ||= essential(socket); });
       ending(socket).then((end) => essential(socket) && resolve(end));
     };
@@ -63,7 +65,7 @@ async function open() {
       password: '',
       screen_id: display.id,
       onsuccess: connected,
-      // also called when a websocket closes, of which `ending` knows more
+      // also called when a websocket is closed: `ending` then knows the reason
       onerror: (error) => setTimeout(() => closing || resolve(failure(error)), 500),
     });
   });
@@ -71,18 +73,18 @@ async function open() {
   return how;
 }
 
-/** A console without sound is still one. */
+/** Return whether the console ends with this websocket. It goes on without sound, for example. */
 function essential(socket) {
   return [client?.ws, client?.display?.ws, client?.inputs?.ws].includes(socket);
 }
 
 function failure(error) {
-  const why = error.message === 'Permission denied.' ? 'it asks for a password' : 'the SPICE session failed';
-  return { reason: 'console_failed', text: `The guest\u2019s display can not be shown: ${why}.`, retryable: true };
+  const why = error.message === 'Permission denied.' ? 'it requires a password' : 'the SPICE session failed';
+  return { reason: 'console_failed', text: `The guest display cannot be shown: ${why}.`, retryable: true };
 }
 
 function stop() {
-  watch = () => {};
+  onSocket = () => {};
   try {
     client.stop();
   } catch (error) {
@@ -96,7 +98,7 @@ async function sendCtrlAltDel() {
   const library = await import('./spice-html5.js');
   const canvas = display.querySelector('canvas');
   library.sendCtrlAltDel(client);
-  // it leaves this key held (0.3.0), and a guest repeats a held key
+  // spice-html5 0.3.0 never releases this key, and a guest repeats a key that is held
   canvas?.dispatchEvent(new KeyboardEvent('keyup', { code: 'NumpadDecimal', keyCode: 110 }));
   canvas?.focus();
 }

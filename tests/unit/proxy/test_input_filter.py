@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be done with a console in which mode."""
+"""Which filter a console type and mode get."""
 
 import testtools
 
@@ -10,7 +10,7 @@ from consoled.proxy.security.messages import ClientMessages
 KEY = b'\x04\x01\x00\x00\x00\x00\x00\x61'
 
 
-class InputsTest(testtools.TestCase):
+class InputFilterTest(testtools.TestCase):
     def test_without_a_mode_everything_is_forwarded(self):
         for console_type in ('serial', 'spice-html5', 'webmks'):
             for mode in (None, ''):
@@ -18,21 +18,21 @@ class InputsTest(testtools.TestCase):
                 self.assertEqual((b'abc', True), found.feed(b'abc'))
                 self.assertEqual((b'', False), found.feed(b''))
 
-    def test_of_a_screen_it_is_known_what_the_user_did(self):
+    def test_vnc_messages_are_told_apart(self):
         found = input_filter.input_filter_for('novnc', None)
         self.assertIsInstance(found, ClientMessages)
         self.assertEqual((b'\x01', False), found.feed(b'\x01'))
         self.assertEqual((KEY, True), found.feed(KEY))
 
-    def test_a_viewer_of_a_screen_does_nothing(self):
+    def test_a_viewer_of_a_vnc_console_sends_no_input(self):
         found = input_filter.input_filter_for('novnc', 'view')
         self.assertEqual(b'\x01', found.feed(b'\x01')[0])
         self.assertEqual(b'', found.feed(KEY)[0])
 
-    def test_a_viewer_of_a_serial_port_does_nothing(self):
+    def test_a_viewer_of_a_serial_console_sends_nothing(self):
         self.assertEqual((b'', False), input_filter.input_filter_for('serial', 'view').feed(b'rm -rf /'))
 
-    def test_what_can_not_be_kept_to_a_mode_is_refused(self):
+    def test_modes_that_cannot_be_enforced_are_refused(self):
         for console_type, mode in (
             ('spice-html5', 'view'),
             ('webmks', 'view'),

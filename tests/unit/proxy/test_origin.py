@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Web origins: what is the same one, and what only looks like it."""
+"""Web origins: equal ones, and texts that only resemble them."""
 
 import testtools
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from consoled.proxy.origin import Origin, of_header, of_host, of_url
-
-unhurried = settings(deadline=None)
+from consoled.proxy.origin import Origin, parse_header, parse_host, parse_url
 
 GOOD = Origin('https', 'good.example', 443)
 
@@ -18,7 +16,7 @@ hosts = st.one_of(
     st.ip_addresses(v=6).map(lambda address: f'[{address}]'),
 )
 ports = st.integers(1, 65535)
-# Text that gets further than random text does
+# texts that get further than random ones
 almost = st.lists(
     st.one_of(
         st.sampled_from(
@@ -31,18 +29,18 @@ almost = st.lists(
 anything = st.one_of(st.text(), almost)
 
 
-class OfHeaderTest(testtools.TestCase):
+class ParseHeaderTest(testtools.TestCase):
     def test_scheme_host_and_port(self):
-        self.assertEqual(Origin('http', 'a.example', 8080), of_header('http://a.example:8080'))
+        self.assertEqual(Origin('http', 'a.example', 8080), parse_header('http://a.example:8080'))
 
-    def test_each_scheme_has_its_port(self):
-        self.assertEqual(GOOD, of_header('https://good.example'))
-        self.assertEqual(GOOD, of_header('https://good.example:443'))
-        self.assertEqual(Origin('http', 'good.example', 80), of_header('http://good.example'))
+    def test_the_default_port_of_each_scheme(self):
+        self.assertEqual(GOOD, parse_header('https://good.example'))
+        self.assertEqual(GOOD, parse_header('https://good.example:443'))
+        self.assertEqual(Origin('http', 'good.example', 80), parse_header('http://good.example'))
 
-    def test_case_and_the_dot_of_the_root_make_no_difference(self):
+    def test_case_and_a_trailing_dot_make_no_difference(self):
         for value in ('https://GOOD.example', 'HTTPS://good.EXAMPLE', 'https://good.example.'):
-            self.assertEqual(GOOD, of_header(value), value)
+            self.assertEqual(GOOD, parse_header(value), value)
 
     def test_another_scheme_port_or_host_is_another_origin(self):
         for value in (
@@ -56,9 +54,9 @@ class OfHeaderTest(testtools.TestCase):
             'https://xgood.example',
             'https://good%2eexample',
         ):
-            self.assertNotEqual(GOOD, of_header(value), value)
+            self.assertNotEqual(GOOD, parse_header(value), value)
 
-    def test_what_only_contains_an_origin_is_none(self):
+    def test_a_text_that_only_contains_an_origin_is_rejected(self):
         for value in (
             'null',
             '',
@@ -85,9 +83,9 @@ class OfHeaderTest(testtools.TestCase):
             'chrome-extension://abcdefgh',
             'javascript:alert(1)',
         ):
-            self.assertIsNone(of_header(value), value)
+            self.assertIsNone(parse_header(value), value)
 
-    def test_user_information_is_no_part_of_an_origin(self):
+    def test_user_information_is_rejected(self):
         for value in (
             'https://good.example@evil.example',
             'https://evil.example@good.example',
@@ -97,22 +95,22 @@ class OfHeaderTest(testtools.TestCase):
             'https://evil.example\\@good.example',
             'https://evil.example\\.good.example',
         ):
-            self.assertIsNone(of_header(value), value)
+            self.assertIsNone(parse_header(value), value)
 
-    def test_a_port_is_a_number_in_range(self):
+    def test_malformed_ports_are_rejected(self):
         for port in ('-1', '+443', '65536', '99999999999', 'https', '4 43', '443:443', '\u0664\u0664\u0663'):
-            self.assertIsNone(of_header(f'https://good.example:{port}'), port)
+            self.assertIsNone(parse_header(f'https://good.example:{port}'), port)
 
-    def test_port_0_is_not_the_default_one(self):
-        self.assertNotEqual(GOOD, of_header('https://good.example:0'))
+    def test_port_0_is_not_the_default_port(self):
+        self.assertNotEqual(GOOD, parse_header('https://good.example:0'))
 
     def test_ipv6(self):
         there = Origin('https', '2001:db8::1', 6080)
-        self.assertEqual(there, of_header('https://[2001:db8::1]:6080'))
-        self.assertEqual(there, of_header('https://[2001:DB8::1]:6080'))
-        self.assertEqual(there, of_url('https://[2001:0db8:0:0::0001]:6080/novnc.html'))
+        self.assertEqual(there, parse_header('https://[2001:db8::1]:6080'))
+        self.assertEqual(there, parse_header('https://[2001:DB8::1]:6080'))
+        self.assertEqual(there, parse_url('https://[2001:0db8:0:0::0001]:6080/novnc.html'))
 
-    def test_brackets_are_for_a_whole_ipv6_address(self):
+    def test_misplaced_brackets_are_rejected(self):
         for value in (
             'https://evil.example[::1]',
             'https://[::1]evil.example',
@@ -123,36 +121,33 @@ class OfHeaderTest(testtools.TestCase):
             'https://::1]',
             'https://[]',
         ):
-            self.assertIsNone(of_header(value), value)
+            self.assertIsNone(parse_header(value), value)
 
-    def test_letters_that_only_look_like_ascii_are_refused(self):
-        self.assertIsNone(of_header('https://\uff47ood.example'))
-        self.assertIsNone(of_header('https://\u212aelvin.example'))  # lower case of the Kelvin sign is a k
+    def test_letters_that_resemble_ascii_are_rejected(self):
+        self.assertIsNone(parse_header('https://\uff47ood.example'))
+        self.assertIsNone(parse_header('https://\u212aelvin.example'))  # lower case of the Kelvin sign is a k
 
-    @unhurried
     @given(schemes, hosts, ports)
-    def test_it_reads_what_browsers_write(self, scheme, host, port):
-        self.assertEqual(Origin(scheme, host.strip('[]'), port), of_header(f'{scheme}://{host}:{port}'))
+    def test_origins_as_browsers_write_them(self, scheme, host, port):
+        self.assertEqual(Origin(scheme, host.strip('[]'), port), parse_header(f'{scheme}://{host}:{port}'))
 
-    @unhurried
     @given(st.tuples(schemes, hosts, ports), st.tuples(schemes, hosts, ports))
-    def test_two_are_equal_only_if_all_three_parts_are(self, one, other):
-        origins = [of_header(f'{scheme}://{host}:{port}') for scheme, host, port in (one, other)]
+    def test_origins_are_equal_only_if_all_parts_are(self, one, other):
+        origins = [parse_header(f'{scheme}://{host}:{port}') for scheme, host, port in (one, other)]
         self.assertEqual(one == other, origins[0] == origins[1])
 
-    @unhurried
     @given(anything)
-    def test_any_text_is_an_origin_or_none(self, text):
-        found = of_header(text)
+    def test_any_text_yields_a_valid_origin_or_none(self, text):
+        found = parse_header(text)
         if found is not None:
             self.assertIn(found.scheme, ('http', 'https'))
             self.assertTrue(found.host)
             self.assertTrue(0 <= found.port <= 65535)
             host = f'[{found.host}]' if ':' in found.host else found.host
-            self.assertEqual(found, of_header(f'{found.scheme}://{host}:{found.port}'))
+            self.assertEqual(found, parse_header(f'{found.scheme}://{host}:{found.port}'))
 
 
-class OfUrlTest(testtools.TestCase):
+class ParseUrlTest(testtools.TestCase):
     def test_path_query_and_fragment_make_no_difference(self):
         for url in (
             'https://good.example',
@@ -160,13 +155,13 @@ class OfUrlTest(testtools.TestCase):
             'https://good.example:443/a/b?c=https://evil.example#d',
             'wss://good.example/websockify',
         ):
-            self.assertEqual(GOOD, of_url(url), url)
+            self.assertEqual(GOOD, parse_url(url), url)
 
     def test_a_websocket_has_the_origin_of_its_page(self):
-        self.assertEqual(Origin('http', 'a.example', 6080), of_url('ws://a.example:6080/'))
-        self.assertEqual(of_url('https://a.example'), of_url('wss://a.example'))
+        self.assertEqual(Origin('http', 'a.example', 6080), parse_url('ws://a.example:6080/'))
+        self.assertEqual(parse_url('https://a.example'), parse_url('wss://a.example'))
 
-    def test_what_has_none(self):
+    def test_urls_without_an_origin(self):
         for url in (
             '',
             '/novnc.html',
@@ -175,22 +170,21 @@ class OfUrlTest(testtools.TestCase):
             'https://...',
             'https://[x',
         ):
-            self.assertIsNone(of_url(url), url)
+            self.assertIsNone(parse_url(url), url)
 
-    @unhurried
     @given(anything)
     def test_it_never_raises(self, url):
-        of_url(url)
+        parse_url(url)
 
 
-class OfHostTest(testtools.TestCase):
-    def test_the_scheme_gives_the_port_that_the_host_does_not_name(self):
-        self.assertEqual(GOOD, of_host('https', 'good.example'))
-        self.assertEqual(GOOD, of_host('https', 'GOOD.example.:443'))
-        self.assertEqual(Origin('http', 'good.example', 6080), of_host('http', 'good.example:6080'))
-        self.assertEqual(Origin('http', '::1', 80), of_host('http', '[::1]'))
+class ParseHostTest(testtools.TestCase):
+    def test_the_default_port(self):
+        self.assertEqual(GOOD, parse_host('https', 'good.example'))
+        self.assertEqual(GOOD, parse_host('https', 'GOOD.example.:443'))
+        self.assertEqual(Origin('http', 'good.example', 6080), parse_host('http', 'good.example:6080'))
+        self.assertEqual(Origin('http', '::1', 80), parse_host('http', '[::1]'))
 
-    def test_what_is_no_host(self):
+    def test_malformed_hosts_are_rejected(self):
         for host in (
             '',
             '.',
@@ -207,17 +201,15 @@ class OfHostTest(testtools.TestCase):
             'a:1:2',
             '::1',
         ):
-            self.assertIsNone(of_host('https', host), host)
+            self.assertIsNone(parse_host('https', host), host)
 
-    @unhurried
     @given(schemes, hosts, ports)
-    def test_it_is_the_origin_of_the_pages_of_that_server(self, scheme, host, port):
-        self.assertEqual(of_header(f'{scheme}://{host}:{port}'), of_host(scheme, f'{host}:{port}'))
+    def test_it_equals_the_origin_of_the_pages_of_the_server(self, scheme, host, port):
+        self.assertEqual(parse_header(f'{scheme}://{host}:{port}'), parse_host(scheme, f'{host}:{port}'))
 
-    @unhurried
     @given(schemes, anything)
-    def test_any_text_is_a_host_or_none(self, scheme, text):
-        found = of_host(scheme, text)
+    def test_any_text_yields_a_valid_origin_or_none(self, scheme, text):
+        found = parse_host(scheme, text)
         if found is not None:
             self.assertEqual(scheme, found.scheme)
             self.assertTrue(found.host)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pages: what is served, under which policy, and that nothing else is."""
+"""The pages: which files are served, at which addresses and with which headers, and that no others are."""
 
-import base64
-import hashlib
 import json
 import logging
 import os
@@ -12,13 +10,10 @@ import fixtures
 import testtools
 
 from consoled.proxy import pages
+from tests.unit.proxy.test_csp import hash_source
 
 INLINE = '\n  import RFB from "./core/rfb.js"; // < & é\n'
 LITE = f'<style> b {{}} </style><script type="module">{INLINE}</script><script src="x.js"></script>'
-
-
-def sha256_source(text):
-    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 
 class PagesTestCase(testtools.TestCase):
@@ -28,7 +23,7 @@ class PagesTestCase(testtools.TestCase):
         self.log = self.useFixture(fixtures.FakeLogger('consoled.proxy.pages', logging.INFO))
 
     def tree(self, name, files):
-        """Write files (by relative path) to a directory of that name; return its path."""
+        """Write files (content by relative path) to a directory of this name; return its path."""
         path = os.path.join(self.root, name)
         os.makedirs(path, exist_ok=True)
         for relative, content in files.items():
@@ -85,7 +80,7 @@ class LayoutTestCase(PagesTestCase):
             self.assertIn(b'import', loaded.get(f'/web/{name}.js').body)
         self.assertEqual('', self.log.output)
 
-    def test_novnc_is_at_its_own_place_and_where_clouds_expect_it(self):
+    def test_novnc_is_served_at_its_own_and_at_the_customary_addresses(self):
         loaded = self.load_all()
         for name in (
             'core/rfb.js',
@@ -98,7 +93,7 @@ class LayoutTestCase(PagesTestCase):
         self.assertIn(b'app/ui.js', loaded.get('/vnc.html').body)
         self.assertEqual(LITE.encode(), loaded.get('/vnc_lite.html').body)
 
-    def test_a_page_that_a_release_of_novnc_does_not_have_is_ours(self):
+    def test_a_page_missing_from_the_package_is_replaced_by_ours(self):
         loaded = self.load_all()
         self.assertIs(loaded.get('/novnc.html'), loaded.get('/vnc_auto.html'))
         npm = self.tree('npm', {'core/rfb.js': 'export default class RFB {}'})
@@ -106,7 +101,7 @@ class LayoutTestCase(PagesTestCase):
         for name in ('vnc', 'vnc_lite', 'vnc_auto'):
             self.assertIs(loaded.get('/novnc.html'), loaded.get(f'/{name}.html'))
 
-    def test_novnc_is_told_that_there_is_no_other_host(self):
+    def test_novnc_ignores_host_and_port_of_the_query(self):
         loaded = self.load_all()
         for prefix in ('/', '/novnc/'):
             self.assertEqual({'host': '', 'port': 0}, json.loads(loaded.get(prefix + 'mandatory.json').body))
@@ -120,7 +115,7 @@ class LayoutTestCase(PagesTestCase):
             self.assertIn(f"export * from '../spice/{prefix}main.js';\n", adapter)
             self.assertIn(f"export * as messages from '../spice/{prefix}spicemsg.js';\n", adapter)
 
-    def test_pages_of_spice_html5_are_not_served_but_their_address_is(self):
+    def test_the_pages_of_spice_html5_are_replaced_by_ours(self):
         loaded = self.load_all()
         self.assertIs(loaded.get('/spice.html'), loaded.get('/spice_auto.html'))
         self.assertIsNone(loaded.get('/spice/spice.html'))
@@ -133,7 +128,7 @@ class LayoutTestCase(PagesTestCase):
             self.assertIn(b'.xterm', loaded.get('/terminal/xterm.css').body)
             self.assertIsNone(loaded.get('/terminal/src/x.json'))
 
-    def test_everything_that_our_pages_name_is_there(self):
+    def test_everything_that_our_pages_refer_to_is_served(self):
         loaded = self.load_all()
         own = ['/novnc.html', '/spice.html', '/serial.html', *(path for path in loaded if '/web/' in path)]
         for path in own:
@@ -144,44 +139,44 @@ class LayoutTestCase(PagesTestCase):
             )
             for name in filter(None, (name for groups in names for name in groups)):
                 target = os.path.normpath(os.path.join(where, name))
-                self.assertIsNotNone(loaded.get(target), f'{path} names {name}')
+                self.assertIsNotNone(loaded.get(target), f'{path} refers to {name}')
 
 
-class AbsentTestCase(PagesTestCase):
-    def test_what_is_not_configured_is_absent_without_a_word(self):
+class UnusableDirectoriesTestCase(PagesTestCase):
+    def test_pages_that_are_not_configured_are_left_out_silently(self):
         loaded = self.load()
         for path in ('/novnc.html', '/vnc.html', '/spice.html', '/serial.html', '/core/rfb.js'):
             self.assertIsNone(loaded.get(path))
         self.assertIsNotNone(loaded.get('/web/page.js'))
         self.assertEqual('', self.log.output)
 
-    def test_what_can_not_be_used_is_absent_with_one_warning_that_names_the_option(self):
+    def test_unusable_directories_are_left_out_with_a_warning(self):
         not_there = os.path.join(self.root, 'nowhere')
         broken = self.tree('debian12', {'xterm.js': 'exports.Terminal', 'xterm.css': '.xterm'})
         loaded = self.load(not_there, self.tree('empty', {}), broken)
         for path in ('/novnc.html', '/vnc.html', '/spice.html', '/serial.html', '/terminal/xterm.js'):
             self.assertIsNone(loaded.get(path))
         novnc, spice, terminal = self.log.output.splitlines()
-        self.assertIn(f'novnc_path = {not_there} can not be used (No such file or directory)', novnc)
-        self.assertIn('(has no main.js)', spice)
+        self.assertIn(f'novnc_path = {not_there} cannot be used: No such file or directory', novnc)
+        self.assertIn(': it has no main.js;', spice)
         self.assertIn('terminal_path', terminal)
-        self.assertIn('(its xterm.js is not the right one)', terminal)
+        self.assertIn(': its xterm.js is of an unsupported version;', terminal)
 
-    def test_the_size_is_bounded(self):
+    def test_invariant_9_the_size_is_limited(self):
         self.patch(pages, 'MAX_BYTES', 100_000)
         loaded = self.load(self.novnc({'app/big.js': b'x' * 100_000}), self.spice())
         self.assertIsNone(loaded.get('/novnc.html'))
-        self.assertIn('over 100000 bytes in all', self.log.output)
-        self.assertIsNotNone(loaded.get('/spice.html'))  # the others do not suffer
+        self.assertIn('more than 100000 bytes in total', self.log.output)
+        self.assertIsNotNone(loaded.get('/spice.html'))  # not affected
 
-    def test_the_number_of_files_is_bounded(self):
+    def test_invariant_9_the_number_of_files_is_limited(self):
         self.patch(pages, 'MAX_ENTRIES', 50)
         loaded = self.load(self.novnc({f'README{number}': '' for number in range(50)}), self.spice())
         self.assertIsNone(loaded.get('/novnc.html'))
         self.assertIsNotNone(loaded.get('/spice.html'))
-        self.assertIn('over 50 files', self.log.output)
+        self.assertIn('more than 50 files', self.log.output)
 
-    def test_a_directory_that_links_to_itself_ends(self):
+    def test_links_to_parent_directories_are_not_followed(self):
         path = self.novnc()
         os.symlink('..', os.path.join(path, 'app', 'up'))
         os.symlink(path, os.path.join(path, 'core', 'again'))
@@ -190,8 +185,8 @@ class AbsentTestCase(PagesTestCase):
         self.assertEqual([], [name for name in loaded if 'again' in name or 'up/' in name])
 
 
-class NothingElseTestCase(PagesTestCase):
-    def test_a_path_is_exact(self):
+class PathsTestCase(PagesTestCase):
+    def test_paths_match_exactly(self):
         loaded = self.load_all()
         for path in (
             '',
@@ -227,13 +222,13 @@ class NothingElseTestCase(PagesTestCase):
         ):
             self.assertIsNone(loaded.get(path), path)
 
-    def test_what_no_page_needs_is_not_served(self):
+    def test_files_that_no_page_needs_are_not_served(self):
         loaded = self.load_all()
         for name in ('README.md', 'utils/novnc_proxy', '.git/config.json'):
             self.assertIsNone(loaded.get(f'/novnc/{name}'))
             self.assertIsNone(loaded.get(f'/{name}'))
 
-    def test_links_are_followed_to_regular_files_only(self):
+    def test_links_are_followed_to_regular_files_and_directories_only(self):
         elsewhere = self.tree('elsewhere', {'real.woff': b'font', 'dir/in.js': 'x'})
         path = self.novnc()
         app = os.path.join(path, 'app')
@@ -261,7 +256,7 @@ class HeadersTestCase(PagesTestCase):
         directives = [directive.split() for directive in policy.split('; ')]
         return {name: sources for name, *sources in directives}
 
-    def test_every_page(self):
+    def test_headers_of_every_page(self):
         loaded = self.load_all()
         for path in loaded:
             headers = self.headers(loaded, path)
@@ -272,7 +267,7 @@ class HeadersTestCase(PagesTestCase):
             for name, value in headers.items():
                 self.assertRegex(f'{name}: {value}', r'\A[!-~][ -~]*\Z')
 
-    def test_types(self):
+    def test_content_types(self):
         loaded = self.load_all()
         for path, expected in (
             ('/novnc.html', 'text/html; charset=utf-8'),
@@ -284,7 +279,7 @@ class HeadersTestCase(PagesTestCase):
         ):
             self.assertEqual(expected, self.headers(loaded, path)['Content-Type'])
 
-    def test_scripts_are_asked_for_again_and_pages_are_not_kept(self):
+    def test_scripts_are_revalidated_and_pages_are_not_stored(self):
         loaded = self.load_all()
         self.assertEqual('no-cache', self.headers(loaded, '/core/rfb.js')['Cache-Control'])
         self.assertEqual('no-store', self.headers(loaded, '/novnc.html')['Cache-Control'])
@@ -317,15 +312,10 @@ class HeadersTestCase(PagesTestCase):
 
     def test_inline_scripts_and_styles_are_allowed_by_their_hash(self):
         policy = self.policy(self.load_all(), '/vnc_lite.html')
-        self.assertEqual(["'self'", sha256_source(INLINE)], policy['script-src'])
-        self.assertEqual(["'self'", sha256_source(' b {} ')], policy['style-src'])
+        self.assertEqual(["'self'", hash_source(INLINE)], policy['script-src'])
+        self.assertEqual(["'self'", hash_source(' b {} ')], policy['style-src'])
 
-    def test_a_hash_is_of_what_a_browser_sees(self):
-        page = '\ufeff<script>a\r\nb\rc</script><SCRIPT>d</SCRIPT><script></script>'
-        policy = self.policy(self.load(self.novnc({'vnc.html': page})), '/vnc.html')
-        self.assertEqual(["'self'", *map(sha256_source, ('a\nb\nc', 'd', ''))], policy['script-src'])
-
-    def test_an_image_that_is_a_document_can_do_nothing(self):
+    def test_svg_images_are_sandboxed(self):
         policy = self.policy(self.load_all(), '/app/images/i.svg')
         self.assertEqual(["'none'"], policy['default-src'])
         self.assertIn('sandbox', policy)
@@ -337,13 +327,13 @@ class HeadersTestCase(PagesTestCase):
         policy = self.policy(self.load_all(frame_ancestors=()), '/novnc.html')
         self.assertEqual(["'none'"], policy['frame-ancestors'])
 
-    def test_a_frame_ancestor_can_not_change_the_policy(self):
+    def test_a_frame_ancestor_cannot_change_the_policy(self):
         for source in ('', 'a b', "'self'; script-src *", 'a,b', 'a\r\nSet-Cookie: x', 'é'):
             self.assertRaises(ValueError, self.load, frame_ancestors=(source,))
 
 
 class ConditionalTestCase(PagesTestCase):
-    def test_known_content_is_not_sent_again(self):
+    def test_unmodified_content_is_not_sent_again(self):
         loaded = self.load_all()
         page = loaded.get('/core/rfb.js')
         tag = dict(page.headers)['ETag']
@@ -352,39 +342,39 @@ class ConditionalTestCase(PagesTestCase):
             again = loaded.get('/core/rfb.js', header)
             self.assertEqual((304, page.headers, b''), (again.status, again.headers, again.body))
 
-    def test_other_content_is(self):
+    def test_modified_content_is_sent(self):
         loaded = self.load_all()
         tag = dict(loaded.get('/core/rfb.js').headers)['ETag']
         for header in ('', '"other"', tag.strip('"'), 'W/"other"'):
             self.assertEqual(200, loaded.get('/core/rfb.js', header).status)
         self.assertIsNone(loaded.get('/nothing', '*'))
 
-    def test_a_tag_is_of_the_content(self):
+    def test_an_etag_depends_on_the_content(self):
         loaded = self.load_all()
         self.assertNotEqual(loaded.get('/core/rfb.js').headers, loaded.get('/core/util/a.js').headers)
         self.assertEqual(loaded.get('/core/rfb.js').headers, self.load_all().get('/core/rfb.js').headers)
 
 
 class RefusalTestCase(testtools.TestCase):
-    def test_the_page_says_why_and_escapes_it(self):
+    def test_the_page_gives_the_reason_escaped(self):
         body = pages.refusal_page(401, 'invalid_"token"', 'It is <script>alert(1)</script> & gone.').decode()
         self.assertIn('It is &lt;script&gt;alert(1)&lt;/script&gt; &amp; gone.', body)
         self.assertIn('401 invalid_&quot;token&quot;', body)
         self.assertNotIn('<script', body)
 
-    def test_the_page_tells_what_to_do(self):
-        self.assertIn(b'open it from there again', pages.refusal_page(404, 'console_gone', 'Gone.'))
+    def test_the_page_gives_advice(self):
+        self.assertIn(b'and open it again', pages.refusal_page(404, 'console_gone', 'Gone.'))
         self.assertIn(b'Try again in a moment', pages.refusal_page(503, 'manager_busy', 'Busy.'))
         self.assertIn(b'Try again in a moment', pages.refusal_page(409, 'console_in_use', 'In use.'))
         self.assertIn(b'from your dashboard', pages.refusal_page(426, 'upgrade_required', 'No websocket.'))
 
-    def test_the_page_needs_nothing_from_elsewhere(self):
+    def test_the_page_loads_nothing(self):
         body = pages.refusal_page(403, 'origin', 'x').decode()
         self.assertNotRegex(body, r'(?i)https?:|src=|href=|url\(|@import|<link|\sstyle=')
         headers = dict(pages.REFUSAL_HEADERS)
         style = re.search('<style>(.*?)</style>', body, re.DOTALL).group(1)
         self.assertEqual(
-            f"default-src 'none'; style-src {sha256_source(style)}", headers['Content-Security-Policy']
+            f"default-src 'none'; style-src {hash_source(style)}", headers['Content-Security-Policy']
         )
 
     def test_headers(self):
@@ -393,7 +383,7 @@ class RefusalTestCase(testtools.TestCase):
         self.assertEqual('no-referrer', headers['Referrer-Policy'])
         self.assertEqual('no-store', headers['Cache-Control'])
 
-    def test_the_form_for_our_pages(self):
+    def test_json_for_our_pages(self):
         self.assertEqual(
             {'code': 'console_in_use', 'reason': 'Since "now" <é>.', 'retryable': True},
             json.loads(pages.refusal_json('console_in_use', 'Since "now" <é>.', True)),

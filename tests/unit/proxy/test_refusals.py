@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Refused websockets: counted, recorded, remembered, held against their address."""
 
+import gc
+import weakref
 from unittest import mock
 
 import testtools
+from hypothesis import given
+from hypothesis import strategies as st
 
 from consoled import exception
 from consoled import token as tokens
+from consoled.proxy import refusals
 from consoled.proxy.refusals import Refusals
 from tests.unit.proxy import session_base
 from tests.unit.proxy.session_base import ADDRESS, TOKEN
+from tests.unit.proxy.test_responses import CLASSES, make_error
 
 
 class RefusalsTest(testtools.TestCase):
@@ -63,3 +69,82 @@ class RefusalsTest(testtools.TestCase):
         self.refusals.malformed(error, ADDRESS)
         self.metrics.refused.assert_called_once_with('origin_refused')
         self.audit.refused.assert_called_once_with(error, ADDRESS)
+
+
+class RecentRefusalsTest(testtools.TestCase):
+    def test_a_refusal_is_remembered_for_a_while(self):
+        recent = refusals.RecentRefusals(keep=60)
+        recent.note(TOKEN, exception.ConsoleInUse(since='noon'), 100.0)
+        for now in (100.0, 130.0, 160.0):
+            error = recent.recent(TOKEN, now)
+            self.assertIsInstance(error, exception.ConsoleInUse)
+            self.assertEqual('The console is in use since noon.', str(error))
+            self.assertEqual({'since': 'noon'}, error.kwargs)
+        self.assertIsNone(recent.recent(TOKEN, 160.1))
+
+    def test_other_tokens_have_none(self):
+        recent = refusals.RecentRefusals()
+        recent.note(TOKEN, exception.ConsoleGone(), 100.0)
+        self.assertIsNone(recent.recent(tokens.mint(), 100.0))
+
+    def test_the_last_refusal_counts(self):
+        recent = refusals.RecentRefusals(keep=60)
+        recent.note(TOKEN, exception.ConsoleGone(), 100.0)
+        recent.note(TOKEN, exception.TargetTimeout(), 150.0)
+        self.assertIsInstance(recent.recent(TOKEN, 205.0), exception.TargetTimeout)
+
+    @given(st.integers(1, 5), st.lists(st.integers(0, 9), max_size=30))
+    def test_the_latest_are_kept_up_to_the_limit(self, limit, whose):
+        recent = refusals.RecentRefusals(keep=1000, limit=limit)
+        latest = []
+        for now, number in enumerate(whose):
+            recent.note(f'{number:016}', exception.ConsoleGone(), float(now))
+            latest = [number, *(each for each in latest if each != number)]
+            for each in range(10):
+                known = recent.recent(f'{each:016}', float(now)) is not None
+                self.assertEqual(each in latest[:limit], known)
+
+    def test_invariant_1_no_token_is_kept(self):
+        recent = refusals.RecentRefusals()
+        recent.note(TOKEN, exception.ConsoleGone(), 100.0)
+        self.assertNotIn(TOKEN, repr(vars(recent)))
+
+    def test_the_traceback_is_not_kept(self):
+        """It would keep frames alive and, with them, the connection and the clear token (invariant 1)."""
+
+        class Connection:
+            pass
+
+        def refuse(connection):
+            try:
+                try:
+                    raise OSError(connection)
+                except OSError as exc:
+                    raise exception.TargetFailed() from exc
+            except exception.TargetFailed as exc:
+                recent.note(TOKEN, exc, 100.0)
+
+        recent = refusals.RecentRefusals()
+        connection = Connection()
+        alive = weakref.ref(connection)
+        refuse(connection)
+        del connection
+        gc.collect()
+        self.assertIsNone(alive())
+        self.assertIsInstance(recent.recent(TOKEN, 100.0), exception.TargetFailed)
+
+    def test_the_original_error_keeps_its_traceback(self):
+        recent = refusals.RecentRefusals()
+        try:
+            raise exception.TargetFailed()
+        except exception.TargetFailed as exc:
+            recent.note(TOKEN, exc, 100.0)
+            self.assertIsNotNone(exc.__traceback__)
+
+    def test_each_error_can_be_remembered(self):
+        for cls in CLASSES:
+            recent = refusals.RecentRefusals()
+            error = make_error(cls)
+            recent.note(TOKEN, error, 100.0)
+            known = recent.recent(TOKEN, 100.0)
+            self.assertEqual((type(error), str(error), error.kwargs), (type(known), str(known), known.kwargs))

@@ -12,7 +12,7 @@ from consoled import exception
 from consoled.objects import EndReason
 from consoled.proxy.quota import SessionQuota
 from consoled.proxy.registry import SessionRegistry
-from consoled.proxy.security.rfb import UserSide
+from consoled.proxy.security.rfb import UserHandshake
 from consoled.proxy.session import State, Timeouts
 from tests.unit.proxy import test_relay as relays
 from tests.unit.proxy.session_base import (
@@ -271,7 +271,7 @@ class TickTest(SessionCase):
             process = Process(TIMEOUTS)
             process.registry.start()
             session = process.granted()
-            process.connect(session, greeting=UserSide())
+            process.connect(session, greeting=UserHandshake())
             await asyncio.sleep(9)
             self.assertIsNone(session.end_reason)
             await asyncio.sleep(3)

@@ -19,7 +19,7 @@ from consoled.proxy import close_codes, relay
 from consoled.proxy.input_filter import AllowAll
 from consoled.proxy.relay import Channel, ReadBuffer
 from consoled.proxy.security.messages import ClientMessages
-from consoled.proxy.security.rfb import UserSide
+from consoled.proxy.security.rfb import UserHandshake
 from tests.unit.proxy.security import peers
 
 unhurried = settings(deadline=None)
@@ -575,7 +575,7 @@ class PressureTest(RelayCase):
 
     def test_what_comes_before_a_slow_user_was_greeted_waits(self):
         async def work():
-            wire = Wire(user_room=0, greeting=UserSide(), rest=b'rest')
+            wire = Wire(user_room=0, greeting=UserHandshake(), rest=b'rest')
             wire.guest.sends(b' and more')
             wire.user.takes()
             self.assertFalse(wire.guest.reading, 'the greeting is not over')
@@ -809,7 +809,9 @@ class EndTest(RelayCase):
     def test_it_ends_once_however_it_ends(self, steps, user_room, guest_room, greets):
         async def work():
             values = (
-                {'greeting': UserSide(), 'input_filter': ClientMessages(view_only=True)} if greets else {}
+                {'greeting': UserHandshake(), 'input_filter': ClientMessages(view_only=True)}
+                if greets
+                else {}
             )
             wire = Wire(user_room=user_room, guest_room=guest_room, **values)
             do = {
@@ -991,7 +993,9 @@ class ProtocolTest(RelayCase):
 class GreetingTest(RelayCase):
     def test_the_greeting_comes_before_what_the_guest_says(self):
         async def work():
-            wire = Wire(greeting=UserSide(), input_filter=ClientMessages(view_only=False), rest=b'ServerInit')
+            wire = Wire(
+                greeting=UserHandshake(), input_filter=ClientMessages(view_only=False), rest=b'ServerInit'
+            )
             self.assertFalse(wire.channel.greeted)
             self.assertFalse(wire.guest.reading)
             wire.guest.sends(b' and more')
@@ -1018,7 +1022,7 @@ class GreetingTest(RelayCase):
             said = V38 + b'\1' + b'\1' + b'\4\1\0\0\0\0\0\x41'
             pieces = [masked(Opcode.BINARY, piece) for piece in peers.pieces(said, cuts)]
             first = pieces.pop(0) if early else b''
-            wire = Wire(greeting=UserSide(), input_filter=ClientMessages(view_only=False), early=first)
+            wire = Wire(greeting=UserHandshake(), input_filter=ClientMessages(view_only=False), early=first)
             for piece in pieces:
                 wire.user.sends(piece)
             self.assertTrue(wire.channel.greeted)
@@ -1031,11 +1035,11 @@ class GreetingTest(RelayCase):
     def test_one_who_does_not_know_how_is_told_so(self):
         async def work():
             for said, farewell in (
-                (b'RFB 003.003\n', b'Only the protocol version 3.8 is supported.'),
+                (b'RFB 003.003\n', b'Only version 3.8 of the protocol is supported.'),
                 (V38 + b'\2', b'Only the security type None is offered.'),
                 (b'GET / HTTP/1', b''),
             ):
-                wire = Wire(greeting=UserSide())
+                wire = Wire(greeting=UserHandshake())
                 wire.send(said)
                 self.assertTrue(wire.hear().endswith(farewell))
                 self.assertEqual([1002], [close.code for close in wire.close_frames()])

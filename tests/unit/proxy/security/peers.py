@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other sides, written on their own, and ways to bring both together in memory.
+"""Independent implementations of the peers of each exchange, and ways to connect both in memory.
 
-A peer is a generator: it yields ``('send', bytes)``, ``('read', n)`` and gets these n bytes, or ``('tls',)``.
+A peer is a generator that yields ``('send', bytes)``, ``('read', n)`` to get n bytes, or ``('tls',)``.
 """
 
 import struct
@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from consoled.proxy.security.base import SecurityFailed
 
-# Places to cut a stream at, as fractions: they fit a stream of any length.
+# positions at which to split a stream, as fractions of its length
 cuts = st.lists(st.floats(0, 1), max_size=8)
 
 
 def pieces(data, at):
     """Split ``data`` at fractions of its length."""
-    places = [0, *sorted(int(fraction * len(data)) for fraction in at), len(data)]
-    return [data[start:end] for start, end in zip(places, places[1:], strict=False)]
+    positions = [0, *sorted(int(fraction * len(data)) for fraction in at), len(data)]
+    return [data[start:end] for start, end in zip(positions, positions[1:], strict=False)]
 
 
 def bytewise(data):
@@ -34,7 +34,7 @@ class Result(NamedTuple):
 
 
 def play(exchange, *streams):
-    """Feed lists of pieces; TLS is established between one list and the next."""
+    """Feed an exchange lists of pieces, establishing TLS between one list and the next."""
     sent = exchange.start()
     try:
         for number, stream in enumerate(streams):
@@ -52,7 +52,7 @@ def reason(text):
 
 
 def guest(types=b'\1', *, version=b'RFB 003.008\n', subtypes=(260,), result=0, why=b'no', vencrypt=(0, 2)):
-    """A hypervisor's VNC server."""
+    """The VNC server of a hypervisor."""
     yield 'send', version
     assert (yield 'read', 12) == b'RFB 003.008\n'
     yield 'send', bytes([len(types)]) + types
@@ -89,11 +89,11 @@ def viewer(choice=1, version=b'RFB 003.008\n'):
 
 
 class Refused(Exception):
-    """A peer was told so."""
+    """The peer received a refusal."""
 
 
 class Wire:
-    """An exchange and a peer, connected. ``log`` has what the exchange sent, and 'tls'."""
+    """An exchange connected to a peer. ``log`` has what the exchange sent, and 'tls'."""
 
     def __init__(self, exchange, peer, split=bytewise):
         self.exchange = exchange
@@ -104,7 +104,7 @@ class Wire:
         self.secured = False
 
     def run(self):
-        """Let them talk until the peer is at its end; SecurityFailed and Refused pass through."""
+        """Run the handshake until the peer is done; SecurityFailed and Refused propagate."""
         self._sent(self.exchange.start())
         answer = None
         while True:
@@ -118,7 +118,7 @@ class Wire:
                     self._receive(piece)
             elif what == 'read':
                 answer, self.to_peer = self.to_peer[: value[0]], self.to_peer[value[0] :]
-                assert len(answer) == value[0], 'the exchange waits, and so does the peer'
+                assert len(answer) == value[0], 'the exchange and the peer wait for each other'
             else:
                 assert self.exchange.wants_tls
                 assert not self.to_peer
@@ -135,7 +135,7 @@ class Wire:
             raise
 
     def _drain(self):
-        """Let the peer read what it was told at last."""
+        """Let the peer read the farewell."""
         what, *value = self.peer.send(None)
         while what == 'read':
             answer, self.to_peer = self.to_peer[: value[0]], self.to_peer[value[0] :]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A user's messages: told apart, and filtered for viewers."""
+"""The filter on RFB messages: input is detected, and dropped in view-only sessions."""
 
 import random
 import struct
@@ -14,7 +14,8 @@ from consoled.proxy.security.base import SecurityFailed
 from consoled.proxy.security.messages import ClientMessages
 from tests.unit.proxy.security import peers
 
-# What noVNC 1.7's RFB.messages made in Node.js: name, bytes, is it input, may a viewer send it
+# Messages built by noVNC 1.7's RFB.messages in Node.js: name, bytes, whether it is input, whether it is
+# forwarded in a view-only session
 NOVNC = [
     ('keyEvent', '0401000000000041', True, False),
     ('QEMUExtendedKeyEvent', 'ff0000010000ff53000000cd', True, False),
@@ -37,7 +38,7 @@ NOVNC = [
     ('fbUpdateRequest', '03010000000003200258', False, True),
     ('xvpOp', 'fa000102', True, False),
 ]
-# And what other clients may send
+# messages of other clients
 OTHERS = [
     ('QEMU audio on', 'ff010000', False, False),
     ('QEMU audio off', 'ff010001', False, False),
@@ -63,7 +64,7 @@ def octets(size):
 
 
 def message(start, size):
-    """A message of a fixed size."""
+    """Messages of a fixed size."""
     return octets(size - len(start)).map(start.__add__)
 
 
@@ -71,7 +72,7 @@ def prefixed(start, length, body):
     return body.map(lambda data: start + struct.pack(length, len(data)) + data)
 
 
-HARMLESS = st.one_of(
+DISPLAY = st.one_of(
     message(b'\0', 20),
     message(b'\3', 10),
     message(b'\x96', 10),
@@ -96,10 +97,10 @@ DROPPED = st.one_of(
     st.sampled_from([b'\xff\1\0\0', b'\xff\1\0\1']),
     message(b'\xff\1\0\2', 10),
 )
-# (message, forwarded to a viewer, input)
+# (message, forwarded in a view-only session, input)
 MESSAGES = st.lists(
     st.one_of(
-        HARMLESS.map(lambda each: (each, True, False)),
+        DISPLAY.map(lambda each: (each, True, False)),
         INPUT.map(lambda each: (each, False, True)),
         DROPPED.map(lambda each: (each, False, False)),
     ),
@@ -108,7 +109,7 @@ MESSAGES = st.lists(
 
 
 def parse(stream, *, whole):
-    """Go through what a viewer's hypervisor gets; fail on anything but the five harmless messages.
+    """Parse what a hypervisor gets from a viewer; fail on anything but the five display messages.
 
     :param whole: whether the last message must be complete
     """
@@ -127,8 +128,8 @@ def parse(stream, *, whole):
     assert at == len(stream) or not whole
 
 
-def fed(messages, stream):
-    """Feed pieces; return all that is forwarded, and whether there was input in any."""
+def feed_all(messages, stream):
+    """Feed pieces; return all forwarded bytes, and whether any piece contained input."""
     forwarded, user_input = b'', False
     for piece in stream:
         part, active = messages.feed(piece)
@@ -137,48 +138,48 @@ def fed(messages, stream):
     return forwarded, user_input
 
 
-def begun(*, view_only):
+def started(*, view_only):
     messages = ClientMessages(view_only=view_only)
     messages.feed(b'\1')
     return messages
 
 
-def size_of(messages):
-    """Bytes that it holds, without the kinds of messages, which all share."""
+def state_size(messages):
+    """Return the bytes that a filter holds, without the kinds of messages, which all filters share."""
     return sum(sys.getsizeof(value) for name, value in vars(messages).items() if name != '_kind')
 
 
 class EveryMessageTest(testtools.TestCase):
     def test_each_message_alone(self):
         for name, data, user_input, forwarded in KNOWN:
-            passed, active = begun(view_only=False).feed(data)
-            self.assertIs(data, passed)
+            forwarded_data, active = started(view_only=False).feed(data)
+            self.assertIs(data, forwarded_data)
             self.assertEqual(user_input, active, name)
             expected = data if forwarded else b''
-            self.assertEqual((expected, user_input), begun(view_only=True).feed(data), name)
+            self.assertEqual((expected, user_input), started(view_only=True).feed(data), name)
 
     def test_each_message_in_pieces_and_what_follows_it(self):
         update = bytes.fromhex('03010000000003200258')
         for view_only in (False, True):
             for name, data, user_input, forwarded in KNOWN:
-                messages = begun(view_only=view_only)
+                messages = started(view_only=view_only)
                 expected = data if forwarded or not view_only else b''
-                got = fed(messages, peers.bytewise(data))
-                self.assertEqual((expected, user_input), got, name)
+                result = feed_all(messages, peers.bytewise(data))
+                self.assertEqual((expected, user_input), result, name)
                 self.assertEqual((update, False), messages.feed(update), name)
-                together = begun(view_only=view_only).feed(data + update)
+                together = started(view_only=view_only).feed(data + update)
                 self.assertEqual((expected + update, user_input), together, name)
 
-    def test_a_long_body_is_input_to_its_end(self):
-        messages = begun(view_only=False)
+    def test_a_long_body_counts_as_input_to_its_end(self):
+        messages = started(view_only=False)
         messages.feed(bytes.fromhex('0600000080000000'))  # 2 GiB
         for _ in range(3):
             self.assertEqual((b'x' * 100, True), messages.feed(b'x' * 100))
-        messages = begun(view_only=False)
+        messages = started(view_only=False)
         messages.feed(bytes.fromhex('02000100'))
         self.assertEqual((b'\4' * 100, False), messages.feed(b'\4' * 100))
 
-    def test_nothing_comes_of_nothing(self):
+    def test_no_data_yields_nothing(self):
         for view_only in (False, True):
             messages = ClientMessages(view_only=view_only)
             self.assertEqual((b'', False), messages.feed(b''))
@@ -190,34 +191,34 @@ class UserTest(testtools.TestCase):
     """Without view_only."""
 
     @given(st.binary(max_size=200), peers.cuts)
-    def test_everything_passes_as_it_is(self, data, at):
+    def test_everything_is_forwarded_unchanged(self, data, at):
         messages = ClientMessages(view_only=False)
         for piece in peers.pieces(data, at):
             self.assertIs(piece, messages.feed(piece)[0])
 
-    def test_client_init_is_no_input(self):
+    def test_client_init_is_not_input(self):
         for shared in (b'\0', b'\1'):
             self.assertEqual((shared, False), ClientMessages(view_only=False).feed(shared))
 
-    def test_after_an_unknown_message_everything_is_input(self):
+    def test_after_an_unknown_message_everything_counts_as_input(self):
         update = bytes.fromhex('03010000000003200258')
         for unknown in UNKNOWN:
             for split in ([unknown], peers.bytewise(unknown)):
-                messages = begun(view_only=False)
-                self.assertTrue(fed(messages, split)[1], unknown)
+                messages = started(view_only=False)
+                self.assertTrue(feed_all(messages, split)[1], unknown)
                 for data in (update, b'\1', update * 10):
                     self.assertEqual((data, True), messages.feed(data))
                 self.assertEqual((b'', False), messages.feed(b''))
 
     @given(MESSAGES, peers.cuts)
-    def test_input_is_found_in_any_split(self, messages, at):
+    def test_input_is_detected_in_any_split(self, messages, at):
         stream = b'\0' + b''.join(data for data, _, _ in messages)
-        got = fed(ClientMessages(view_only=False), peers.pieces(stream, at))
-        self.assertEqual((stream, any(user_input for _, _, user_input in messages)), got)
+        result = feed_all(ClientMessages(view_only=False), peers.pieces(stream, at))
+        self.assertEqual((stream, any(user_input for _, _, user_input in messages)), result)
 
     @given(MESSAGES)
-    def test_input_is_found_in_each_message(self, messages):
-        input_filter = begun(view_only=False)
+    def test_input_is_detected_in_each_message(self, messages):
+        input_filter = started(view_only=False)
         for data, _, user_input in messages:
             self.assertEqual((data, user_input), input_filter.feed(data))
 
@@ -225,14 +226,14 @@ class UserTest(testtools.TestCase):
 class ViewerTest(testtools.TestCase):
     """With view_only."""
 
-    def test_a_viewer_throws_nobody_out(self):
+    def test_a_viewer_disconnects_nobody(self):
         for shared in (b'\0', b'\1', b'\xff'):
             self.assertEqual((b'\1', False), ClientMessages(view_only=True).feed(shared))
 
     @given(MESSAGES, peers.cuts, st.binary(min_size=1, max_size=1))
-    def test_no_input_passes_and_all_else_does(self, messages, at, shared):
+    def test_input_is_dropped_and_display_messages_are_forwarded(self, messages, at, shared):
         stream = shared + b''.join(data for data, _, _ in messages)
-        forwarded, user_input = fed(ClientMessages(view_only=True), peers.pieces(stream, at))
+        forwarded, user_input = feed_all(ClientMessages(view_only=True), peers.pieces(stream, at))
         self.assertEqual(b'\1' + b''.join(data for data, passes, _ in messages if passes), forwarded)
         self.assertEqual(any(each for _, _, each in messages), user_input)
         parse(forwarded, whole=True)
@@ -241,7 +242,7 @@ class ViewerTest(testtools.TestCase):
         st.one_of(st.binary(max_size=300), MESSAGES.map(lambda many: b''.join(each[0] for each in many))),
         peers.cuts,
     )
-    def test_whatever_comes_only_harmless_messages_pass(self, data, at):
+    def test_arbitrary_bytes_forward_only_display_messages(self, data, at):
         messages = ClientMessages(view_only=True)
         forwarded = b''
         try:
@@ -257,26 +258,26 @@ class ViewerTest(testtools.TestCase):
     def test_unknown_messages_are_refused(self):
         for unknown in UNKNOWN:
             for split in ([unknown], peers.bytewise(unknown)):
-                messages = begun(view_only=True)
-                failed = self.assertRaises(SecurityFailed, fed, messages, split)
+                messages = started(view_only=True)
+                failed = self.assertRaises(SecurityFailed, feed_all, messages, split)
                 self.assertEqual('unknown_message', failed.code)
                 self.assertEqual(f'beginning with {unknown.hex()}', failed.detail)
 
-    def test_nothing_passes_before_its_length_is_known(self):
-        messages = begun(view_only=True)
+    def test_nothing_is_forwarded_before_its_length_is_known(self):
+        messages = started(view_only=True)
         for piece in peers.bytewise(b'\xf8' + bytes(7)):
             self.assertEqual((b'', False), messages.feed(piece))
         self.assertRaises(SecurityFailed, messages.feed, b'\x41')
 
-    def test_input_in_the_body_of_a_message_does_not_get_out(self):
+    def test_input_hidden_in_the_body_of_a_message_is_dropped(self):
         key = bytes.fromhex('0401000000000041')
         for start in ('0600000000000010', '06000000fffffff0', 'fd800010', 'fd001000'):
             stream = bytes.fromhex(start) + key * 2
-            self.assertEqual((b'', True), begun(view_only=True).feed(stream))
+            self.assertEqual((b'', True), started(view_only=True).feed(stream))
 
 
-class BoundTest(testtools.TestCase):
-    """Invariant 9: of any stream nothing is kept but the head of one message."""
+class BoundsTest(testtools.TestCase):
+    """Invariant 9: nothing is stored but the head of one message."""
 
     @given(st.binary(max_size=300), peers.cuts, st.booleans())
     def test_the_state_stays_small(self, data, at, view_only):
@@ -287,26 +288,26 @@ class BoundTest(testtools.TestCase):
             except SecurityFailed:
                 break
             self.assertTrue(len(messages._head) <= 9)
-        self.assertTrue(size_of(messages) < 400)
+        self.assertTrue(state_size(messages) < 400)
 
-    def test_long_messages_are_not_kept(self):
+    def test_bodies_are_not_stored(self):
         for head, size in (
             ('0600000080000000', 2**31),
             ('060000007fffffff', 2**31 - 1),
             ('0200ffff', 262140),
         ):
             for view_only in (False, True):
-                messages = begun(view_only=view_only)
+                messages = started(view_only=view_only)
                 messages.feed(bytes.fromhex(head))
                 self.assertEqual(size, messages._body)
                 messages.feed(b'x' * 100_000)
-                self.assertTrue(size_of(messages) < 400)
+                self.assertTrue(state_size(messages) < 400)
 
-    def test_many_small_messages_in_one_piece_take_their_time_once(self):
-        """Not quadratic: 50,000 of them take well below a second, where copying the rest would take many."""
+    def test_time_is_linear_in_the_number_of_messages(self):
+        """50,000 messages take well under a second; copying the rest for each of them would take many."""
         choice = random.Random(1)
         stream = b''.join(choice.choice(KNOWN)[1] for _ in range(50_000))
         began = time.process_time()
         for view_only in (False, True):
-            begun(view_only=view_only).feed(stream)
+            started(view_only=view_only).feed(stream)
         self.assertTrue(time.process_time() - began < 2)

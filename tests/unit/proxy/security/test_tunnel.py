@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP CONNECT in front of a console."""
+"""HTTP CONNECT to a console: the request, and replies well-formed or not."""
 
 import testtools
 from hypothesis import given
@@ -36,7 +36,7 @@ class RequestTest(testtools.TestCase):
             )
 
     @given(st.text(), st.text(), st.integers())
-    def test_nothing_can_be_put_into_the_request(self, path, host, port):
+    def test_nothing_can_be_injected_into_the_request(self, path, host, port):
         try:
             request = Tunnel(path, host, port).start()
         except ValueError:
@@ -46,7 +46,7 @@ class RequestTest(testtools.TestCase):
         self.assertEqual(3, len(first.split()))
         self.assertEqual(2, len(second.split()))
 
-    def test_what_could_break_the_request_is_refused(self):
+    def test_values_that_could_break_the_request_are_refused(self):
         for path in ('', '/a b', '/\r\nX: y', '/a\n', '/\t', '/\0', '/\x7f', '/ä', '/\u2028', 'x' * 1025):
             self.assertRaises(ValueError, Tunnel, path, 'h', 1)
         for host in ('', 'a b', 'h\r\nX: y', 'h\n', 'h/x', 'h@x', '[::1]', 'ä', '%eth0', 'h' * 256, 'h:1'):
@@ -57,7 +57,7 @@ class RequestTest(testtools.TestCase):
 
 
 class ReplyTest(testtools.TestCase):
-    def test_any_2xx_is_a_tunnel(self):
+    def test_any_2xx_opens_the_tunnel(self):
         for status in (b'HTTP/1.1 200 OK', b'HTTP/1.0 200 ', b'HTTP/1.1 200', b'HTTP/1.1 299 \xe9 \t!'):
             result = peers.play(tunnel(), [status + b'\r\n\r\nRFB'])
             self.assertEqual((None, True, b'RFB'), (result.code, result.done, result.rest))
@@ -67,7 +67,7 @@ class ReplyTest(testtools.TestCase):
             reply = f'HTTP/1.1 {status} Whatever\r\nX: y\r\n\r\n'.encode()
             self.assertEqual(('tunnel_refused', str(status)), play(reply))
 
-    def test_what_is_no_status_line_is_refused(self):
+    def test_malformed_status_lines_are_refused(self):
         for line in (
             *(b'HTTP/1.1 2000 OK', b'HTTP/1.1 20 OK', b'HTTP/1.1 099 OK', b'HTTP/1.1  200 OK', b'HTTP/1.1'),
             *(
@@ -83,7 +83,7 @@ class ReplyTest(testtools.TestCase):
             self.assertEqual('tunnel_reply', code, line)
             self.assertTrue(detail.isprintable())
 
-    def test_what_is_no_http_is_refused_at_once(self):
+    def test_other_protocols_are_refused_at_the_first_byte(self):
         for start in (b'R', b'RFB 003.008\n', b'HTTP/2', b'http', b'\r\n', b'\0'):
             self.assertEqual('tunnel_reply', play(start)[0], start)
         self.assertEqual(('tunnel_reply', 'not HTTP/1: RFB 003.008'), play(b'RFB 003.008\n'))
@@ -94,8 +94,8 @@ class ReplyTest(testtools.TestCase):
             self.assertEqual(b'', exchange.receive(b'HTTP/1.1 200 OK' + end))
             self.assertFalse(exchange.done)
 
-    def test_a_header_is_bounded(self):
-        """Invariant 9. By its own length, not by what comes together with it."""
+    def test_invariant_9_the_header_is_limited(self):
+        """The limit is on the header itself, not on the data received with it."""
         start = b'HTTP/1.1 200 OK\r\nX: '
         longest = start + b'x' * (MAX_HEADER - len(start) - 4) + b'\r\n\r\n'
         for split in ([longest + b'abc'], peers.bytewise(longest + b'abc')):
@@ -107,7 +107,7 @@ class ReplyTest(testtools.TestCase):
             self.assertEqual('tunnel_reply', peers.play(exchange, split).code)
             self.assertTrue(len(exchange._header) <= MAX_HEADER)
 
-    def test_an_end_anywhere_is_noticed(self):
+    def test_eof_is_detected_at_every_byte(self):
         exchange = tunnel()
         for piece in peers.bytewise(REPLY):
             self.assertEqual('eof', self.assertRaises(SecurityFailed, exchange.eof).code)
@@ -122,6 +122,6 @@ class ReplyTest(testtools.TestCase):
         ),
         peers.cuts,
     )
-    def test_any_split_of_any_bytes_comes_to_the_same(self, data, at):
+    def test_the_result_does_not_depend_on_how_bytes_are_split(self, data, at):
         whole, parts = peers.play(tunnel(), [data]), peers.play(tunnel(), peers.pieces(data, at))
         self.assertEqual(whole._replace(detail=''), parts._replace(detail=''))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VeNCrypt up to TLS, on its own."""
+"""The client's side of VeNCrypt, up to TLS."""
 
 import struct
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consoled.proxy.security.base import SecurityFailed
-from consoled.proxy.security.vencrypt import VeNCryptClient
+from consoled.proxy.security.vencrypt import VeNCryptHandshake
 from tests.unit.proxy.security import peers
 
 SENT = b'\0\2' + struct.pack('>I', 260)
@@ -19,13 +19,13 @@ def offer(*subtypes):
 
 
 def play(data):
-    result = peers.play(VeNCryptClient(), [data])
+    result = peers.play(VeNCryptHandshake(), [data])
     return result.code, result.detail
 
 
-class VeNCryptClientTest(testtools.TestCase):
-    def test_it_ends_with_tls(self):
-        exchange = VeNCryptClient()
+class VeNCryptHandshakeTest(testtools.TestCase):
+    def test_it_is_done_once_tls_is_established(self):
+        exchange = VeNCryptHandshake()
         self.assertEqual(SENT, exchange.receive(offer(260) + b'\1'))
         self.assertTrue(exchange.wants_tls)
         self.assertFalse(exchange.done)
@@ -35,7 +35,7 @@ class VeNCryptClientTest(testtools.TestCase):
 
     def test_higher_versions_are_answered_with_0_2(self):
         for version in (b'\0\2', b'\0\3', b'\1\0', b'\xff\xff'):
-            self.assertEqual(b'\0\2', VeNCryptClient().receive(version))
+            self.assertEqual(b'\0\2', VeNCryptHandshake().receive(version))
 
     def test_lower_versions_are_refused(self):
         for version in (b'\0\0', b'\0\1'):
@@ -46,8 +46,8 @@ class VeNCryptClientTest(testtools.TestCase):
         self.assertEqual('vencrypt_version', play(bytes([0, 2, ack]))[0])
 
     @given(st.lists(st.integers(0, 2**32 - 1), max_size=255))
-    def test_x509_none_or_nothing(self, subtypes):
-        exchange = VeNCryptClient()
+    def test_the_only_subtype_is_x509_none(self, subtypes):
+        exchange = VeNCryptHandshake()
         result = peers.play(exchange, [offer(*subtypes)])
         if 260 in subtypes:
             self.assertEqual((None, SENT), (result.code, result.sent))
@@ -63,21 +63,21 @@ class VeNCryptClientTest(testtools.TestCase):
         self.assertEqual('refused_by_hypervisor', play(offer(260) + bytes([ack]))[0])
 
     @given(st.binary(max_size=30).filter(bool), peers.cuts)
-    def test_nothing_may_come_in_clear_any_more(self, injected, at):
+    def test_bytes_in_clear_after_the_last_message_are_refused(self, injected, at):
         split = peers.pieces(offer(1, 260) + b'\1' + injected, at)
-        self.assertEqual('plaintext_after_tls', peers.play(VeNCryptClient(), split).code)
+        self.assertEqual('plaintext_after_tls', peers.play(VeNCryptHandshake(), split).code)
 
     @given(st.one_of(st.binary(max_size=60), st.builds(offer().__add__, st.binary())), peers.cuts)
-    def test_any_split_of_any_bytes_comes_to_the_same(self, data, at):
-        exchange = VeNCryptClient()
-        whole, parts = peers.play(VeNCryptClient(), [data]), peers.play(exchange, peers.pieces(data, at))
+    def test_the_result_does_not_depend_on_how_bytes_are_split(self, data, at):
+        exchange = VeNCryptHandshake()
+        whole, parts = peers.play(VeNCryptHandshake(), [data]), peers.play(exchange, peers.pieces(data, at))
         self.assertEqual(whole[:2], parts[:2])
         if whole.code is None:
             self.assertEqual(whole, parts)
         self.assertTrue(len(exchange._buffer) < 4 * 255)
 
-    def test_an_end_anywhere_is_noticed(self):
-        exchange = VeNCryptClient()
+    def test_eof_is_detected_at_every_byte(self):
+        exchange = VeNCryptHandshake()
         for piece in peers.bytewise(offer(260) + b'\1'):
             self.assertEqual('eof', self.assertRaises(SecurityFailed, exchange.eof).code)
             exchange.receive(piece)

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sockets and TLS for users as configured, and the limits on connections."""
+
+import os
+import pathlib
+import socket
+import ssl
+import types
+
+import fixtures
+import prometheus_client
+import testtools
+import trustme
+
+from consoled.proxy import listener
+from consoled.proxy.handshake import Policy
+from consoled.proxy.metrics import Metrics
+from consoled.testing.fixtures import Conf
+
+
+class BindSocketsTest(testtools.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.path = os.path.join(self.useFixture(fixtures.TempDir()).path, 'proxy.sock')
+
+    def bind(self, **options):
+        conf = self.useFixture(Conf(proxy__host='127.0.0.1', proxy__port=0, **options)).conf
+        sockets = listener.bind_sockets(conf)
+        for sock in sockets:
+            self.addCleanup(sock.close)
+            self.assertFalse(sock.getblocking())
+        return sockets
+
+    def test_tcp(self):
+        (sock,) = self.bind()
+        address, port = sock.getsockname()
+        self.assertEqual('127.0.0.1', address)
+        self.assertTrue(port)
+
+    def test_a_unix_socket_comes_in_addition(self):
+        tcp, unix = self.bind(proxy__unix_socket=self.path)
+        self.assertEqual((socket.AF_INET, socket.AF_UNIX), (tcp.family, unix.family))
+        self.assertEqual(self.path, unix.getsockname())
+
+    def test_the_unix_socket_of_a_killed_process_is_replaced(self):
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(self.path)
+        _, unix = self.bind(proxy__unix_socket=self.path)
+        with socket.socket(socket.AF_UNIX) as user:
+            user.connect(self.path)
+
+    def test_any_other_file_is_left_alone(self):
+        pathlib.Path(self.path).write_text('precious')
+        self.assertRaises(OSError, self.bind, proxy__unix_socket=self.path)
+        self.assertEqual('precious', pathlib.Path(self.path).read_text())
+
+    def test_an_address_in_use(self):
+        with socket.create_server(('127.0.0.1', 0)) as other:
+            conf = self.useFixture(Conf(proxy__host='127.0.0.1', proxy__port=other.getsockname()[1])).conf
+            self.assertRaises(OSError, listener.bind_sockets, conf)
+
+
+class TLSContextTest(testtools.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        directory = fixtures.TempDir()
+        directory.setUp()
+        cls.addClassCleanup(directory.cleanUp)
+        certificate, other = [trustme.CA().issue_cert('proxy.example.org') for _ in range(2)]
+        cls.combined, cls.cert, cls.key, cls.other_key = [
+            pathlib.Path(directory.path, name)
+            for name in ('combined.pem', 'cert.pem', 'key.pem', 'other.pem')
+        ]
+        certificate.private_key_and_cert_chain_pem.write_to_path(cls.combined)
+        certificate.cert_chain_pems[0].write_to_path(cls.cert)
+        certificate.private_key_pem.write_to_path(cls.key)
+        other.private_key_pem.write_to_path(cls.other_key)
+
+    def context(self, **options):
+        conf = self.useFixture(Conf(**{f'proxy__{name}': str(value) for name, value in options.items()})).conf
+        return listener.tls_context_from_conf(conf)
+
+    def test_none_without_a_certificate(self):
+        self.assertIsNone(self.context())
+        self.assertIsNone(self.context(ssl_key=self.key))
+
+    def test_certificate_and_key_in_one_file_or_two(self):
+        for options in ({'ssl_cert': self.combined}, {'ssl_cert': self.cert, 'ssl_key': self.key}):
+            self.assertIsInstance(self.context(**options), ssl.SSLContext)
+
+    def test_the_minimum_version(self):
+        for options, version in (
+            ({}, ssl.TLSVersion.TLSv1_2),
+            ({'ssl_minimum_version': 'tlsv1_3'}, ssl.TLSVersion.TLSv1_3),
+        ):
+            self.assertEqual(version, self.context(ssl_cert=self.combined, **options).minimum_version)
+
+    def test_neither_renegotiation_nor_compression(self):
+        options = self.context(ssl_cert=self.combined).options
+        self.assertTrue(options & ssl.OP_NO_RENEGOTIATION)
+        self.assertTrue(options & ssl.OP_NO_COMPRESSION)
+
+    def test_the_ciphers(self):
+        context = self.context(ssl_cert=self.combined, ssl_ciphers='ECDHE-RSA-AES256-GCM-SHA384')
+        old = {cipher['name'] for cipher in context.get_ciphers() if cipher['protocol'] == 'TLSv1.2'}
+        self.assertEqual({'ECDHE-RSA-AES256-GCM-SHA384'}, old)
+
+    def test_what_cannot_be_used_is_an_oserror(self):
+        for options in (
+            {'ssl_cert': '/nowhere/cert.pem'},
+            {'ssl_cert': self.cert},  # without its key
+            {'ssl_cert': self.cert, 'ssl_key': self.other_key},
+            {'ssl_cert': self.combined, 'ssl_ciphers': 'no such cipher'},
+        ):
+            self.assertRaises(OSError, self.context, **options)
+
+
+class LimitsTest(testtools.TestCase):
+    """Invariant 9: connections per process and per address."""
+
+    def setUp(self):
+        super().setUp()
+        conf = self.useFixture(Conf(proxy__max_connections=4, proxy__max_connections_per_address=2)).conf
+        self.registry = prometheus_client.CollectorRegistry()
+        service = types.SimpleNamespace(policy=Policy.from_options(['10.0.0.0/8'], []))
+        self.listener = listener.Listener(conf, [], service, Metrics('cell', self.registry), None)
+
+    def acquire(self, *peers):
+        return [self.listener._acquire(peer) for peer in peers]
+
+    def metric(self, name, **labels):
+        return self.registry.get_sample_value(f'consoled_proxy_{name}', {'cell': 'cell', **labels})
+
+    def test_connections_of_an_address(self):
+        self.assertEqual([True, True, False], self.acquire(*['192.0.2.1'] * 3))
+        self.assertEqual([True], self.acquire('192.0.2.2'))
+        self.assertEqual(1, self.metric('turned_away_total', limit='address'))
+        self.assertEqual(3, self.metric('connections'))
+
+    def test_trusted_proxies_and_the_unix_socket_are_exempt_from_it(self):
+        for peer in ('10.0.0.1', '::ffff:10.0.0.1', None):
+            self.assertEqual([True] * 4, self.acquire(*[peer] * 4), peer)
+            for _ in range(4):
+                self.listener._release_callback(peer)()
+
+    def test_connections_of_a_process(self):
+        peers = ['192.0.2.1', '192.0.2.2', None, '10.0.0.1']
+        self.assertEqual([True] * 4, self.acquire(*peers))
+        self.assertEqual([False] * 3, self.acquire('192.0.2.3', '10.0.0.1', None))
+        self.assertEqual(3, self.metric('turned_away_total', limit='process'))
+        self.assertEqual(4, self.listener.connections)
+
+    def test_a_permit_is_released_once(self):
+        self.acquire('192.0.2.1', '192.0.2.1')
+        release = self.listener._release_callback('192.0.2.1')
+        for _ in range(3):
+            release()
+        self.assertEqual((1, 1), (self.listener.connections, self.metric('connections')))
+        self.assertEqual([True, False], self.acquire('192.0.2.1', '192.0.2.1'))
