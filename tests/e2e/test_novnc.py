@@ -72,7 +72,7 @@ class NoVncTest(base.CellCase):
         self.wait_for_picture()
         self.assertEqual(Revocation(tokens=1, sessions=1), self.revoke())
         self.browser.wait_for_state('ended', 'revoked')
-        self.assertIn('was taken back', self.browser.text_of('why'))
+        self.assertIn('was revoked', self.browser.text_of('why'))
         self.browser.driver.refresh()
         self.browser.wait_for_state('ended', 'invalid_token')
 

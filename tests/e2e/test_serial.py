@@ -51,7 +51,7 @@ class SerialTest(base.CellCase):
         self.browser.wait_for_state('connected')
         self.revoke()
         self.browser.wait_for_state('ended', 'revoked')
-        self.assertIn('was taken back', self.browser.text_of('why'))
+        self.assertIn('was revoked', self.browser.text_of('why'))
 
     def test_the_port_is_free_when_the_page_is_left(self):
         self.open()
