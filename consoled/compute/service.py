@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import multiprocessing
 import os
 import threading
@@ -28,6 +27,7 @@ from consoled.compute.drivers.deadline_driver import DeadlineDriver
 from consoled.compute.endpoint import ComputeConsoleEndpoint
 from consoled.compute.metrics import Metrics
 from consoled.compute.reconciler import Reconciler
+from consoled.conf import files
 from consoled.context import RequestContext
 from consoled.monitoring import Check, MonitoringServer, Readiness, application
 from consoled.notify import Notifier
@@ -35,8 +35,6 @@ from consoled.rpc import server as rpc_server
 from consoled.rpc import versions
 from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
-
-LOG = logging.getLogger(__name__)
 
 _TITLE = 'consoled-compute'
 _KILL_AFTER = 5  # seconds beyond graceful_shutdown_timeout before a process that hangs is ended
@@ -145,7 +143,7 @@ class AgentProcess(cotyledon.Service):
     def run(self) -> None:
         """Start; the threads of the agent do the work."""
         conf = self._conf
-        self._read_options()  # they may have been read again since the master was started
+        files.reload(self._conf)  # they may have been read again since the master was started
         agent = Agent(conf, get_transport(conf), loading.load(conf))
         if conf.monitoring.port:
             monitoring = MonitoringServer(
@@ -164,17 +162,8 @@ class AgentProcess(cotyledon.Service):
             time.sleep(self._notifier.interval)
 
     def reload(self) -> None:
-        if self._read_options() and self._agent is not None:
+        if files.reload(self._conf) and self._agent is not None:
             self._agent.reload()
-
-    def _read_options(self) -> bool:
-        """Read the config files again. What can't be read is logged, and changes nothing."""
-        try:
-            self._conf.mutate_config_files()
-        except (cfg.Error, OSError, ValueError) as exc:
-            LOG.error('not reloaded: %s', exc)
-            return False
-        return True
 
     def terminate(self) -> None:
         """End, at once if nothing was started: the bus may be away, and is waited for without a limit."""

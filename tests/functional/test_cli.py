@@ -17,6 +17,7 @@ import testtools
 from consoled import exception, objects
 from consoled.context import RequestContext
 from consoled.db import clock, models
+from consoled.db.session import Database
 from consoled.manager import service
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.testing import fixtures as cell_fixtures
@@ -253,7 +254,7 @@ class ManagerWithoutDatabaseTest(ToolsCase):
                 database__retry_time=0.5,
             )
         )
-        db = service.database(config.conf)
+        db = Database.from_conf(config.conf)
         self.addCleanup(db.dispose)
         transport = cell_fixtures.get_transport(config.conf)
         self.addCleanup(transport.cleanup)

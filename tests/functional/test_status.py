@@ -300,7 +300,7 @@ class OptionsTest(DatabaseCase):
     def test_what_keeps_the_checks_from_being_made(self):
         for text, argv, said in (
             ('', ('upgrade', 'check'), 'connection is not set'),
-            (f'[database]\nconnection = u {SECRET}', ('upgrade', 'check'), 'no URL'),
+            (f'[database]\nconnection = u {SECRET}', ('upgrade', 'check'), 'not the URL'),
             ('[consoleauth]\ntoken_ttl = soon', ('upgrade', 'check'), 'token_ttl'),
             ('[database', ('upgrade', 'check'), 'configuration_error'),
             ('', ('upgrade', 'check', '--jso'), 'usage_error'),

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``consoled-status upgrade check`` says of a cell, in each state it may be in."""
+"""The checks of ``consoled-status``: result and advice for each state of a cell."""
 
 import datetime
 
 import fixtures
 import testtools
-from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Code
 
 from consoled.db.legacy import Use
 from consoled.db.managers import Manager
-from consoled.upgradecheck import checks, deprecated_options
+from consoled.upgradecheck import checks
+from consoled.upgradecheck.cell import Cell
 
 NOW = datetime.datetime(2026, 11, 23, 7, 0, 0, tzinfo=datetime.UTC)
 TTL = 600
@@ -26,7 +26,7 @@ def cell(**changes):
         'usage': [],
         'last_expiry': None,
     }
-    return checks.Cell(**(values | changes))
+    return Cell(**(values | changes))
 
 
 def after(**time):
@@ -35,7 +35,7 @@ def after(**time):
 
 class ChecksCase(testtools.TestCase):
     def check(self, code, result, *said):
-        """It has that code, and says each of these."""
+        """Assert the code, and that the details contain each of these texts; return the details."""
         self.assertEqual(code, result.code, result.details)
         for text in said:
             self.assertIn(text, result.details)
@@ -74,7 +74,7 @@ class ManagersTest(ChecksCase):
         self.check(Code.SUCCESS, self.managers('1.10.0', '1.10.0'), 'm0 (1.10.0, seen 12 s ago)', 'm1')
 
     def test_an_older_one(self):
-        said = self.check(Code.WARNING, self.managers('1.10.0', '1.9.0'), 'older release', 'm1 (1.9.0')
+        said = self.check(Code.WARNING, self.managers('1.10.0', '1.9.0'), 'older than this one', 'm1 (1.9.0')
         self.assertNotIn('m0', said)
 
     def test_a_newer_or_odd_one(self):
@@ -82,7 +82,7 @@ class ManagersTest(ChecksCase):
             self.check(Code.WARNING, self.managers(release), 'another release', f'm0 ({release}')
 
     def test_none(self):
-        self.check(Code.WARNING, self.managers(), 'None has been seen within the last 3 min')
+        self.check(Code.WARNING, self.managers(), 'None has sent a heartbeat within the last 3 min')
 
     def test_not_known(self):
         self.check(Code.WARNING, checks.managers(cell(managers=None)), 'db upgrade')
@@ -111,7 +111,7 @@ class PinsTest(ChecksCase):
 
     def test_managers_not_known(self):
         for known in (AWAY, cell(managers=None), cell()):
-            self.check(Code.SUCCESS, checks.pins({'compute': '1.0'}, known), 'not known')
+            self.check(Code.SUCCESS, checks.pins({'compute': '1.0'}, known), 'unknown')
 
     def test_a_version_that_keeps_managers_from_starting(self):
         self.check(Code.FAILURE, checks.pins({'compute': '7.7'}, self.alike), '7.7')
@@ -142,9 +142,9 @@ class LegacyTest(ChecksCase):
         said = self.check(
             Code.WARNING,
             self.legacy(True, self.used(after(minutes=-4), after(hours=3))),
-            'memcached 7 times, last 2026-11-23 06:56:00 UTC, 4 min ago',
-            'lives until 2026-11-23 10:00:00 UTC, in 3 h',
-            'Leave it on until 2026-11-23 10:00:00 UTC, in 3 h',
+            'memcached 7 times, last at 2026-11-23 06:56:00 UTC, 4 min ago',
+            'expires at 2026-11-23 10:00:00 UTC, in 3 h',
+            'Leave it on at least until 2026-11-23 10:00:00 UTC, in 3 h',
         )
         self.assertNotIn('can be switched off', said)
 
@@ -153,15 +153,15 @@ class LegacyTest(ChecksCase):
         self.check(
             Code.WARNING,
             self.legacy(True, self.used(after(minutes=-4))),
-            'No token of the old service lives here',
-            'Leave it on until 2026-11-23 07:06:00 UTC, in 6 min',
+            'None of its tokens known here is still valid',
+            'Leave it on at least until 2026-11-23 07:06:00 UTC, in 6 min',
         )
 
     def test_on_quiet_but_a_token_lives(self):
         self.check(
             Code.WARNING,
             self.legacy(True, self.used(after(hours=-4), after(seconds=30))),
-            'Leave it on until 2026-11-23 07:00:30 UTC, in 30 s',
+            'Leave it on at least until 2026-11-23 07:00:30 UTC, in 30 s',
         )
 
     def test_on_and_may_go(self):
@@ -172,7 +172,7 @@ class LegacyTest(ChecksCase):
         self.check(
             Code.WARNING,
             self.legacy(True, cell()),
-            'Nothing of the old service has been used so far',
+            'The old service has not been used so far',
             'can be switched off now, if',
             'for longer than [consoleauth] token_ttl (10 min)',
         )
@@ -186,8 +186,8 @@ class LegacyTest(ChecksCase):
         )
 
     def test_write_through(self):
-        self.check(Code.WARNING, self.legacy(True, cell(), True), 'tokens in clear')
-        self.check(Code.WARNING, self.legacy(False, cell(), True), 'never used', 'does nothing')
+        self.check(Code.WARNING, self.legacy(True, cell(), True), 'tokens in clear text')
+        self.check(Code.WARNING, self.legacy(False, cell(), True), 'never used', 'has no effect')
 
     def test_not_known(self):
         self.check(Code.WARNING, self.legacy(True, AWAY), 'On', 'Database schema')
@@ -210,39 +210,3 @@ class InWordsTest(testtools.TestCase):
             (30 * 86400, '30 days'),
         ):
             self.assertEqual(words, checks.in_words(seconds))
-
-
-class DeprecatedTest(testtools.TestCase):
-    KNOWN = [
-        ('one', cfg.StrOpt('kept')),
-        ('one', cfg.StrOpt('new-name', deprecated_name='old-name')),
-        ('two', cfg.StrOpt('moved', deprecated_group='DEFAULT')),
-        ('two', cfg.StrOpt('far', deprecated_name='away', deprecated_group='Other')),
-        (
-            'two',
-            cfg.StrOpt('done', deprecated_for_removal=True, deprecated_reason='No\n  use.'),
-        ),
-        ('two', cfg.StrOpt('mute', deprecated_for_removal=True)),
-    ]
-
-    def found(self, *places):
-        return deprecated_options.find(set(places), self.KNOWN)
-
-    def test_nothing(self):
-        self.assertEqual([], self.found())
-        self.assertEqual([], self.found(('one', 'kept'), ('one', 'new_name'), ('two', 'moved'), ('x', 'y')))
-
-    def test_for_removal(self):
-        self.assertEqual(
-            ['[two] done will be removed: No use.', '[two] mute will be removed.'],
-            self.found(('two', 'mute'), ('two', 'done'), ('two', 'far')),
-        )
-
-    def test_by_an_old_name(self):
-        for place, said in (
-            (('one', 'old-name'), '[one] old-name is now called [one] new_name.'),
-            (('one', 'old_name'), '[one] old_name is now called [one] new_name.'),
-            (('DEFAULT', 'moved'), '[DEFAULT] moved is now called [two] moved.'),
-            (('other', 'away'), '[other] away is now called [two] far.'),
-        ):
-            self.assertEqual([said], self.found(place))
