@@ -49,7 +49,8 @@ class InTerminal(fixtures.Fixture):
         self.modes = termios.tcgetattr(self.slave)
         self.resize(24, 80)
         self.process = subprocess.Popen(
-            ['setsid', '--ctty', *self._command],
+            # a job in the background of a shell script inherits ignored signals, which programs keep ignoring
+            ['env', '--default-signal', 'setsid', '--ctty', *self._command],
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,

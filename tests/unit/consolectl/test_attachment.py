@@ -3,6 +3,7 @@
 
 import os
 import select
+import signal
 import socket
 import termios
 import threading
@@ -186,3 +187,25 @@ class TerminalTest(AttachCase):
 
         attachment = self.attachment(authorize, self.slave, self.slave)
         self.assertEqual(129, attachment.run())
+
+
+class SignalsTest(AttachCase):
+    def attach_and_signal(self, number):
+        """Send a signal to this process while a token is requested; return the exit code."""
+        proxy = self.serve()
+
+        def authorize():
+            os.kill(os.getpid(), number)
+            return self.grant(proxy.port)
+
+        return self.attach(authorize, b'x')
+
+    def test_a_signal_detaches(self):
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+            self.assertEqual((128 + number, b''), self.attach_and_signal(number))
+
+    def test_an_ignored_signal_stays_ignored(self):
+        for number in (signal.SIGHUP, signal.SIGQUIT):
+            self.addCleanup(signal.signal, number, signal.signal(number, signal.SIG_IGN))
+            code, _ = self.attach_and_signal(number)
+            self.assertEqual(0, code)
