@@ -32,11 +32,11 @@ class ConsolectlApp(app.App):
 
     NAME = 'consolectl'
     DESCRIPTION = (
-        'Open guest consoles; list and revoke what consoled has granted: free ports, tokens, live sessions. '
-        'Calls the managers and compute agents of one cell over its message bus. It needs [DEFAULT] '
-        'transport_url, and [oslo_messaging_rabbit] ssl* if the bus uses TLS. "consolectl help COMMAND" '
-        'shows the arguments, the columns and an example of a command. Exit codes: 0 done, 1 refused, 2 '
-        'wrong usage or configuration, 3 the service does not answer, 4 internal error.'
+        'Open guest consoles, validate and revoke tokens, list and cut live sessions. Calls the managers and '
+        'compute agents of one cell over its message bus. Needs [DEFAULT] transport_url, and '
+        '[oslo_messaging_rabbit] ssl* if the bus uses TLS. "consolectl help COMMAND" shows the arguments, '
+        'the columns and an example of a command. Exit codes: 0 done, 1 refused, 2 wrong usage or '
+        'configuration, 3 the service does not answer, 4 internal error.'
     )
 
     def __init__(

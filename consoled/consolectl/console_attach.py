@@ -23,7 +23,7 @@ def _escape(value: str) -> Escape | None:
 class AttachConsole(ConsoleCommand):
     """Use the serial console of a guest in this terminal
 
-    Requests a token as "console open" does, and connects through the proxy as any user. If the guest has
+    Requests a token as "console open" does, and connects through the proxy like any user. If the guest has
     several serial ports, the next free one is used. All keys are sent to the guest, including ^C and ^Z; the
     escape key detaches. If the connection is lost or the proxy restarts, Enter reconnects with a new token.
 

@@ -254,8 +254,8 @@ def revoke(cell: Cell) -> Outcome:
     free = _until(cell, lambda: _count_free(cell, _ROUTER, ConsoleType.SERIAL), 4)
     return Outcome(
         asked=f'operator: {ALICE} has left the project, revoke all her access',
-        answered=f'{counts["tokens"]} tokens and {counts["sessions"]} session; after {took * 1000:.0f} ms '
-        f'her terminal is closed with {code}: {text}',
+        answered=f'{counts["tokens"]} tokens and {counts["sessions"]} session revoked; after '
+        f'{took * 1000:.0f} ms her terminal is closed with {code}: {text}',
         got={**counts, 'closed with': code, 'her token': _validity(cell, cell.grants['port']), 'free': free},
     )
 
