@@ -62,7 +62,7 @@ class Cell:
     grants: dict[str, objects.ConsoleAuthToken] = dataclasses.field(default_factory=dict)
     connections: dict[str, client.ClientConnection] = dataclasses.field(default_factory=dict)
 
-    def define(self) -> None:
+    def define_consoles(self) -> None:
         """Define the consoles of the guests, as the compute agent of a real host does."""
         for instance_uuid in self.driver.list_instances():
             consoles = objects.ConsoleConnectionList(objects=self.driver.list_consoles(instance_uuid))

@@ -37,7 +37,7 @@ class _Link:
 @contextlib.contextmanager
 def dashboard(cell: Cell, host: str) -> Iterator[Links]:
     """Serve the page, after defining the guests that the walk has deleted."""
-    cell.define()
+    cell.define_consoles()
     links = _links(cell)
     page = Dashboard(host, links)
     page.start()

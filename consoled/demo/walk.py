@@ -154,7 +154,7 @@ def _count_sessions(cell: Cell) -> int:
 
 
 def define(cell: Cell) -> Outcome:
-    cell.define()
+    cell.define_consoles()
     wanted = {_DESKTOP.name: 1, _ROUTER.name: 4}
 
     def free() -> dict[str, int | None]:

@@ -48,16 +48,16 @@ class Checks(upgradecheck.UpgradeCommands):
         self._memcached_problem = memcached_problem
 
     def _schema_check(self) -> upgradecheck.Result:
-        return schema(self._cell)
+        return check_schema(self._cell)
 
     def _managers_check(self) -> upgradecheck.Result:
-        return managers(self._cell)
+        return check_managers(self._cell)
 
     def _pins_check(self) -> upgradecheck.Result:
-        return pins(self._levels, self._cell)
+        return check_pins(self._levels, self._cell)
 
     def _legacy_check(self) -> upgradecheck.Result:
-        found = legacy(self._on, self._write_through, self._ttl, self._cell)
+        found = check_legacy(self._on, self._write_through, self._ttl, self._cell)
         if not self._memcached_problem:
             return found
         return _result(found.code, self._memcached_problem, found.details or '')
@@ -78,7 +78,7 @@ def _result(code: upgradecheck.Code, *sentences: str) -> upgradecheck.Result:
     return upgradecheck.Result(code, ' '.join(sentences))
 
 
-def schema(cell: Cell | str) -> upgradecheck.Result:
+def check_schema(cell: Cell | str) -> upgradecheck.Result:
     """Check that the schema is at the revision this release needs."""
     if isinstance(cell, str):
         return _result(_FAILURE, cell)
@@ -99,13 +99,13 @@ def schema(cell: Cell | str) -> upgradecheck.Result:
     return _result(_SUCCESS, f'It is at revision {cell.revision}, as this release needs.')
 
 
-def managers(cell: Cell | str) -> upgradecheck.Result:
+def check_managers(cell: Cell | str) -> upgradecheck.Result:
     """Check which managers are alive, and that all are of this release."""
     if isinstance(cell, str):
         return _result(_WARNING, 'Unknown: see Database schema.')
     if cell.managers is None:
         return _result(_WARNING, f'Unknown until {_UPGRADE}: the schema has no table of managers yet.')
-    within = in_words(ALIVE_WITHIN)
+    within = format_duration(ALIVE_WITHIN)
     if not cell.managers:
         return _result(
             _WARNING,
@@ -130,7 +130,7 @@ def managers(cell: Cell | str) -> upgradecheck.Result:
     return _result(_SUCCESS, f'All live managers are of this release: {_format_managers(cell.managers)}.')
 
 
-def pins(levels: dict[str, str], cell: Cell | str) -> upgradecheck.Result:
+def check_pins(levels: dict[str, str], cell: Cell | str) -> upgradecheck.Result:
     """Check that versions pinned in ``[upgrade_levels]`` are valid and still needed.
 
     :param levels: the pinned version by the name of its option
@@ -157,7 +157,7 @@ def pins(levels: dict[str, str], cell: Cell | str) -> upgradecheck.Result:
     return _result(_WARNING, *sentences)
 
 
-def legacy(on: bool, write_through: bool, ttl: int, cell: Cell | str) -> upgradecheck.Result:
+def check_legacy(on: bool, write_through: bool, ttl: int, cell: Cell | str) -> upgradecheck.Result:
     """Check how much the old consoleauth is used, and whether the fallback to it can be switched off.
 
     :param on: ``[workarounds] enable_consoleauth``
@@ -178,6 +178,7 @@ def legacy(on: bool, write_through: bool, ttl: int, cell: Cell | str) -> upgrade
 
 
 def _legacy_on(ttl: int, cell: Cell | str) -> list[str]:
+    """Return the advice while the fallback is on."""
     if isinstance(cell, str):
         return ['On. Whether it is used is unknown: see Database schema.']
     if cell.usage is None:
@@ -187,18 +188,19 @@ def _legacy_on(ttl: int, cell: Cell | str) -> list[str]:
     if needed_until is None or needed_until <= cell.now:
         sentences.append(
             'It can be switched off now, if the old consoleauth service has been stopped for longer than '
-            f'[consoleauth] token_ttl ({in_words(ttl)}) and no compute host or proxy calls it any more: '
-            'remove enable_consoleauth on all managers, reload them (SIGHUP), and flush memcached.'
+            f'[consoleauth] token_ttl ({format_duration(ttl)}) and no compute host or proxy calls it any '
+            'more: remove enable_consoleauth on all managers, reload them (SIGHUP), and flush memcached.'
         )
     else:
         sentences.append(
-            f'Leave it on at least until {_moment(needed_until, cell.now)}: until then, tokens of the old '
-            'service ([consoleauth] token_ttl) may be in use.'
+            f'Leave it on at least until {_format_moment(needed_until, cell.now)}: until then, tokens of the '
+            'old service ([consoleauth] token_ttl) may be in use.'
         )
     return sentences
 
 
 def _legacy_off(ttl: int, cell: Cell | str) -> tuple[upgradecheck.Code, list[str]]:
+    """Return result and advice while the fallback is off."""
     if isinstance(cell, str):
         return _WARNING, ['Off. Whether it was used is unknown: see Database schema.']
     if cell.usage is None:
@@ -209,7 +211,7 @@ def _legacy_off(ttl: int, cell: Cell | str) -> tuple[upgradecheck.Code, list[str
     if needed_until is not None and needed_until > cell.now:
         advice = (
             'Users whose tokens are known only to the old service are refused: switch it on again until '
-            f'{_moment(needed_until, cell.now)}, or let them ask for new tokens.'
+            f'{_format_moment(needed_until, cell.now)}, or let them ask for new tokens.'
         )
         return _WARNING, ['Off in this configuration.', *_usage(cell), advice]
     return _SUCCESS, ['Off.', *_usage(cell)]
@@ -227,7 +229,7 @@ def _usage(cell: Cell) -> list[str]:
         sentences = ['The old service has not been used so far.']
     else:
         uses = ', '.join(
-            f'{use.source} {use.uses} times, last at {_moment(use.last_used_at, cell.now)}'
+            f'{use.source} {use.uses} times, last at {_format_moment(use.last_used_at, cell.now)}'
             for use in cell.usage
         )
         sentences = [f'Used: {uses}.']
@@ -235,7 +237,7 @@ def _usage(cell: Cell) -> list[str]:
         sentences.append('None of its tokens known here is still valid.')
     else:
         sentences.append(
-            f'The last of its tokens known here expires at {_moment(cell.last_expiry, cell.now)}.'
+            f'The last of its tokens known here expires at {_format_moment(cell.last_expiry, cell.now)}.'
         )
     return sentences
 
@@ -261,18 +263,18 @@ def _is_older(release: str, than: str) -> bool:
 
 def _format_managers(managers: Sequence[Manager]) -> str:
     return ', '.join(
-        f'{manager.name} ({manager.version}, seen {in_words(manager.age)} ago)' for manager in managers
+        f'{manager.name} ({manager.version}, seen {format_duration(manager.age)} ago)' for manager in managers
     )
 
 
-def _moment(moment: datetime.datetime, now: datetime.datetime) -> str:
+def _format_moment(moment: datetime.datetime, now: datetime.datetime) -> str:
     """Format a moment and its distance from ``now``: ``2026-11-23 10:00:00 UTC, in 3 h``."""
     away = (moment - now).total_seconds()
-    distance = f'in {in_words(away)}' if away > 0 else f'{in_words(-away)} ago'
+    distance = f'in {format_duration(away)}' if away > 0 else f'{format_duration(-away)} ago'
     return f'{moment.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC, {distance}'
 
 
-def in_words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Format a duration in a suitable unit: ``90 s``, ``3 min``, ``5 h``, ``2 days``."""
     for length, unit, below in ((1, 's', 100), (60, 'min', 100), (3600, 'h', 48)):
         if round(seconds / length) < below:

@@ -14,7 +14,7 @@ from consoled.upgradecheck.cell import Cell
 
 NOW = datetime.datetime(2026, 11, 23, 7, 0, 0, tzinfo=datetime.UTC)
 TTL = 600
-AWAY = 'The database does not answer.'
+UNKNOWN = 'The database does not answer.'
 
 
 def cell(**changes):
@@ -43,22 +43,22 @@ class ChecksCase(testtools.TestCase):
 
 
 class SchemaTest(ChecksCase):
-    def test_as_needed(self):
-        self.check(Code.SUCCESS, checks.schema(cell()), '0004')
+    def test_at_head(self):
+        self.check(Code.SUCCESS, checks.check_schema(cell()), '0004')
 
     def test_behind(self):
         behind = cell(revision='0002', pending=['0003', '0004'])
-        self.check(Code.FAILURE, checks.schema(behind), '0002', '0003, 0004', 'db upgrade')
+        self.check(Code.FAILURE, checks.check_schema(behind), '0002', '0003, 0004', 'db upgrade')
 
-    def test_none_of_our_tables(self):
+    def test_an_empty_database(self):
         empty = cell(revision=None, pending=['0001', '0002'])
-        self.check(Code.FAILURE, checks.schema(empty), 'no tables', 'db upgrade')
+        self.check(Code.FAILURE, checks.check_schema(empty), 'no tables', 'db upgrade')
 
-    def test_ahead(self):
-        self.check(Code.WARNING, checks.schema(cell(revision='0099', pending=None)), '0099', 'newer')
+    def test_upgraded_by_a_newer_release(self):
+        self.check(Code.WARNING, checks.check_schema(cell(revision='0099', pending=None)), '0099', 'newer')
 
-    def test_away(self):
-        self.check(Code.FAILURE, checks.schema(AWAY), AWAY)
+    def test_an_unknown_state(self):
+        self.check(Code.FAILURE, checks.check_schema(UNKNOWN), UNKNOWN)
 
 
 class ManagersTest(ChecksCase):
@@ -68,7 +68,7 @@ class ManagersTest(ChecksCase):
 
     def managers(self, *releases):
         alive = [Manager(f'm{number}', release, '1.0', 12.3) for number, release in enumerate(releases)]
-        return checks.managers(cell(managers=alive))
+        return checks.check_managers(cell(managers=alive))
 
     def test_all_of_this_release(self):
         self.check(Code.SUCCESS, self.managers('1.10.0', '1.10.0'), 'm0 (1.10.0, seen 12 s ago)', 'm1')
@@ -84,9 +84,9 @@ class ManagersTest(ChecksCase):
     def test_none(self):
         self.check(Code.WARNING, self.managers(), 'None has sent a heartbeat within the last 3 min')
 
-    def test_not_known(self):
-        self.check(Code.WARNING, checks.managers(cell(managers=None)), 'db upgrade')
-        self.check(Code.WARNING, checks.managers(AWAY), 'Database schema')
+    def test_unknown(self):
+        self.check(Code.WARNING, checks.check_managers(cell(managers=None)), 'db upgrade')
+        self.check(Code.WARNING, checks.check_managers(UNKNOWN), 'Database schema')
 
 
 class PinsTest(ChecksCase):
@@ -99,27 +99,27 @@ class PinsTest(ChecksCase):
         )
 
     def test_none(self):
-        self.check(Code.SUCCESS, checks.pins({}, self.alike))
-        self.check(Code.SUCCESS, checks.pins({}, AWAY))
+        self.check(Code.SUCCESS, checks.check_pins({}, self.alike))
+        self.check(Code.SUCCESS, checks.check_pins({}, UNKNOWN))
 
     def test_needed_while_releases_are_mixed(self):
-        self.check(Code.SUCCESS, checks.pins({'consoled': '1.0'}, self.mixed), 'consoled = 1.0')
+        self.check(Code.SUCCESS, checks.check_pins({'consoled': '1.0'}, self.mixed), 'consoled = 1.0')
 
-    def test_to_be_removed(self):
-        self.check(Code.WARNING, checks.pins({'consoled': '1.0'}, self.alike), 'Remove consoled')
-        self.check(Code.WARNING, checks.pins({'compute': '1.0'}, self.alike), 'compute agents')
+    def test_to_be_removed_once_releases_are_alike(self):
+        self.check(Code.WARNING, checks.check_pins({'consoled': '1.0'}, self.alike), 'Remove consoled')
+        self.check(Code.WARNING, checks.check_pins({'compute': '1.0'}, self.alike), 'compute agents')
 
-    def test_managers_not_known(self):
-        for known in (AWAY, cell(managers=None), cell()):
-            self.check(Code.SUCCESS, checks.pins({'compute': '1.0'}, known), 'unknown')
+    def test_unknown_managers(self):
+        for known in (UNKNOWN, cell(managers=None), cell()):
+            self.check(Code.SUCCESS, checks.check_pins({'compute': '1.0'}, known), 'unknown')
 
-    def test_a_version_that_keeps_managers_from_starting(self):
-        self.check(Code.FAILURE, checks.pins({'compute': '7.7'}, self.alike), '7.7')
+    def test_an_invalid_version(self):
+        self.check(Code.FAILURE, checks.check_pins({'compute': '7.7'}, self.alike), '7.7')
 
 
 class LegacyTest(ChecksCase):
     def legacy(self, on, known, write_through=False):
-        return checks.legacy(on, write_through, TTL, known)
+        return checks.check_legacy(on, write_through, TTL, known)
 
     def used(self, last_used_at, last_expiry=None, uses=7):
         return cell(usage=[Use('memcached', uses, last_used_at)], last_expiry=last_expiry)
@@ -128,10 +128,10 @@ class LegacyTest(ChecksCase):
         self.check(Code.SUCCESS, self.legacy(False, cell()), 'Off, and never used')
         self.check(Code.SUCCESS, self.legacy(False, cell(usage=None)), 'Off')
 
-    def test_off_after_the_move(self):
+    def test_off_after_the_migration(self):
         self.check(Code.SUCCESS, self.legacy(False, self.used(after(days=-3))), '7 times', '3 days ago')
 
-    def test_off_too_early(self):
+    def test_switched_off_too_early(self):
         self.check(
             Code.WARNING,
             self.legacy(False, self.used(after(minutes=-4))),
@@ -148,8 +148,8 @@ class LegacyTest(ChecksCase):
         )
         self.assertNotIn('can be switched off', said)
 
-    def test_on_used_lately_with_no_copy_left(self):
-        """Its user may have another one, which nobody has used yet."""
+    def test_on_and_used_recently_without_a_known_token(self):
+        """A token that was never used is not known here."""
         self.check(
             Code.WARNING,
             self.legacy(True, self.used(after(minutes=-4))),
@@ -157,14 +157,14 @@ class LegacyTest(ChecksCase):
             'Leave it on at least until 2026-11-23 07:06:00 UTC, in 6 min',
         )
 
-    def test_on_quiet_but_a_token_lives(self):
+    def test_on_and_unused_but_a_token_is_valid(self):
         self.check(
             Code.WARNING,
             self.legacy(True, self.used(after(hours=-4), after(seconds=30))),
             'Leave it on at least until 2026-11-23 07:00:30 UTC, in 30 s',
         )
 
-    def test_on_and_may_go(self):
+    def test_on_and_no_longer_needed(self):
         for last_used_at in (after(seconds=-TTL), after(days=-9)):
             self.check(Code.WARNING, self.legacy(True, self.used(last_used_at)), 'can be switched off now')
 
@@ -177,7 +177,7 @@ class LegacyTest(ChecksCase):
             'for longer than [consoleauth] token_ttl (10 min)',
         )
 
-    def test_several_sources_the_last_use_counts(self):
+    def test_the_last_use_of_any_source_counts(self):
         known = cell(
             usage=[Use('consoleauth', 1, after(seconds=-50)), Use('memcached', 2, after(days=-1))],
         )
@@ -189,15 +189,15 @@ class LegacyTest(ChecksCase):
         self.check(Code.WARNING, self.legacy(True, cell(), True), 'tokens in clear text')
         self.check(Code.WARNING, self.legacy(False, cell(), True), 'never used', 'has no effect')
 
-    def test_not_known(self):
-        self.check(Code.WARNING, self.legacy(True, AWAY), 'On', 'Database schema')
-        self.check(Code.WARNING, self.legacy(False, AWAY), 'Off', 'Database schema')
+    def test_unknown(self):
+        self.check(Code.WARNING, self.legacy(True, UNKNOWN), 'On', 'Database schema')
+        self.check(Code.WARNING, self.legacy(False, UNKNOWN), 'Off', 'Database schema')
         self.check(Code.WARNING, self.legacy(True, cell(usage=None)), 'db upgrade')
 
 
-class InWordsTest(testtools.TestCase):
+class FormatDurationTest(testtools.TestCase):
     def test_units(self):
-        for seconds, words in (
+        for seconds, text in (
             (0, '0 s'),
             (99.4, '99 s'),
             (99.6, '2 min'),
@@ -209,4 +209,4 @@ class InWordsTest(testtools.TestCase):
             (48 * 3600, '2 days'),
             (30 * 86400, '30 days'),
         ):
-            self.assertEqual(words, checks.in_words(seconds))
+            self.assertEqual(text, checks.format_duration(seconds))
