@@ -75,7 +75,7 @@ def reload(conf: cfg.ConfigOpts) -> bool:
     try:
         conf.mutate_config_files()
     except (cfg.Error, OSError, ValueError) as exc:
-        LOG.error('Configuration files not reloaded: %s', exc)
+        LOG.error('Not reloaded: %s', exc)
         return False
     return True
 

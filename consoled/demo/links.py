@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A page with links that open the guests' consoles, in place of a cloud's dashboard."""
+"""A page with links that open the guests' consoles, as a cloud's dashboard has."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ a:hover, a:focus {{ border-color: #58a6ff }}
 b {{ display: block }} small {{ color: #9198a1 }}
 </style>
 <h1>A cell with two guests</h1>
-<p>This page takes the place of a cloud's dashboard: each link requests a console auth token and opens the
+<p>This page stands for a cloud's dashboard: each link requests a console auth token and opens the
 console with it.</p>
 {links}
 </html>

@@ -56,4 +56,4 @@ class ReloadTest(FilesCase):
             spoil()
             self.assertFalse(files.reload(self.conf))
             self.assertTrue(self.conf.workarounds.enable_consoleauth)
-        self.assertEqual(2, self.log.output.count('not reloaded'))
+        self.assertEqual(2, self.log.output.count('Not reloaded'))

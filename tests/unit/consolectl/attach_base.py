@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base of the tests of attaching: a websocket server in place of a proxy."""
+"""Base of the tests of attaching: a websocket server that stands for a proxy."""
 
 import contextlib
 import logging
@@ -23,7 +23,7 @@ PATIENCE = 20.0  # seconds; only used up by a failure
 
 
 class Server(fixtures.Fixture):
-    """A websocket server in place of a proxy; ``handle`` serves each connection."""
+    """A websocket server that stands for a proxy; ``handle`` serves each connection."""
 
     def __init__(self, handle, **how):
         super().__init__()
