@@ -16,7 +16,7 @@ _DESCRIPTION = (
     'towards users, also ssl_cert and ssl_key. It does not use the database.'
 )
 _SIGNALS = (
-    'Signals: SIGTERM closes the sessions, telling their users, and stops it; SIGHUP reloads options, '
+    'Signals: SIGTERM closes the sessions, says why to their users, and stops it; SIGHUP reloads options, '
     'certificate and pages without ending a session.'
 )
 

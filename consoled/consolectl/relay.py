@@ -34,16 +34,16 @@ _MAX_TEXT = 200  # characters
 # By close code: code of the error, its text if the proxy sends none, exit code, whether a retry may succeed.
 _CLOSED = {
     1000: ('closed', 'The console was closed.', errors.REFUSED, False),
-    1001: ('connection_lost', 'The console proxy closed the connection.', errors.UNREACHABLE, True),
+    1001: ('connection_lost', 'The connection timed out.', errors.UNREACHABLE, True),
     1002: ('protocol_error', 'The websocket protocol was violated.', errors.INTERNAL, False),
     1006: ('connection_lost', 'The connection to the console proxy was lost.', errors.UNREACHABLE, True),
     1011: ('console_ended', 'The guest closed its console, or it failed.', errors.REFUSED, True),
-    1012: ('proxy_restart', 'The console proxy is being restarted.', errors.UNREACHABLE, True),
-    1013: ('try_later', 'The console service cannot be reached.', errors.UNREACHABLE, True),
+    1012: ('proxy_restart', 'The console proxy is restarting.', errors.UNREACHABLE, True),
+    1013: ('try_later', 'The console service is unavailable.', errors.UNREACHABLE, True),
     4401: ('invalid_token', 'The console token is not valid or has expired.', errors.REFUSED, False),
     4403: ('revoked', 'Your access to this console was revoked.', errors.REFUSED, False),
     4404: ('console_gone', 'The console no longer exists.', errors.REFUSED, False),
-    4408: ('session_over', 'This session has reached its time limit.', errors.REFUSED, False),
+    4408: ('session_over', 'The session has expired.', errors.REFUSED, False),
     4409: ('taken_over', 'Another user has taken over this console.', errors.REFUSED, False),
 }
 _LOST = 1006
