@@ -14,13 +14,11 @@ import re
 import sys
 from importlib import metadata
 
-from consoled.cmd import _backend
+from consoled.cmd import _backend, _daemon
 
 _backend.select()  # as the programs do; oslo.service would warn otherwise
 
 from oslo_config import cfg, generator  # noqa: E402
-
-from consoled.cmd import _setup  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GENERATOR_CONF = ROOT / 'etc/consoled/config-generator.conf'
@@ -71,7 +69,7 @@ def _corrected(text: str) -> str:
 def _effective() -> cfg.ConfigOpts:
     """Every option with the default it has in consoled's programs."""
     # no file of this machine: /etc/consoled/consoled.conf would be read
-    return _setup.configure(['--config-file', '/dev/null'], prog='consoled', conf=cfg.ConfigOpts())
+    return _daemon.configure(['--config-file', '/dev/null'], prog='consoled', conf=cfg.ConfigOpts())
 
 
 def _block(conf: cfg.ConfigOpts, group: str, block: str) -> str | None:

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base of the operators' tools: their options, commands, configuration and output.
-
-This module is imported before the concurrency is chosen, so it imports nothing that looks at it: oslo's
-libraries, SQLAlchemy and what uses them are imported in the functions that need them.
-"""
+"""Base of the operators' tools: global options, commands, configuration, output and errors."""
 
 from __future__ import annotations
 
@@ -15,21 +11,23 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from cliff import app as cliff_app
 from cliff import command, commandmanager, lister, show
 from cliff._argparse import SmartHelpFormatter
+from oslo_config import cfg
 
 from consoled import version
 from consoled.cli import errors
+from consoled.conf import files
 
-if TYPE_CHECKING:
-    from oslo_config import cfg
+# by the value of --verbose: nothing with -q and by default, then INFO, then everything
+_LOG_LEVELS = {0: logging.CRITICAL, 1: logging.CRITICAL, 2: logging.INFO}
 
 
 class _HelpFormatter(SmartHelpFormatter):
-    """Wraps paragraphs, and leaves indented lines (examples) as they are."""
+    """Formatter that wraps paragraphs and keeps indented lines (examples) as they are."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         paragraphs = []
@@ -40,10 +38,10 @@ class _HelpFormatter(SmartHelpFormatter):
 
 
 class Command(command.Command):
-    """Base of the commands. The docstring is the help text; its first line is shown in the list.
+    """Base of the commands. Their docstring is the help text; its first line appears in the command list.
 
     :cvar columns: names of the output columns
-    :cvar example: shown at the end of the help
+    :cvar example: command line shown at the end of the help
     """
 
     app: App
@@ -57,17 +55,18 @@ class Command(command.Command):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.allow_abbrev = False  # an option of the next release must not change what a script means
+        parser.allow_abbrev = False  # an option added by a later release must not break a script
         parser.formatter_class = _HelpFormatter
         parser.error = functools.partial(errors.usage_error, parser)  # type: ignore[method-assign]
         self.parser = parser
         return parser
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        """Run the command; errors become one line and an exit code."""
+        """Run the command and return its exit code; report an error in one line."""
         wanted = {name.lower().replace(' ', '_') for name in getattr(parsed_args, 'columns', ())}
-        if not wanted <= set(self.columns):  # found before anything is done, not when it is shown
-            self.parser.error(f'there is no such column; the columns are {", ".join(self.columns)}')
+        # cliff checks the columns only when it prints the result, after the command has done its work
+        if not wanted <= set(self.columns):
+            self.parser.error(f'no such column; the columns are {", ".join(self.columns)}')
         try:
             return super().run(parsed_args)
         except BrokenPipeError:
@@ -77,16 +76,23 @@ class Command(command.Command):
 
 
 class Lister(Command, lister.Lister):
-    """Base of the commands that show rows."""
+    """Base of the commands that print a list of rows."""
 
 
 class ShowOne(Command, show.ShowOne):
-    """Base of the commands that show one thing."""
+    """Base of the commands that print one row."""
 
 
 class App(cliff_app.App):
-    """Base of the programs: ``NAME``, ``DESCRIPTION`` and ``COMMANDS`` by name."""
+    """Base of the programs.
 
+    :cvar NAME: name of the program
+    :cvar DESCRIPTION: first paragraph of ``--help``
+    :cvar COMMANDS: the commands by name
+    :ivar resources: released when the program ends
+    """
+
+    NAME: str
     DESCRIPTION = ''
     COMMANDS: dict[str, type[Command]] = {}
 
@@ -105,7 +111,7 @@ class App(cliff_app.App):
         for name, factory in self.COMMANDS.items():
             self.command_manager.add_command(name, factory)
         self.resources = contextlib.ExitStack()
-        self._escaped: Exception | None = None
+        self._uncaught: Exception | None = None
 
     def build_option_parser(
         self, description: str | None, version: str | None, argparse_kwargs: dict[str, Any] | None = None
@@ -123,7 +129,7 @@ class App(cliff_app.App):
             '--verbose',
             action='count',
             dest='verbose_level',
-            help='Show log lines of level INFO and above; twice: of all levels. Default: none.',
+            help='Show log lines of level INFO and above; given twice, of all levels. Default: none.',
         )
         parser.add_argument(
             '-q', '--quiet', action='store_const', dest='verbose_level', const=0, help='Show no log lines.'
@@ -132,7 +138,7 @@ class App(cliff_app.App):
         parser.add_argument(
             '--log-file',
             metavar='PATH',
-            help='Write log lines to this file, of level INFO and above.',
+            help='Write log lines of level INFO and above to this file.',
         )
         parser.add_argument('--version', action='version', version=f'{self.NAME} {version}')
         parser.add_argument(
@@ -141,26 +147,25 @@ class App(cliff_app.App):
             default=[],
             dest='config_files',
             metavar='PATH',
-            help='Configuration file; repeatable, a later one wins. Default: consoled.conf and '
-            f'{self.NAME}.conf, where there (the first of each in ~/.consoled, ~, /etc/consoled, /etc).',
+            help='Configuration file. May be repeated; the last value of an option applies. Default: '
+            f'consoled.conf and {self.NAME}.conf, if present (the first of each in ~/.consoled, ~, '
+            '/etc/consoled, /etc).',
         )
         parser.add_argument(
-            '--debug', action='store_true', help='Show log lines of all levels, and tracebacks of errors.'
+            '--debug', action='store_true', help='Show log lines of all levels and tracebacks of errors.'
         )
         return parser
 
     def configure_logging(self) -> None:
-        """Logs are for those who ask: an error is told in one line, not by the libraries' logs as well."""
+        """Show log lines only on request: errors are reported in one line, not in libraries' logs as well."""
         options = self.options
-        level = {0: logging.CRITICAL, 1: logging.CRITICAL, 2: logging.INFO}.get(
-            options.verbose_level, logging.DEBUG
-        )
+        level = _LOG_LEVELS.get(options.verbose_level, logging.DEBUG)
         handler: logging.Handler = logging.StreamHandler(self.stderr)
         if options.log_file:
             try:
                 handler = logging.FileHandler(options.log_file)
             except OSError as exc:
-                self.parser.error(f'the log file can not be written: {exc.strerror}')
+                self.parser.error(f'the log file cannot be written: {exc.strerror}')
             level = min(level, logging.INFO)
         if options.debug:
             level = logging.DEBUG
@@ -173,9 +178,8 @@ class App(cliff_app.App):
     def initialize_app(self, argv: list[str]) -> None:
         if not argv and not self.options.deferred_help:
             self.parser.error('a command is missing')
-        if argv[:1] == [
-            'help'
-        ]:  # "session list --user x --help" has come here as "help session list --user x"
+        if argv[:1] == ['help']:
+            # cliff turns "session list --user x --help" into "help session list --user x"
             del argv[next((i for i, word in enumerate(argv) if word.startswith('-')), len(argv)) :]
 
     def run_subcommand(self, argv: list[str]) -> int:
@@ -185,21 +189,21 @@ class App(cliff_app.App):
                 self.command_manager.find_command(words)
         except ValueError:
             known = ', '.join(sorted(self.COMMANDS))
-            self.parser.error(f'there is no such command; the commands are {known}')
+            self.parser.error(f'no such command; the commands are {known}')
         result = super().run_subcommand(argv)
-        return result if self._escaped is None else self.report(self._escaped)
+        return result if self._uncaught is None else self.report(self._uncaught)
 
     def clean_up(self, cmd: command.Command, result: int, err: BaseException | None) -> None:
-        """Keep an error that cliff would only log; ours are told by ``Command.run``."""
+        """Keep an error that cliff would only log; those of commands are reported by ``Command.run``."""
         if isinstance(err, Exception):
-            self._escaped = err
+            self._uncaught = err
 
     def explain(self, error: Exception) -> errors.Failed:
-        """What an error means for the operator; programs add what only they meet."""
-        return errors.explained(error)
+        """Translate an exception into a failure; programs extend this for errors of their own."""
+        return errors.explain(error)
 
     def report(self, error: Exception) -> int:
-        """Tell the operator of an error in one line; return the exit code."""
+        """Report an error to the operator in one line, and return the exit code."""
         if self.options.debug:
             traceback.print_exception(error, file=self.stderr)
         failed = self.explain(error)
@@ -209,30 +213,29 @@ class App(cliff_app.App):
 
     @functools.cached_property
     def conf(self) -> cfg.ConfigOpts:
-        """The options of the configuration files."""
-        from oslo_config import cfg
+        """The options of the configuration files.
 
-        from consoled.cmd import _setup
-
-        files = [word for path in self.options.config_files for word in ('--config-file', path)]
+        :raises Failed: the value of an option is invalid
+        :raises cfg.Error: a file cannot be read or parsed
+        """
+        argv = [word for path in self.options.config_files for word in ('--config-file', path)]
         conf = cfg.ConfigOpts()
         try:
-            _setup.read_options(files, prog=self.NAME, conf=conf)
+            files.load(conf, argv, prog=self.NAME)
         except ValueError as exc:
             raise errors.Failed(errors.USAGE, 'configuration_error', f'{exc}.') from exc
         return conf
 
-    def confirm(self, question: str, *, must: bool) -> None:
-        """Ask at the terminal.
+    def confirm(self, question: str, *, required: bool) -> None:
+        """Ask for confirmation at the terminal.
 
-        :param must: what to do without a terminal: refuse (True), or go on
-        :raises errors.Failed: the answer is not yes
+        :param required: whether to refuse, rather than go on, if standard input is not a terminal
+        :raises Failed: it was refused, or the answer is not yes
         """
         if not self.stdin.isatty():
-            if must:
-                raise errors.Failed(
-                    errors.USAGE, 'usage_error', f'{question} There is no terminal to ask at.', 'Use --yes.'
-                )
+            if required:
+                message = f'{question} Standard input is not a terminal, so nobody can confirm.'
+                raise errors.Failed(errors.USAGE, 'usage_error', message, 'Use --yes.')
             return
         self.stderr.write(f'{question} [y/N] ')
         self.stderr.flush()
@@ -241,27 +244,27 @@ class App(cliff_app.App):
 
 
 def run(app: App, argv: Sequence[str] | None) -> int:
-    """Run a program and let go of what it holds.
+    """Run a program, release its resources, and flush its output.
 
-    :param argv: arguments without the program's name; None for the process's
-    :returns: the exit code
+    :param argv: arguments without the program's name; default: those of the process
+    :returns: exit code
     """
     with app.resources:
         try:
             result = app.run(list(sys.argv[1:] if argv is None else argv))
-        except SystemExit as exc:  # from argparse, and from cliff after help
+        except SystemExit as exc:  # by argparse, and by cliff after help
             result = errors.OK if exc.code is None else int(exc.code)
     for stream in (app.stdout, app.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:  # its reader (| head) has gone
-            _give_up(stream)
+        except BrokenPipeError:  # the reader of a pipe (| head) has exited
+            _redirect_to_null(stream)
             result = errors.BROKEN_PIPE
-        except OSError:  # the terminal has gone
-            _give_up(stream)
+        except OSError:  # the terminal is gone
+            _redirect_to_null(stream)
     return result
 
 
-def _give_up(stream: TextIO) -> None:
-    """Let the interpreter's own last flush succeed: it would end with a code of its own."""
+def _redirect_to_null(stream: TextIO) -> None:
+    """Let the interpreter's flush at exit succeed; it would change the exit code otherwise."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -6,13 +6,22 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
+
+from consoled.objects import fields
+
+T = TypeVar('T')
 
 
-def checked(check: Callable[[str], Any]) -> Callable[[str], Any]:
-    """An argparse type from a function that raises ValueError with a reason that does not hold the value."""
+def checked(check: Callable[[str], T]) -> Callable[[str], T]:
+    """Return an argparse type that shows the reason of a ValueError.
 
-    def convert(value: str) -> Any:
+    argparse itself would echo the value instead, which may be a secret.
+
+    :param check: converts a value, or raises ValueError with a reason that does not contain it
+    """
+
+    def convert(value: str) -> T:
         try:
             return check(value)
         except ValueError as exc:
@@ -22,29 +31,21 @@ def checked(check: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def uuid(value: str) -> str:
-    """argparse type: a UUID."""
-    from consoled.objects import fields
-
+    """argparse type of a UUID; it is returned in lower case with hyphens."""
     return str(checked(fields.checked_uuid)(value))
 
 
 def text(max_length: int) -> Callable[[str], str]:
-    """argparse type: a name of at most that many characters."""
-
-    def convert(value: str) -> str:
-        from consoled.objects import fields
-
-        return fields.checked_text(value, max_length)
-
-    return checked(convert)
+    """Return the argparse type of a name with at most ``max_length`` characters."""
+    return checked(lambda value: fields.checked_text(value, max_length))
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
-    """argparse type: an integer from ``minimum``."""
+    """Return the argparse type of an integer that is not below ``minimum``."""
 
     def convert(value: str) -> int:
         if not re.fullmatch(r'-?[0-9]{1,9}', value) or int(value) < minimum:
-            raise ValueError(f'must be an integer from {minimum}')
+            raise ValueError(f'must be an integer of at least {minimum}')
         return int(value)
 
     return checked(convert)

@@ -1,34 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operators' tools share that look into the cell's database. Imported as early as ``_cli``."""
+"""Base of the operators' tools that use the cell database directly."""
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+
+from oslo_config import cfg
 
 from consoled.cli import app, errors
-
-if TYPE_CHECKING:
-    from consoled.db.session import Database
+from consoled.db.session import Database
 
 
-class App(app.App):
+class DatabaseApp(app.App):
     """Base of the programs that need the database."""
 
     @functools.cached_property
     def db(self) -> Database:
-        """The database of the configuration."""
-        from oslo_config import cfg
+        """The database of ``[database] connection``.
 
-        from consoled.manager import service
-
+        :raises Failed: the option is not set or cannot be used
+        """
         try:
-            db = service.database(self.conf)
+            db = Database.from_conf(self.conf)
         except cfg.RequiredOptError as exc:
             raise errors.Failed(
                 errors.USAGE, 'configuration_error', '[database] connection is not set.', 'See --config-file.'
             ) from exc
         except (ValueError, ImportError) as exc:
-            raise errors.misconfigured('[database] connection', exc) from exc
+            raise errors.invalid_option('[database] connection', exc) from exc
         self.resources.callback(db.dispose)
         return db
+
+
+class DatabaseCommand(app.Command):
+    """Base of the commands that need the database."""
+
+    app: DatabaseApp

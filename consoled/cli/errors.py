@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a command fails: exit codes, and the line that says why.
-
-This module is imported before the concurrency is chosen, so it imports nothing that looks at it: oslo's
-libraries, SQLAlchemy and what uses them are imported in the functions that need them.
-"""
+"""Failures of a command: the exit codes, and the line that says what went wrong."""
 
 from __future__ import annotations
 
@@ -11,13 +7,15 @@ import argparse
 import re
 from typing import NoReturn
 
+from oslo_config import cfg
+
 from consoled import exception
 
-# Exit codes: scripts branch on them, do not change them.
+# Exit codes. Scripts branch on them: do not change them.
 OK = 0
-REFUSED = 1  # the answer is no
+REFUSED = 1  # the request was refused
 USAGE = 2  # the command line or the configuration is wrong
-UNREACHABLE = 3  # the service or the database does not answer: try again later
+UNREACHABLE = 3  # the service or the database does not answer; a retry may succeed
 INTERNAL = 4
 BROKEN_PIPE = 141  # as a shell reports SIGPIPE
 
@@ -29,27 +27,27 @@ _EXIT_CODES = {
 }
 
 _HINTS = {
-    exception.InternalError.code: "The manager's log has the details.",
+    exception.InternalError.code: "See the manager's log for details.",
     exception.ManagerUnreachable.code: 'Check [DEFAULT] transport_url, the message broker, and that consoled '
-    'runs in this cell. A change that was asked for may have been made: it is safe to repeat it.',
+    'runs in this cell. A requested change may have been made; it is safe to repeat it.',
     exception.ManagerBusy.code: 'Try again in a moment.',
     exception.DatabaseUnavailable.code: 'Check the database server, and [database] connection of a manager.',
-    exception.IncompatibleObject.code: 'Set [upgrade_levels] consoled to the version that managers speak.',
+    exception.IncompatibleObject.code: 'Set [upgrade_levels] consoled to the version that the managers use.',
     exception.InstanceNotFound.code: 'No compute agent has defined consoles for it in this cell.',
 }
 
-# A console auth token typed where it does not belong must not be repeated on the screen or into a log. Our
-# tokens have 43 characters, those of other sources (UUIDs) 36; no option's name is that long.
-_MAYBE_TOKEN = re.compile(r'[A-Za-z0-9_-]{32,}')
+# Anything that may be a console auth token, typed in the wrong argument, must not be echoed to the screen or
+# a log. Tokens of consoled have 43 characters, those of other sources (UUIDs) 36; option names are shorter.
+_POSSIBLE_TOKEN = re.compile(r'[A-Za-z0-9_-]{32,}')
 
 
 class Failed(Exception):
-    """The command ends here.
+    """End of a command that did not succeed.
 
-    :param exit_code: one of the above
-    :param code: stable, machine-readable name
-    :param message: a sentence
-    :param hint: what to do, or ''
+    :param exit_code: one of the exit codes of this module
+    :param code: stable, machine-readable name of the error
+    :param message: a sentence for the operator
+    :param hint: what to do about it, or ''
     """
 
     def __init__(self, exit_code: int, code: str, message: str, hint: str = '') -> None:
@@ -59,30 +57,29 @@ class Failed(Exception):
         self.hint = hint
 
 
-def explained(error: Exception) -> Failed:
-    """What an error means for the operator."""
+def explain(error: Exception) -> Failed:
+    """Translate any exception into the failure to report to the operator."""
     if isinstance(error, Failed):
         return error
     if isinstance(error, exception.ConsoledException):
         exit_code = _EXIT_CODES.get(error.code, REFUSED)
         return Failed(exit_code, error.code, str(error), _HINTS.get(error.code, ''))
-    from oslo_config import cfg
-
     if isinstance(error, cfg.Error):
         return Failed(USAGE, 'configuration_error', f'{error}.', 'See --config-file.')
     text = ' '.join(str(error).split())
     return Failed(INTERNAL, 'internal_error', f'{type(error).__name__}: {text}', 'See --debug.')
 
 
-def misconfigured(what: str, error: Exception) -> Failed:
-    """An option that can't be used.
+def invalid_option(option: str, error: Exception) -> Failed:
+    """Return the failure for an option of the configuration that cannot be used.
 
-    :param what: its name; its value may hold a password, and is not shown
+    :param option: its group and name; the value is not shown, since it may hold a password
     """
-    return Failed(USAGE, 'configuration_error', f'{what} can not be used: {type(error).__name__}: {error}.')
+    message = f'{option} cannot be used: {type(error).__name__}: {error}.'
+    return Failed(USAGE, 'configuration_error', message)
 
 
 def usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    """Say what is wrong with the command line, without what may be a token in it, and exit."""
-    text = _MAYBE_TOKEN.sub('***', message)
+    """Report wrong usage in one line and exit. Anything that may be a token is masked."""
+    text = _POSSIBLE_TOKEN.sub('***', message)
     parser.exit(USAGE, f'{parser.prog}: usage_error: {text}. See {parser.prog} --help.\n')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values as the operators' tools print them."""
+"""Formats of values in the output of the operators' tools."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import datetime
 
 
 def iso(moment: datetime.datetime | None) -> str | None:
-    """A moment as ISO 8601 in UTC, to the second: ``2026-01-02T03:04:05Z``."""
+    """Format a moment as ISO 8601 in UTC, to the second: ``2026-01-02T03:04:05Z``."""
     if moment is None:
         return None
     return moment.astimezone(datetime.UTC).replace(tzinfo=None).isoformat(timespec='seconds') + 'Z'

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choose the concurrency of a program. The only module that may import eventlet.
+"""Select the concurrency backend of a program. The only module that may import eventlet.
 
-A program calls ``select`` before it imports anything else of consoled: the libraries decide at import.
+A program calls ``select`` before it imports other modules of consoled: oslo's libraries read the backend at
+import.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ VARIABLE = 'CONSOLED_CONCURRENCY'
 
 
 def select(only: str | None = None) -> str:
-    """Set up what ``CONSOLED_CONCURRENCY`` says: ``threading`` (default) or ``eventlet``.
+    """Initialize the backend that ``CONSOLED_CONCURRENCY`` names: ``threading`` (default) or ``eventlet``.
 
-    :param only: what this program needs, whatever the variable says
-    :returns: its name
-    :raises SystemExit: it is neither, or eventlet is not installed
+    :param only: the one backend that this program supports; the variable is ignored then
+    :returns: name of the backend
+    :raises SystemExit: there is no such backend, or eventlet is not installed
     """
     name = only or os.environ.get(VARIABLE, 'threading')
     if name == 'eventlet':
@@ -25,7 +26,7 @@ def select(only: str | None = None) -> str:
     elif name != 'threading':
         raise SystemExit(f'{VARIABLE} must be threading or eventlet, not {name!r}')
     else:
-        # where eventlet happens to be installed, futurist imports it, and nobody uses it
+        # futurist imports eventlet wherever it is installed, even if nothing uses it
         warnings.filterwarnings('ignore', message=r'\s*Eventlet is deprecated')
     from oslo_service import backend
 

@@ -1,36 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``consoled-compute``: the agent on a compute host."""
+"""``consoled-compute``: the agent of a compute host."""
 
 from __future__ import annotations
 
 import sys
 
-from consoled import notify
-from consoled.cmd import _backend
+from consoled.cmd import _backend, _daemon
 
 PROG = 'consoled-compute'
 
 _DESCRIPTION = (
-    'The agent on a compute host: hands out tokens for the consoles of its guests, tells the managers which '
-    "there are, and says whether a port is still that guest's. Needs [DEFAULT] transport_url, the hypervisor "
-    'at [compute] libvirt_uri (for reading only), and base_url and server_proxyclient_address of [vnc], '
+    'The agent of a compute host hands out tokens for the consoles of its guests, reports those consoles to '
+    'the managers, and confirms that a port still belongs to a guest. It needs [DEFAULT] transport_url, the '
+    'hypervisor at [compute] libvirt_uri (read-only), and base_url and server_proxyclient_address in [vnc], '
     '[spice] and [serial_console]. It does not use the database.'
 )
 _SIGNALS = (
-    'Signals: SIGTERM ends it once the calls in flight are answered; SIGHUP reads the files again and tells '
-    'the managers what has changed.'
+    'Signals: SIGTERM stops it after the calls in flight are answered; SIGHUP reloads the configuration '
+    'files and reports what changed to the managers.'
 )
 
 
 def main() -> int:
     """Run the agent until SIGTERM."""
-    _backend.select('threading')  # libvirt's calls block
-    # only now: the libraries look at the backend when they are imported
-    from consoled.cmd import _setup
+    _backend.select('threading')  # calls to libvirt block
+    # imported here, since these read the backend at import
+    from consoled import notify
     from consoled.compute import service
 
-    epilog = f'{_setup.files("consoled.conf", f"{PROG}.conf")} {_SIGNALS} {_setup.EXIT_CODES}'
-    conf = _setup.configure(prog=PROG, description=_DESCRIPTION, epilog=epilog)
+    conf = _daemon.configure(
+        prog=PROG,
+        description=_DESCRIPTION,
+        epilog=_daemon.epilog(_SIGNALS, 'consoled.conf', f'{PROG}.conf'),
+    )
     try:
         service.prepare(conf)
     except ValueError as exc:

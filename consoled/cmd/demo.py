@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``consoled-demo``: a whole cell in one process, to see what consoled does. Needs nothing else installed."""
+"""``consoled-demo``: a whole cell in one process, for a first look. It needs no other service."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import sys
 from collections.abc import Sequence
 
 from consoled.cmd import _backend
-from consoled.demo import main as demo
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo; return its exit code.
+    """Run the program and return its exit code.
 
-    :param argv: arguments without the program's name; None for the process's
+    :param argv: arguments without the program's name; default: those of the process
     """
     _backend.select()
+    from consoled.demo import main as demo
+
     return demo.main(argv)
 
 

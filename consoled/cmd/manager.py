@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import sys
 
-from consoled import notify
 from consoled.cmd import _backend, _daemon
 
+PROG = 'consoled'
+
 _DESCRIPTION = (
-    'The manager of a cell: decides who may open which guest console. Answers calls of proxies, compute '
-    'agents and operators over the message bus, keeps the cell database, and starts [manager] workers '
-    'processes for that and one that cleans up and serves metrics and health. Needs [DEFAULT] '
-    'transport_url and [database] connection; consoled-manage db upgrade makes the tables.'
+    'The manager of a cell decides who may open which guest console. It answers calls of proxies, compute '
+    'agents and operators on the message bus and maintains the cell database. It runs [manager] workers '
+    'processes that answer calls, and one that cleans up and serves metrics and health. It needs [DEFAULT] '
+    'transport_url and [database] connection; create the tables with consoled-manage db upgrade.'
 )
 _SIGNALS = (
-    'Signals: SIGTERM ends it once the calls in flight are answered; SIGHUP reads the files again. '
-    'Environment: CONSOLED_CONCURRENCY=eventlet replaces threads by eventlet.'
+    'Signals: SIGTERM stops it after the calls in flight are answered; SIGHUP reloads the configuration '
+    'files. Environment: CONSOLED_CONCURRENCY=eventlet makes it use eventlet instead of threads.'
 )
 
 
@@ -24,27 +25,28 @@ def main() -> int:
     """Run the manager until SIGTERM."""
     _backend.select()
     _daemon.prepare_metrics()
-    # only now: the libraries look at the backend and at the variable when they are imported
+    # imported here, since these read the backend and the metrics directory at import
     from oslo_service import service
 
-    from consoled.cmd import _setup
+    from consoled import notify
+    from consoled.db.session import Database
     from consoled.manager import service as manager_service
     from consoled.rpc import versions
 
-    epilog = f'{_setup.files("consoled.conf")} {_SIGNALS} {_setup.EXIT_CODES}'
-    conf = _setup.configure(prog='consoled', description=_DESCRIPTION, epilog=epilog)
+    conf = _daemon.configure(
+        prog=PROG, description=_DESCRIPTION, epilog=_daemon.epilog(_SIGNALS, 'consoled.conf')
+    )
     try:
-        manager_service.database(conf)
+        Database.from_conf(conf).dispose()
         manager_service.check_legacy(conf)
         versions.pinned(conf.upgrade_levels.consoled)
         versions.pinned(conf.upgrade_levels.compute)
     except Exception as exc:
-        print(f'consoled: {exc}', file=sys.stderr)
+        print(f'{PROG}: {exc}', file=sys.stderr)
         return 1
     launcher = service.ProcessLauncher(conf, restart_method='mutate')
-    launcher.launch_service(
-        manager_service.ManagerWorker(conf, notify.of_this_process()), workers=conf.manager.workers
-    )
+    worker = manager_service.ManagerWorker(conf, notify.of_this_process())
+    launcher.launch_service(worker, workers=conf.manager.workers)
     launcher.launch_service(manager_service.Housekeeper(conf), workers=1)
     launcher.wait()
     return 0

@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``consoled-proxy``: users' browsers on one side, guests' consoles on the other."""
+"""``consoled-proxy``: the websocket proxy between browsers and guest consoles."""
 
 from __future__ import annotations
 
 import sys
 
-from consoled import notify
 from consoled.cmd import _backend, _daemon
 
 PROG = 'consoled-proxy'
 
 _DESCRIPTION = (
-    "The proxy of a cell: takes users' websockets and serves pages to browsers on [proxy] host and port, "
-    "asks the managers, connects to the guest's VNC, SPICE or serial console, and relays. Needs [DEFAULT] "
-    'transport_url, and [proxy] allowed_networks where the consoles are; for users, ssl_cert and ssl_key. It '
-    'does not use the database.'
+    "The proxy of a cell accepts users' websockets and serves console pages on [proxy] host and port. For "
+    "each session it asks the managers, connects to the guest's VNC, SPICE or serial console, and relays. "
+    'It needs [DEFAULT] transport_url, and [proxy] allowed_networks that contain the consoles; for TLS '
+    'towards users, also ssl_cert and ssl_key. It does not use the database.'
 )
 _SIGNALS = (
-    'Signals: SIGTERM tells the users and ends it; SIGHUP reads options, certificate and pages again, and '
-    'ends no session.'
+    'Signals: SIGTERM closes the sessions, says why to their users, and stops it; SIGHUP reloads options, '
+    'certificate and pages without ending a session.'
 )
 
 
@@ -26,12 +25,15 @@ def main() -> int:
     """Run the proxy until SIGTERM."""
     _backend.select('threading')
     _daemon.prepare_metrics()
-    # only now: the libraries look at the variable when they are imported
-    from consoled.cmd import _setup
+    # imported here, since these read the backend and the metrics directory at import
+    from consoled import notify
     from consoled.proxy import service
 
-    epilog = f'{_setup.files("consoled.conf", f"{PROG}.conf")} {_SIGNALS} {_setup.EXIT_CODES}'
-    conf = _setup.configure(prog=PROG, description=_DESCRIPTION, epilog=epilog)
+    conf = _daemon.configure(
+        prog=PROG,
+        description=_DESCRIPTION,
+        epilog=_daemon.epilog(_SIGNALS, 'consoled.conf', f'{PROG}.conf'),
+    )
     try:
         shared = service.prepare(conf)
     except (OSError, ValueError) as exc:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import multiprocessing
 import os
 import threading
@@ -31,6 +30,7 @@ from consoled.compute.port_conflicts import PortConflicts
 from consoled.compute.reconciler import Reconciler
 from consoled.compute.reporter import Reporter
 from consoled.compute.workqueue import ALL_INSTANCES
+from consoled.conf import files
 from consoled.context import RequestContext
 from consoled.monitoring import Check, MonitoringServer, Readiness, application
 from consoled.notify import Notifier
@@ -41,8 +41,6 @@ from consoled.rpc.transport import get_transport
 
 if TYPE_CHECKING:
     from cotyledon.types import WorkerId
-
-LOG = logging.getLogger(__name__)
 
 _TITLE = 'consoled-compute'
 _KILL_AFTER = 5  # seconds after graceful_shutdown_timeout until a process that hangs is killed
@@ -159,7 +157,7 @@ class AgentProcess(cotyledon.Service):
     def run(self) -> None:
         """Start the agent, whose threads do the work, and send heartbeats to the service manager."""
         conf = self._conf
-        self._read_options()  # the files may have changed since the master read them
+        files.reload(self._conf)  # they may have been read again since the master was started
         agent = Agent(conf, get_transport(conf), loading.load(conf))
         if conf.monitoring.port:
             monitoring = MonitoringServer(
@@ -178,21 +176,9 @@ class AgentProcess(cotyledon.Service):
             time.sleep(self._notifier.interval)
 
     def reload(self) -> None:
-        """Read the config files again (SIGHUP)."""
-        if self._read_options() and self._agent is not None:
+        """Read the configuration files again (SIGHUP)."""
+        if files.reload(self._conf) and self._agent is not None:
             self._agent.reload()
-
-    def _read_options(self) -> bool:
-        """Read the config files again. If that fails, log the error and keep the options as they are.
-
-        :returns: whether the files were read
-        """
-        try:
-            self._conf.mutate_config_files()
-        except (cfg.Error, OSError, ValueError) as exc:
-            LOG.error('Could not reload the configuration: %s', exc)
-            return False
-        return True
 
     def terminate(self) -> None:
         """Stop the agent and exit (SIGTERM). An agent that still waits for the bus is not waited for."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A serial console in the terminal, from the first token until the user leaves."""
+"""A serial console in the terminal, from the first token until the user detaches."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from consoled import objects
 from consoled.cli import errors
 from consoled.consolectl import relay as console_relay
 from consoled.consolectl.relay import Ended
-from consoled.consolectl.terminal import Escape, Keys, Screen, TaskThread, Terminal
+from consoled.consolectl.task_thread import TaskThread
+from consoled.consolectl.terminal import Escape, Keys, Screen, Terminal
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _CTRL_C = b'\x03'
 
 
-def _loop() -> asyncio.AbstractEventLoop:
-    """A loop that can wait for files and /dev/null too, as epoll can't."""
+def _poll_loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop that can also wait for files and /dev/null, which epoll refuses."""
     return asyncio.SelectorEventLoop(selectors.PollSelector())
 
 
 class Attachment:
-    """A terminal and a console, through all the connections that it takes.
+    """A terminal attached to a console, over as many sessions as it takes.
 
     :param stdin: file descriptor
-    :param authorize: gets a token; called in a thread of its own
-    :param explain: what an error means
-    :param tls: for the websocket
-    :param escape: the key that leaves, or None
-    :param wait: seconds of silence after the end of an input that is no terminal
+    :param authorize: returns a new token; called in a thread
+    :param explain: translates an exception into a failure
+    :param tls: context for the websocket
+    :param escape: the key that detaches; None for no key
+    :param wait: seconds of silence to wait for after the end of an input that is not a terminal
     """
 
     def __init__(
@@ -57,83 +58,84 @@ class Attachment:
         self._tls = tls
         self._escape = escape if terminal.interactive else None
         self._wait = 0 if terminal.interactive else wait
-        self._worker = TaskThread()
-        self._attached = False  # once
-        self._exit_code = errors.OK  # if the user leaves now
+        self._thread = TaskThread()
+        self._attached = False  # at least once
+        self._exit_code = errors.OK  # if the user detaches now
 
     @property
-    def asking(self) -> bool:
-        """Whether a token is being asked for."""
-        return self._worker.busy
+    def authorizing(self) -> bool:
+        """Whether an answer to ``authorize`` is pending."""
+        return self._thread.busy
 
     def run(self) -> int:
-        """Attach, until the user or the console ends it.
+        """Attach, until the user detaches or the console ends.
 
         :returns: exit code
-        :raises Failed: it can't be had, or has ended
-        :raises OSError: standard output can't be written
+        :raises Failed: the console cannot be opened, or has ended
+        :raises OSError: standard output cannot be written
         """
-        with asyncio.Runner(loop_factory=_loop) as runner:
+        with asyncio.Runner(loop_factory=_poll_loop) as runner:
             return runner.run(self._run())
 
     async def _run(self) -> int:
         loop = asyncio.get_running_loop()
-        self._left: asyncio.Future[int] = loop.create_future()
-        self._keys = Keys(self._stdin, self._escape, self._input_ended)
+        self._detached: asyncio.Future[int] = loop.create_future()
+        self._keys = Keys(self._stdin, self._escape, self._on_input_end)
         for number in _SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-                loop.add_signal_handler(number, self._leave, 128 + number)
+            # signals that the parent has us ignore (nohup, jobs in the background) stay ignored
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._detach, 128 + number)
         loop.add_signal_handler(signal.SIGCONT, self._terminal.resume)
         work = asyncio.create_task(self._work())
         try:
-            await asyncio.wait({work, self._left}, return_when=asyncio.FIRST_COMPLETED)
-            if not self._left.done():
+            await asyncio.wait({work, self._detached}, return_when=asyncio.FIRST_COMPLETED)
+            if not self._detached.done():
                 return work.result()
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-            return self._left.result()
+            return self._detached.result()
         finally:
             self._keys.stop()
             if self._screen.stop() and self._attached:
                 self._terminal.say()
             self._terminal.restore()
 
-    def _leave(self, exit_code: int) -> None:
-        if not self._left.done():
-            self._left.set_result(exit_code)
+    def _detach(self, exit_code: int) -> None:
+        if not self._detached.done():
+            self._detached.set_result(exit_code)
 
-    def _input_ended(self, escaped: bool) -> None:
+    def _on_input_end(self, escaped: bool) -> None:
         if escaped:
-            self._leave(self._exit_code)
-        elif self._terminal.interactive:  # it has hung up
-            self._leave(128 + signal.SIGHUP)
+            self._detach(self._exit_code)
+        elif self._terminal.interactive:  # the terminal has hung up
+            self._detach(128 + signal.SIGHUP)
 
     async def _work(self) -> int:
         while True:
             try:
                 ended = await self._attach()
             except OSError:
-                raise  # of the screen
+                raise  # by the screen
             except Exception as exc:
                 ended = self._failure(exc)
             if ended is None:
                 return errors.OK
-            if not (ended.again and self._attached and self._terminal.interactive):
+            if not (ended.retryable and self._attached and self._terminal.interactive):
                 raise ended
-            await self._ask_again(ended)
+            await self._prompt_to_reconnect(ended)
 
     def _failure(self, error: Exception) -> Ended:
         if isinstance(error, Ended):
             return error
         failed = self._explain(error)
-        again = getattr(error, 'retryable', False)
-        ended = Ended(failed.exit_code, failed.code, str(failed), failed.hint, again=again)
+        retryable = getattr(error, 'retryable', False)
+        ended = Ended(failed.exit_code, failed.code, str(failed), failed.hint, retryable=retryable)
         ended.__cause__ = error
         return ended
 
     async def _attach(self) -> Ended | None:
-        """Through one connection; returns why it ended, or None if the input did."""
-        grant = await self._worker.do(self._authorize)
+        """Attach over one session; return why it ended, or None at the end of the input."""
+        grant = await self._thread.run(self._authorize)
         assert grant.access_url is not None
         assert grant.token is not None
         try:
@@ -148,31 +150,31 @@ class Attachment:
 
     def _begin(self, instance_uuid: str) -> None:
         self._exit_code = errors.OK
-        again, self._attached = self._attached, True
+        reconnected, self._attached = self._attached, True
         self._terminal.make_raw()
-        self._keys.drop()  # what was typed while there was no console
-        way_out = f'{self._escape.name} leaves.' if self._escape else 'No key leaves.'
-        self._terminal.say(f'Connected to the serial console of {instance_uuid}. {way_out}')
-        if not again:
+        self._keys.drop()  # typed while there was no console
+        advice = f'{self._escape.name} detaches.' if self._escape else 'No key detaches.'
+        self._terminal.say(f'Connected to the serial console of {instance_uuid}. {advice}')
+        if not reconnected:
             with contextlib.suppress(OSError):
                 columns, lines = os.get_terminal_size(self._stdin)
                 self._terminal.say(
-                    f'For full-screen programs, in the guest: stty rows {lines} cols {columns}'
+                    f'For full-screen programs, run in the guest: stty rows {lines} cols {columns}'
                 )
 
-    async def _ask_again(self, ended: Ended) -> None:
-        """Wait until the user wants to reconnect."""
+    async def _prompt_to_reconnect(self, ended: Ended) -> None:
+        """Say why the session ended, and wait until the user wants to reconnect."""
         self._exit_code = ended.exit_code
-        way_out = self._escape.name if self._escape else 'Ctrl-C'
+        key = self._escape.name if self._escape else 'Ctrl-C'
         self._terminal.say()
         self._terminal.say(f'consolectl: {ended.code}: {ended} {ended.hint}'.rstrip())
-        self._terminal.say(f'Press Enter to reconnect, {way_out} to leave.')
+        self._terminal.say(f'Press Enter to reconnect, {key} to detach.')
         self._keys.drop()
         while not self._keys.ended:
             typed = await self._keys.take()
             if _CTRL_C in typed:
-                self._leave(self._exit_code)
+                self._detach(self._exit_code)
             elif b'\r' in typed or b'\n' in typed:
                 self._terminal.say('Connecting ...')
                 return
-        await asyncio.Event().wait()  # the user is leaving
+        await asyncio.Event().wait()  # the user is detaching, which cancels this

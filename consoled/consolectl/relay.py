@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A serial console in the terminal, through a proxy as any user has it: the websocket, and how it ends.
+"""The websocket of a serial console: connect through a proxy as any user does, relay, explain the end.
 
-The token is in the websocket's URL. So nothing here is logged, and no error has the URL in its text.
+The URL of the websocket contains the token. So nothing is logged here, and no error text contains the URL.
 """
 
 from __future__ import annotations
@@ -22,76 +22,93 @@ from websockets.typing import Subprotocol
 from consoled import version
 from consoled.cli import errors
 from consoled.consolectl.terminal import Keys, Screen
+from consoled.proxy.close_codes import EXPLANATIONS, CloseCode, Explanation, Retry
 
-_OPEN_TIMEOUT = 15.0  # seconds; a proxy gives the manager 4, and the guest's console 5
+_OPEN_TIMEOUT = 15.0  # seconds; a proxy waits 4 for the manager and 5 for the guest's console
 _CLOSE_TIMEOUT = 2.0
-_LAST_WORDS = 1.0  # seconds for what was typed before the escape key
+_SEND_TIMEOUT = 1.0  # seconds to send what was typed before the escape key
 _PING_INTERVAL = 20.0
-_PING_TIMEOUT = 60.0  # a proxy does not answer while its guest takes no input, and ends that sooner
-_LOOK = 0.05  # seconds between two looks whether the screen takes anything
+_PING_TIMEOUT = 60.0  # a proxy does not answer while its guest accepts no input, and ends that earlier
+_POLL_INTERVAL = 0.05  # seconds between checks whether the screen is still busy
 _MAX_TEXT = 200  # characters
 
-# Why a websocket was closed: code, words where the proxy has none, exit code, worth another try.
-_CLOSED = {
-    1000: ('closed', 'The console was closed.', errors.REFUSED, False),
-    1001: ('connection_lost', 'The connection was given up.', errors.UNREACHABLE, True),
-    1002: ('protocol_error', 'The proxy did not understand what was sent.', errors.INTERNAL, False),
-    1006: ('connection_lost', 'The connection to the console proxy was lost.', errors.UNREACHABLE, True),
-    1011: ('console_ended', 'The guest closed its console, or it failed.', errors.REFUSED, True),
-    1012: ('proxy_restart', 'The console proxy is being restarted.', errors.UNREACHABLE, True),
-    1013: ('try_later', 'The console service can not be reached.', errors.UNREACHABLE, True),
-    4401: ('invalid_token', 'The console token is not valid or has expired.', errors.REFUSED, False),
-    4403: ('revoked', 'Your access to this console was taken back.', errors.REFUSED, False),
-    4404: ('console_gone', 'The console does not exist any more.', errors.REFUSED, False),
-    4408: ('session_over', 'The time of this session is over.', errors.REFUSED, False),
-    4409: ('taken_over', 'Somebody else has taken this console over.', errors.REFUSED, False),
-}
+# A connection that ended without a close frame has this code (RFC 6455, section 7.1.5).
 _LOST = 1006
 
-# The library would log what goes over the websocket, and its URL.
-_SILENT = logging.Logger('consolectl', level=logging.CRITICAL + 1)
+# Exit codes by the names of close codes; others are refusals.
+_EXIT_CODES = {
+    'connection_lost': errors.UNREACHABLE,
+    'proxy_restart': errors.UNREACHABLE,
+    'try_later': errors.UNREACHABLE,
+    'protocol_error': errors.INTERNAL,
+    'message_too_big': errors.INTERNAL,
+}
+
+# The library would log the traffic and the URL.
+_NULL_LOGGER = logging.Logger('consolectl', level=logging.CRITICAL + 1)
 
 
 class Ended(errors.Failed):
-    """The console can't be had, or not any more.
+    """The console cannot be opened, or its session has ended.
 
-    :param again: whether it may be had at another try
+    :param retryable: whether a new attempt may succeed
     """
 
-    def __init__(self, exit_code: int, code: str, message: str, hint: str = '', *, again: bool) -> None:
+    def __init__(self, exit_code: int, code: str, message: str, hint: str = '', *, retryable: bool) -> None:
         super().__init__(exit_code, code, message, hint)
-        self.again = again
+        self.retryable = retryable
 
     def without(self, secret: str) -> Ended:
-        """The same, should what a peer has said of it repeat the secret."""
-        return Ended(self.exit_code, self.code, str(self).replace(secret, '***'), self.hint, again=self.again)
+        """Return a copy that masks the secret, which the text of a peer may repeat."""
+        return Ended(
+            self.exit_code, self.code, str(self).replace(secret, '***'), self.hint, retryable=self.retryable
+        )
 
 
 def closed(code: int, text: str = '') -> Ended:
-    """What a close code means."""
-    unknown = ('closed', f'The console was closed (code {code}).', errors.REFUSED, False)
-    name, words, exit_code, again = _CLOSED.get(code, unknown)
-    return Ended(exit_code, name, _harmless(text) or words, again=again)
+    """Return what a close code means.
+
+    :param text: the reason that the proxy sent with it
+    """
+    explanation = _explain(code)
+    return Ended(
+        _EXIT_CODES.get(explanation.name, errors.REFUSED),
+        explanation.name,
+        _printable(text) or explanation.text,
+        retryable=explanation.retry is Retry.AUTOMATIC,
+    )
 
 
-def _harmless(text: str) -> str:
-    """What somebody else says, as far as it can be shown in a terminal."""
+def _explain(code: int) -> Explanation:
+    if code == _LOST:
+        text = 'The connection to the console proxy was lost.'
+        return Explanation('connection_lost', text, Retry.AUTOMATIC)
+    try:
+        return EXPLANATIONS[CloseCode(code)]
+    except ValueError:
+        return Explanation('closed', f'The console was closed (code {code}).', Retry.NEVER)
+
+
+def _printable(text: str) -> str:
+    """Make the text of a peer safe to show in a terminal."""
     return ''.join(char if char.isprintable() else '?' for char in text[:_MAX_TEXT]).strip()
 
 
 def websocket_url(access_url: str, token: str) -> str:
-    """The websocket of an access URL: of its page the one beside it, which the page opens too.
+    """Return the websocket URL for an access URL.
 
-    :raises Ended: it has none
+    If the access URL is that of a page, this is the websocket beside it, which the page would open too.
+
+    :raises Ended: the URL has another scheme, or no host
     """
     try:
         parts = parse.urlsplit(access_url)
-        place = parts.hostname, parts.port  # may raise
+        host, _ = parts.hostname, parts.port  # both may raise
     except ValueError:
         raise _bad_url() from None
-    if place[0] and parts.scheme in ('ws', 'wss'):
+    if host and parts.scheme in ('ws', 'wss'):
         return parse.urlunsplit(parts._replace(fragment=''))
-    if place[0] and parts.scheme in ('http', 'https'):
+    if host and parts.scheme in ('http', 'https'):
         path = parts.path.rpartition('/')[0] + '/'
         query = parse.urlencode({'token': token})
         return parse.urlunsplit(('ws' + parts.scheme[4:], parts.netloc, path, query, ''))
@@ -102,22 +119,22 @@ def _bad_url() -> Ended:
     return Ended(
         errors.REFUSED,
         'bad_access_url',
-        'The access URL of the console is none of http, https, ws or wss.',
-        'Check base_url on the compute host.',
-        again=False,
+        'The access URL of the console is not a valid http, https, ws or wss URL.',
+        'Check base_url on its compute host.',
+        retryable=False,
     )
 
 
 class _Connect(client.connect):
     def process_redirect(self, exc: Exception) -> Exception:
-        """To nowhere else: a token is for its proxy."""
+        """Refuse redirects: a token is meant for its own proxy only."""
         return exc
 
 
 async def connect(url: str, tls: ssl.SSLContext) -> client.ClientConnection:
     """Open the websocket.
 
-    :raises Ended: it can't be opened
+    :raises Ended: the proxy refused it, or cannot be reached
     """
     try:
         return await _Connect(
@@ -129,12 +146,12 @@ async def connect(url: str, tls: ssl.SSLContext) -> client.ClientConnection:
             compression=None,
             open_timeout=_OPEN_TIMEOUT,
             close_timeout=_CLOSE_TIMEOUT,
-            ping_interval=None,  # see Relay
-            max_queue=2,  # what waits here is shown even after a ^C
-            logger=_SILENT,
+            ping_interval=None,  # Relay sends its own
+            max_queue=2,  # messages that wait here are still shown after ^C
+            logger=_NULL_LOGGER,
         )
     except ws_exceptions.InvalidURI:
-        raise _bad_url() from None  # its text is the URL
+        raise _bad_url() from None  # the original error contains the URL
     except ws_exceptions.InvalidStatus as exc:
         raise refused(exc.response.status_code, exc.response.body) from exc
     except (OSError, ws_exceptions.WebSocketException, ImportError) as exc:
@@ -142,41 +159,41 @@ async def connect(url: str, tls: ssl.SSLContext) -> client.ClientConnection:
 
 
 def refused(status: int, body: bytes | bytearray | None) -> Ended:
-    """What the answer to a handshake means."""
+    """Return what an HTTP answer to the handshake means."""
     try:
         answer = json.loads(body or b'')
-        code, reason, again = str(answer['code']), str(answer['reason']), answer['retryable'] is True
-    except (ValueError, TypeError, LookupError):  # of somebody on the way
-        code, reason = 'connection_failed', f'The console proxy answers with HTTP status {status}.'
-        again = status >= 500
+        code, reason, retryable = str(answer['code']), str(answer['reason']), answer['retryable'] is True
+    except (ValueError, TypeError, LookupError):  # not from consoled-proxy, but from a server in between
+        code, reason = 'connection_failed', f'The console proxy answered with HTTP status {status}.'
+        retryable = status >= 500
     exit_code = errors.UNREACHABLE if status >= 500 else errors.REFUSED
-    return Ended(exit_code, _harmless(code), _harmless(reason), again=again)
+    return Ended(exit_code, _printable(code), _printable(reason), retryable=retryable)
 
 
 def _unreachable(url: str, error: Exception) -> Ended:
-    place = parse.urlsplit(url).netloc.rpartition('@')[2]
+    address = parse.urlsplit(url).netloc.rpartition('@')[2]
     if isinstance(error, ssl.SSLCertVerificationError):
-        text = f'The certificate of the console proxy at {place} is refused: {error.verify_message}.'
-        hint = 'The certificates of its authority are named with --ca.'
-        return Ended(errors.REFUSED, 'certificate_refused', text, hint, again=False)
+        text = f'The certificate of the console proxy at {address} is not trusted: {error.verify_message}.'
+        hint = 'Use --ca for the certificates of its authority.'
+        return Ended(errors.REFUSED, 'certificate_refused', text, hint, retryable=False)
     if isinstance(error, TimeoutError):
         why = 'no answer in time'
-    elif isinstance(error, ConnectionError) and error.errno:  # what asyncio says of it repeats the address
+    elif isinstance(error, ConnectionError) and error.errno:  # asyncio's own text repeats the address
         why = os.strerror(error.errno)
     elif isinstance(error, OSError):
         why = error.strerror or 'no connection'
-    elif isinstance(error, ImportError):  # for a proxy of another kind, that the environment names
+    elif isinstance(error, ImportError):  # a library for the SOCKS proxy that the environment names
         why = str(error)
     else:
         why = type(error).__name__
-    text = f'The console proxy at {place} can not be reached ({_harmless(why)}).'
-    return Ended(errors.UNREACHABLE, 'proxy_unreachable', text, again=isinstance(error, OSError))
+    text = f'The console proxy at {address} cannot be reached ({_printable(why)}).'
+    return Ended(errors.UNREACHABLE, 'proxy_unreachable', text, retryable=isinstance(error, OSError))
 
 
 class Relay:
-    """The bytes between a terminal and a websocket.
+    """Relay of bytes between a terminal and a websocket.
 
-    :param wait: seconds of silence after which it is over, once there is no more input
+    :param wait: seconds of silence to wait for after the end of the input
     """
 
     def __init__(self, connection: client.ClientConnection, keys: Keys, screen: Screen, wait: float) -> None:
@@ -185,38 +202,39 @@ class Relay:
         self._screen = screen
         self._wait = wait
         self._now = asyncio.get_running_loop().time
-        self._heard = self._now()
+        self._last_received = self._now()
         self._sent = asyncio.Event()
 
     async def run(self) -> Ended | None:
-        """Until the input has ended (None), or the connection has. Can be cancelled.
+        """Relay until the input or the connection ends. May be cancelled.
 
-        :raises OSError: the screen can't be written to
+        :returns: why the connection ended; None at the end of the input
+        :raises OSError: the screen cannot be written
         """
         receiving = asyncio.create_task(self._receive())
         sending = asyncio.create_task(self._send())
-        watching = asyncio.create_task(self._watch())
-        tasks = (receiving, sending, watching)
+        checking = asyncio.create_task(self._check_liveness())
+        tasks = (receiving, sending, checking)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if _succeeded(watching):
+            if _succeeded(checking):
                 return closed(_LOST)
             if _succeeded(sending) and not receiving.done():
                 return None
-            await asyncio.wait({receiving})  # of a connection that has ended it is the last to end
+            await asyncio.wait({receiving})  # it ends last, after all that was received is shown
             return self._ending(receiving.exception())
         finally:
             if self._keys.ended and not receiving.done():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._sent.wait(), _LAST_WORDS)
+                    await asyncio.wait_for(self._sent.wait(), _SEND_TIMEOUT)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._close()
 
     async def _close(self) -> None:
-        """Say goodbye. The library would wait, without limit, for a proxy that takes nothing any more."""
-        discarding = asyncio.create_task(self._discard())  # the answer comes after it
+        """Close the websocket. The library alone would wait without limit for a proxy that reads nothing."""
+        discarding = asyncio.create_task(self._discard())  # the close frame is queued behind other messages
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._connection.close(), _CLOSE_TIMEOUT)
         self._connection.transport.abort()
@@ -230,23 +248,23 @@ class Relay:
     async def _receive(self) -> None:
         while True:
             message: Any = await self._connection.recv()
-            self._heard = self._now()
+            self._last_received = self._now()
             await self._screen.write(message if isinstance(message, bytes) else message.encode())
 
     async def _send(self) -> None:
-        """Send all input, and wait until nothing has come for some time."""
+        """Send all input, then wait until the guest has been silent for ``wait`` seconds."""
         while data := await self._keys.take():
             await self._connection.send(data)
         self._sent.set()
-        self._heard = self._now()
-        while (left := self._heard + self._wait - self._now()) > 0 or self._screen.busy:
-            await asyncio.sleep(max(left, _LOOK))
+        self._last_received = self._now()
+        while (left := self._last_received + self._wait - self._now()) > 0 or self._screen.busy:
+            await asyncio.sleep(max(left, _POLL_INTERVAL))
 
-    async def _watch(self) -> None:
-        """Return when the other side gives no sign of life.
+    async def _check_liveness(self) -> None:
+        """Return when the other side no longer answers pings.
 
-        Neither side is expected to answer while it waits for a user who stopped the screen, or for a guest
-        that takes no input.
+        No answer is expected while this side waits for a user who stopped the screen, or the other side for
+        a guest that accepts no input.
         """
         while True:
             await asyncio.sleep(_PING_INTERVAL)
@@ -266,14 +284,14 @@ class Relay:
             raise error
         if error.rcvd is not None:
             return closed(error.rcvd.code, error.rcvd.reason)
-        # what this side closed with, because of what the other one has sent; or the connection broke
+        # this side closed it because of a frame that violates the protocol; or the connection broke
         return closed(_LOST if error.sent is None else 1002)
 
 
 def _succeeded(task: asyncio.Task[None]) -> bool:
-    """Whether it has come to its end.
+    """Return whether the task has finished without an error.
 
-    :raises Exception: it failed, but not because of the connection
+    :raises Exception: its error, unless the connection was closed
     """
     if not task.done():
         return False

@@ -1,29 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``consolectl session``: list the live sessions, cut one."""
+"""``consolectl session``: list live sessions, cut one."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from consoled import objects
 from consoled.cli import app, arguments, errors, output
 from consoled.consolectl import filters
-from consoled.consolectl.app import Command
-
-if TYPE_CHECKING:
-    from consoled import objects
+from consoled.consolectl.base import Command
 
 
 class ListSessions(Command, app.Lister):
     """List the live sessions of the cell
 
-    All filters that are given must match. The table shows the most telling columns; --long, a choice of
-    columns (-c) and the other formats have them all. A session with a cut_reason is about to end.
+    With several filters, all must match. The table shows the most useful columns; --long, -c and the other
+    formats show all of them. A session with a cut_reason is about to end.
     """
 
-    _OF_CONSOLE = ('console_type', 'instance_uuid', 'compute_host', 'host', 'port')
-    _OF_USE = ('user_id', 'project_id', 'client_address', 'proxy_id', 'connected_at', 'ends_at', 'cut_reason')
+    _CONSOLE_COLUMNS = ('console_type', 'instance_uuid', 'compute_host', 'host', 'port')
+    _SESSION_COLUMNS = (
+        'user_id',
+        'project_id',
+        'client_address',
+        'proxy_id',
+        'connected_at',
+        'ends_at',
+        'cut_reason',
+    )
     _SHORT = (
         'id',
         'console_type',
@@ -33,7 +39,7 @@ class ListSessions(Command, app.Lister):
         'connected_at',
         'cut_reason',
     )
-    columns = ('id', *_OF_CONSOLE, *_OF_USE)
+    columns = ('id', *_CONSOLE_COLUMNS, *_SESSION_COLUMNS)
     example = 'consolectl session list --project demo -f json'
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -44,24 +50,24 @@ class ListSessions(Command, app.Lister):
             dest='proxy_id',
             type=arguments.uuid,
             metavar='UUID',
-            help='Only sessions of this life of a proxy process (proxy_id in the list).',
+            help='Only sessions of this run of a proxy process (column proxy_id).',
         )
         parser.add_argument(
-            '--limit', type=arguments.at_least(1), metavar='N', help='At most so many in all. Default: all.'
+            '--limit', type=arguments.at_least(1), metavar='N', help='List at most N sessions. Default: all.'
         )
-        parser.add_argument('--long', action='store_true', help='All columns in the table.')
+        parser.add_argument('--long', action='store_true', help='Show all columns in the table.')
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
         short = parsed_args.formatter == 'table' and not (parsed_args.long or parsed_args.columns)
         columns = self._SHORT if short else self.columns
-        chosen = filters.given(parsed_args, (*filters.FILTERS, 'proxy_id'))
-        rows = [self._row(session, columns) for session in self.app.sessions(chosen, parsed_args.limit)]
+        selected = filters.given(parsed_args, (*filters.FILTERS, 'proxy_id'))
+        rows = [self._row(session, columns) for session in self.app.sessions(selected, parsed_args.limit)]
         return columns, rows
 
     def _row(self, session: objects.ConsoleSession, columns: Sequence[str]) -> tuple[Any, ...]:
-        values = {name: getattr(session.console, name) for name in self._OF_CONSOLE}
-        values |= {name: getattr(session, name) for name in ('id', *self._OF_USE)}
+        values = {name: getattr(session.console, name) for name in self._CONSOLE_COLUMNS}
+        values |= {name: getattr(session, name) for name in ('id', *self._SESSION_COLUMNS)}
         values |= {name: output.iso(values[name]) for name in ('connected_at', 'ends_at')}
         return tuple(values[name] for name in columns)
 
@@ -69,9 +75,9 @@ class ListSessions(Command, app.Lister):
 class CutSession(Command, app.ShowOne):
     """Cut a live session
 
-    The token that the session was opened with is deleted too: with it, the user would just open the next
-    one. The user is cut off within a second, or within a lease while the message bus loses messages. Fails
-    with session_not_found (exit code 1) if there is no such session, or it is being cut already.
+    The token that opened the session is revoked too; otherwise the user could simply open the next session
+    with it. The session ends within a second, or within a lease if the message bus loses messages. Fails
+    with session_not_found (exit code 1) if there is no such session or it is already being cut.
     """
 
     columns = ('tokens', 'sessions')
@@ -91,6 +97,6 @@ class CutSession(Command, app.ShowOne):
             raise errors.Failed(
                 errors.REFUSED,
                 'session_not_found',
-                f'There is no live session {parsed_args.session}, or it is being cut already.',
+                f'There is no live session {parsed_args.session}, or it is already being cut.',
             )
         return self.columns, tuple(getattr(counts, name) for name in self.columns)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``consolectl token``: check a console auth token."""
+"""``consolectl token``: validate a console auth token."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from consoled import exception, token
 from consoled.cli import app, output
-from consoled.consolectl.app import Command
+from consoled.consolectl.base import Command
 
-_LONGEST_TOKEN = 4096  # characters that are read; more is no token
+_MAX_LENGTH = 4096  # characters to read; anything longer is not a token
 
 
 class ValidateToken(Command, app.ShowOne):
-    """Check a console auth token, without using it up
+    """Validate a console auth token without using it up
 
-    Shows what the token opens, for whom, and until when; or fails with invalid_token (exit code 1), which is
-    one answer for unknown, expired and used ones.
+    Shows which console the token opens, for whom, and until when. Fails with invalid_token (exit code 1) if
+    it is unknown, expired or used up; the answer does not tell which.
 
-    The token is read from standard input, or asked for at a terminal: on the command line it would be seen
-    in the process list and the shell's history.
+    The token is read from standard input, without echo from a terminal: on the command line it would appear
+    in the process list and the shell history.
     """
 
     columns = (
@@ -42,37 +43,35 @@ class ValidateToken(Command, app.ShowOne):
         parser.add_argument(
             '--token-file',
             metavar='PATH',
-            help='Read the token from the first line of this file, not from standard input.',
+            help='Read the token from the first line of this file instead of standard input.',
         )
         parser.add_argument('misplaced', nargs='*', help=argparse.SUPPRESS)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], tuple[Any, ...]]:
-        from consoled import exception, token
-
         if parsed_args.misplaced:
             self.parser.error(
-                'the token does not belong on the command line, where others see it: it is read from '
-                'standard input or --token-file. Take it that others know the one that was given'
+                'do not pass the token on the command line, where others can see it: it is read from '
+                'standard input or --token-file. Consider the token that was given as disclosed'
             )
         value = self._read(parsed_args.token_file)
         if not token.well_formed(value):
             raise exception.InvalidToken()
         grant = self.app.call('validate', value)
-        shown = {name: getattr(grant, name) for name in self.columns}
-        return self.columns, tuple({**shown, 'expires': output.iso(grant.expires)}.values())
+        row = {name: getattr(grant, name) for name in self.columns}
+        return self.columns, tuple({**row, 'expires': output.iso(grant.expires)}.values())
 
     def _read(self, path: str | None) -> str:
         try:
             if path is not None:
                 with pathlib.Path(path).open() as file:
-                    value = file.readline(_LONGEST_TOKEN)
+                    value = file.readline(_MAX_LENGTH)
             elif self.app.stdin.isatty():
                 value = getpass.getpass('Token: ', stream=self.app.stderr)
             else:
-                value = self.app.stdin.readline(_LONGEST_TOKEN)
+                value = self.app.stdin.readline(_MAX_LENGTH)
         except OSError as exc:
-            self.parser.error(f'the token can not be read: {exc.strerror}')
+            self.parser.error(f'the token cannot be read: {exc.strerror}')
         except (EOFError, UnicodeDecodeError):
             value = ''
         if not value.strip():

@@ -6,9 +6,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
+from oslo_config import cfg
 from oslo_db import exception as db_exc
 from oslo_db.sqlalchemy import exc_filters
 from sqlalchemy import exc as sa_exc
@@ -65,6 +66,31 @@ class Database:
         self._transactional = _engine(url, pool_size, recycle, **isolation)
         if self._transactional.dialect.name == 'sqlite':
             sa.event.listen(self._transactional, 'begin', _begin_immediate)
+
+    @classmethod
+    def from_conf(cls, conf: cfg.ConfigOpts) -> Self:
+        """Return the database of ``[database]``, with a connection for each thread that answers calls.
+
+        :raises cfg.RequiredOptError: ``[database] connection`` is not set
+        :raises ValueError: it is not the URL of a database, or of an SQLite database in memory
+        :raises ImportError: the driver that it names is not installed
+        """
+        options = conf.database
+        if not options.connection:
+            raise cfg.RequiredOptError('connection', cfg.OptGroup('database'))
+        try:
+            url = sa.make_url(options.connection)
+            url.get_dialect()
+        except sa_exc.ArgumentError:  # NoSuchModuleError is a subclass
+            raise ValueError('[database] connection is not the URL of a database') from None
+        if url.get_backend_name() == 'sqlite' and url.database in (None, '', ':memory:'):
+            raise ValueError('[database] connection: SQLite needs a file, which several processes can share')
+        return cls(
+            options.connection,
+            pool_size=conf.executor_thread_pool_size,
+            recycle=options.connection_recycle_time,
+            retry_time=options.retry_time,
+        )
 
     @property
     def transactional_engine(self) -> sa.Engine:

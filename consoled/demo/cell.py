@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's cell: manager, compute agent, proxy and guests in one process, on a bus in memory."""
+"""The cell of the demo: manager, compute agent, proxy and guests in one process, on an in-memory bus."""
 
 from __future__ import annotations
 
@@ -35,17 +35,24 @@ COMPUTE_HOST = 'compute-1'
 PROXY = 'proxy-1'
 
 _HOST = '127.0.0.1'
-_CHECK_TIMEOUT = 5.0  # seconds, more than the default: the machine of a demo may be busy with anything
-_AUTHORIZE_TIMEOUT = 15.0  # the same
+_CHECK_TIMEOUT = 5.0  # seconds; more than the default, since the machine may be busy
+_AUTHORIZE_TIMEOUT = 15.0  # seconds; the same
 
 
 class NotStarted(Exception):
-    """The cell can't be run; the message says why."""
+    """The cell cannot be run; the message says why."""
 
 
 @dataclasses.dataclass
 class Cell:
-    """The processes of a cell as the walk sees them, and what the users hold in their hands."""
+    """The cell as the walk uses it, and what its users hold.
+
+    :ivar manager: client of the manager
+    :ivar compute: client of the compute agent
+    :ivar stopped: returns whether the user has asked to stop
+    :ivar grants: tokens by the name that the walk gives them
+    :ivar connections: open websockets by user
+    """
 
     manager: ConsoleAuthAPI
     compute: ComputeConsoleAPI
@@ -55,8 +62,8 @@ class Cell:
     grants: dict[str, objects.ConsoleAuthToken] = dataclasses.field(default_factory=dict)
     connections: dict[str, client.ClientConnection] = dataclasses.field(default_factory=dict)
 
-    def define(self) -> None:
-        """Say which consoles the guests have, as the compute agent of a real host does."""
+    def define_consoles(self) -> None:
+        """Define the consoles of the guests, as the compute agent of a real host does."""
         for instance_uuid in self.driver.list_instances():
             consoles = objects.ConsoleConnectionList(objects=self.driver.list_consoles(instance_uuid))
             self.manager.define_consoles(RequestContext(), instance_uuid, COMPUTE_HOST, consoles)
@@ -66,17 +73,17 @@ class Cell:
 def running_cell(
     database: pathlib.Path, port: int = 0, stopped: Callable[[], bool] = lambda: False
 ) -> Iterator[Cell]:
-    """Run a cell, on loopback addresses only.
+    """Run a cell on loopback addresses.
 
-    :param database: an SQLite file, made if it is not there
-    :param port: for users; 0 for any free one
-    :param stopped: whether the user wants to end it
-    :raises NotStarted: it can't be run
+    :param database: path of an SQLite file, created if missing
+    :param port: port of the proxy; 0 for any free one
+    :param stopped: returns whether the user has asked to stop
+    :raises NotStarted: the cell cannot be run
     """
     conf = _options(database, port)
     with contextlib.ExitStack() as stack:
         stack.enter_context(bus.in_use())
-        db = manager_service.database(conf)
+        db = Database.from_conf(conf)
         stack.callback(db.dispose)
         _upgrade(db, database)
         transport = get_transport(conf)
@@ -98,26 +105,26 @@ def running_cell(
             manager_service.rpc_server_of(conf, transport, manager_service.endpoint_of(conf, transport, db)),
             rpc_server.get_server(transport, versions.COMPUTE_TOPIC, COMPUTE_HOST, [agent]),
         ]
-        started: list[oslo_messaging.RPCServer] = []  # stopping another one would wait for its start
+        started: list[oslo_messaging.RPCServer] = []  # stopping any other server would wait for its start
         stack.callback(_stop, started)
         for server in servers:
             server.start()
             started.append(server)
         stack.callback(proxy.stop)
-        _greet(cell)
+        _start_proxy(cell)
         yield cell
 
 
 def _options(database: pathlib.Path, port: int) -> cfg.ConfigOpts:
-    """Options of a demo: the defaults, whatever files and variables this machine has for a real service."""
+    """Return the options of the demo. Configuration files and environment variables are ignored."""
     conf = cfg.ConfigOpts()
     consoled_conf.register_opts(conf)
     conf([], project='consoled-demo', default_config_files=[], default_config_dirs=[], use_env=False)
-    url = sqlalchemy.URL.create('sqlite', database=str(database))  # quotes what has a meaning in a URL
+    url = sqlalchemy.URL.create('sqlite', database=str(database))  # quotes special characters
     for group, option, value in (
         (None, 'transport_url', 'kombu+memory://'),
         (None, 'host', 'manager-1'),
-        # memory has no heartbeats, and the driver warns that it can't send any
+        # the in-memory transport has no heartbeats, and the driver would warn about that
         ('oslo_messaging_rabbit', 'heartbeat_timeout_threshold', 0),
         ('manager', 'check_port_timeout', _CHECK_TIMEOUT),
         ('database', 'connection', url.render_as_string()),
@@ -132,7 +139,7 @@ def _options(database: pathlib.Path, port: int) -> cfg.ConfigOpts:
 
 
 def _driver(guests: GuestHost, url: str) -> demo_driver.DemoDriver:
-    """The compute agent's driver of guests that run here."""
+    """Start the guests, and return the driver of the compute agent for them."""
     screen = guests.add(RfbGuest(_HOST, name=demo_driver.DESKTOP.name))
     ports = [
         guests.add(SerialGuest(_HOST, name=demo_driver.ROUTER.name)) for _ in demo_driver.ROUTER.consoles
@@ -149,14 +156,14 @@ def _driver(guests: GuestHost, url: str) -> demo_driver.DemoDriver:
 def _upgrade(db: Database, path: pathlib.Path) -> None:
     try:
         migration.upgrade(db)
-    except Exception as exc:  # not a database, not ours, of a newer release, on a full disk ...
-        raise NotStarted(f'{path} can not be used as the database: {exc}') from exc
+    except Exception as exc:  # not a database, not ours, from a newer release, disk full ...
+        raise NotStarted(f'{path} cannot be used as the database: {exc}') from exc
 
 
-def _greet(cell: Cell) -> None:
+def _start_proxy(cell: Cell) -> None:
     try:
         cell.proxy.start(cell.stopped)
-        # the database may be kept from an earlier walk that was ended in its middle
+        # a kept database may have tokens and sessions of an earlier walk that was interrupted
         cell.manager.revoke(RequestContext(), 'restarted', compute_host=COMPUTE_HOST)
     except exception.ConsoledException as exc:
         raise NotStarted(str(exc)) from exc

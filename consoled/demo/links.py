@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page that stands for a cloud's dashboard in the demo: links that open the guests' consoles."""
+"""A page with links that open the guests' consoles, as a cloud's dashboard has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from consoled.objects import ConsoleType
 
 @dataclasses.dataclass(frozen=True)
 class Links:
-    """What to open: URLs by what they are; and what is missing for it."""
+    """URLs by their description, and a sentence for each thing that is missing to open them."""
 
     urls: dict[str, str]
     missing: list[str]
@@ -27,7 +27,7 @@ class Links:
 
 @dataclasses.dataclass(frozen=True)
 class _Link:
-    """A link: what it says, a line more, and what asks for the access URL."""
+    """A link: title, description, and a function that requests an access URL."""
 
     title: str
     text: str
@@ -36,13 +36,13 @@ class _Link:
 
 @contextlib.contextmanager
 def dashboard(cell: Cell, host: str) -> Iterator[Links]:
-    """Serve the page, with guests that are there anew after the walk."""
-    cell.define()
+    """Serve the page, after defining the guests that the walk has deleted."""
+    cell.define_consoles()
     links = _links(cell)
     page = Dashboard(host, links)
     page.start()
     try:
-        urls = {'everything on one page': page.url}
+        urls = {'both on one page': page.url}
         urls |= {link.title: page.url + path.lstrip('/') for path, link in links.items()}
         yield Links(urls, _missing(cell))
     finally:
@@ -60,23 +60,23 @@ def _missing(cell: Cell) -> list[str]:
 def _links(cell: Cell) -> dict[str, _Link]:
     context = RequestContext(user_id='you', project_id='demo')
 
-    def opens(guest: demo_driver.Guest, console_type: str) -> Callable[[], str]:
-        def ask() -> str:
+    def opener(guest: demo_driver.Guest, console_type: str) -> Callable[[], str]:
+        def request() -> str:
             grant = cell.compute.get_console(context, COMPUTE_HOST, guest.uuid, console_type)
             return str(grant.access_url)
 
-        return ask
+        return request
 
     return {
         '/desktop': _Link(
-            'the screen of desktop',
-            'VNC by noVNC. Type something, move the pointer; open it twice.',
-            opens(demo_driver.DESKTOP, ConsoleType.NOVNC),
+            'screen of desktop',
+            'VNC, shown by noVNC. Type something, move the pointer, open it twice.',
+            opener(demo_driver.DESKTOP, ConsoleType.NOVNC),
         ),
         '/router': _Link(
-            'a serial port of router',
-            'A terminal by xterm.js. Type help. Each time you open it, you get the next free port of four.',
-            opens(demo_driver.ROUTER, ConsoleType.SERIAL),
+            'serial port of router',
+            'A terminal, shown by xterm.js. Type help. Each time, you get the next free one of four ports.',
+            opener(demo_driver.ROUTER, ConsoleType.SERIAL),
         ),
     }
 
@@ -95,7 +95,7 @@ a:hover, a:focus {{ border-color: #58a6ff }}
 b {{ display: block }} small {{ color: #9198a1 }}
 </style>
 <h1>A cell with two guests</h1>
-<p>This page stands for the dashboard of a cloud: each link asks for a console auth token and takes you to the
+<p>This page stands for a cloud's dashboard: each link requests a console auth token and opens the
 console with it.</p>
 {links}
 </html>
@@ -103,9 +103,11 @@ console with it.</p>
 
 
 class Dashboard:
-    """A page with links that open consoles.
+    """HTTP server of the page.
 
-    :param links: by their path
+    :param host: address to listen on, at any free port
+    :param links: the links by their path
+    :ivar url: of the page
     """
 
     def __init__(self, host: str, links: Mapping[str, _Link]) -> None:
@@ -123,7 +125,7 @@ class Dashboard:
                 elif self.path == '/':
                     self._answer(200, _PAGE.format(links=body))
                 else:
-                    self._answer(404, 'There is no such page.')
+                    self._answer(404, 'Page not found.')
 
             def _open(self, access_url: Callable[[], str]) -> None:
                 try:
@@ -145,15 +147,17 @@ class Dashboard:
                 self.wfile.write(data)
 
             def log_message(self, *args: object) -> None:
-                """The redirections have tokens."""
+                """Log nothing: redirects contain tokens."""
 
         self._server = http.server.ThreadingHTTPServer((host, 0), Handler)
         self._server.daemon_threads = True
         self.url = 'http://{}:{}/'.format(*self._server.server_address[:2])
 
     def start(self) -> None:
+        """Serve in a thread."""
         threading.Thread(target=self._server.serve_forever, name='dashboard', daemon=True).start()
 
     def stop(self) -> None:
+        """Stop serving and close the socket."""
         self._server.shutdown()
         self._server.server_close()

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's command line, and what it prints.
-
-The concurrency is chosen before ``main`` is called: what it needs of consoled it imports then.
-"""
+"""The program ``consoled-demo``: its command line and output."""
 
 from __future__ import annotations
 
@@ -17,37 +14,39 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
-if TYPE_CHECKING:
-    from consoled.demo import walk
-    from consoled.demo.links import Links
+from consoled.demo import cell as demo_cell
+from consoled.demo import links as demo_links
+from consoled.demo import walk
 
 PROG = 'consoled-demo'
 
 _DATABASE = 'consoled-demo.sqlite'
 _HOST = '127.0.0.1'
 _PORT = 6080
-_STOP_WITHIN = 0.1  # seconds between two looks for a signal
+_POLL_INTERVAL = 0.1  # seconds between checks for a signal
 
 _BOLD, _DIM, _RED, _GREEN, _PLAIN = '\033[1m', '\033[2m', '\033[31m', '\033[32m', '\033[0m'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Take the walk; then run until SIGINT or SIGTERM, unless it is only a check.
+    """Run the walk; without ``--check``, keep the cell running until SIGINT or SIGTERM.
 
-    :param argv: arguments without the program's name; None for the process's
-    :returns: 0, or 1 when a step failed or nothing could be started
+    :param argv: arguments without the program's name; default: those of the process
+    :returns: exit code: 0, or 1 if a step failed or the cell could not be started
     """
     args = _parser().parse_args(argv)
     with _stop_signals() as stopped:
         logging.basicConfig(level=logging.WARNING, format='%(levelname)s %(name)s: %(message)s')
-        logging.getLogger('consoled.proxy.pages').setLevel(logging.ERROR)  # the end says what is missing
+        logging.getLogger('consoled.proxy.pages').setLevel(
+            logging.ERROR
+        )  # the invitation lists missing pages
         try:
             with _state_directory(args.state_dir) as directory:
                 return _run(directory, args, stopped)
         except BrokenPipeError:
-            # whoever read our output has gone; the interpreter must not trip over it once more at exit
+            # the reader of our output has exited; the interpreter's flush at exit must not fail again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except OSError as exc:
@@ -58,37 +57,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROG,
-        description='Runs a manager, a compute agent with two guests and a proxy in one process, walks '
-        'through the life of their consoles and says what happens; then prints links that open the '
-        "guests' consoles in a browser of this machine, and runs until SIGINT or SIGTERM. It listens on "
-        '127.0.0.1 only. It reads no configuration file, and needs no message broker, database server or '
+        description='Run a manager, a compute agent with two guests, and a proxy in one process. Walk '
+        'through the life cycle of their consoles and explain each step; then print links that open the '
+        "guests' consoles in a browser on this machine, and run until SIGINT or SIGTERM. The demo listens on "
+        '127.0.0.1 only, reads no configuration file, and needs no message broker, database server or '
         'hypervisor.',
-        epilog='Exit codes: 0 ended by a signal after the walk, or with --check all of it went well; 1 a '
-        'step failed, --check was stopped before the end, or the cell could not be started; 2 wrong usage.',
+        epilog='Exit codes: 0 stopped by a signal, or all steps of --check succeeded; 1 a step failed, '
+        '--check was stopped before its end, or the cell could not be started; 2 wrong usage.',
     )
     parser.add_argument(
-        '--check', action='store_true', help='end after the walk; the exit code says how it went'
+        '--check',
+        action='store_true',
+        help='exit after the walk; the exit code tells whether all steps succeeded',
     )
     parser.add_argument(
         '--port',
         type=int,
         default=None,
-        help=f'port of the proxy on 127.0.0.1; default: {_PORT}, or any if that is taken',
+        help=f'port of the proxy on 127.0.0.1; default: {_PORT}, or any free port if that is taken',
     )
     parser.add_argument(
         '--state-dir',
         metavar='DIR',
         type=pathlib.Path,
-        help='keep the database here; default: a temporary directory that is removed at exit',
+        help='keep the database in this directory; default: a temporary one, removed at exit',
     )
     return parser
 
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Yields what tells whether SIGINT or SIGTERM came.
+    """Yield a function that returns whether SIGINT or SIGTERM was received.
 
-    The handler only notes it: an exception raised from it could come up anywhere, also while cleaning up.
+    The handler only records it: an exception could be raised anywhere, even during cleanup.
     """
     received: list[int] = []
     before = {
@@ -104,6 +105,7 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def _state_directory(wanted: pathlib.Path | None) -> Iterator[pathlib.Path]:
+    """Yield the directory of the database; a temporary one is removed afterwards."""
     if wanted is None:
         with tempfile.TemporaryDirectory(prefix=f'{PROG}-') as directory:
             yield pathlib.Path(directory)
@@ -113,17 +115,12 @@ def _state_directory(wanted: pathlib.Path | None) -> Iterator[pathlib.Path]:
 
 
 def _run(directory: pathlib.Path, args: argparse.Namespace, stopped: Callable[[], bool]) -> int:
-    # only now: the libraries look at the backend when they are imported
-    from consoled.demo import cell as demo_cell
-    from consoled.demo import links as demo_links
-    from consoled.demo import walk
-
     printer = Printer(sys.stdout, brief=args.check)
     try:
         with demo_cell.running_cell(directory / _DATABASE, _port(args), stopped) as cell:
             printer.welcome(directory / _DATABASE)
             for number, step in enumerate(walk.STEPS, start=1):
-                result = walk.take(cell, step)
+                result = walk.run_step(cell, step)
                 printer.step(number, step, result)
                 if result.problem is not None:
                     print(f'{PROG}: step {number} failed: {step.title}', file=sys.stderr)
@@ -133,25 +130,25 @@ def _run(directory: pathlib.Path, args: argparse.Namespace, stopped: Callable[[]
                 with demo_links.dashboard(cell, _HOST) as links:
                     printer.invitation(links, keeps=args.state_dir is not None)
                     while not stopped():
-                        time.sleep(_STOP_WITHIN)
+                        time.sleep(_POLL_INTERVAL)
     except demo_cell.NotStarted as exc:
         print(f'{PROG}: {exc}', file=sys.stderr)
         return 1
     except walk.Stopped:
-        if args.check:  # one that was not finished has not passed
+        if args.check:  # an unfinished check has not succeeded
             print(f'{PROG}: stopped before the end', file=sys.stderr)
             return 1
     return 0
 
 
 def _port(args: argparse.Namespace) -> int:
-    """The port for users: the usual one only for somebody who will look, and if it is free."""
+    """Return the port of the proxy; the default port is used only without ``--check``, and if it is free."""
     if args.port is not None:
         return int(args.port)
     if args.check:
         return 0
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the proxy will
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the proxy does
         try:
             probe.bind((_HOST, _PORT))
         except OSError:
@@ -160,15 +157,15 @@ def _port(args: argparse.Namespace) -> int:
 
 
 class Printer:
-    """Tells what happens.
+    """Output of the demo.
 
-    :param brief: one line a step
+    :param brief: print one line per step
     """
 
     def __init__(self, out: TextIO, *, brief: bool) -> None:
         self._out = out
         self._brief = brief
-        # https://no-color.org: set to anything but nothing
+        # https://no-color.org: any value but the empty one
         self._colours = out.isatty() and not os.environ.get('NO_COLOR')
 
     def _print(self, text: str = '', style: str = '') -> None:
@@ -177,14 +174,16 @@ class Printer:
         print(text, file=self._out, flush=True)
 
     def welcome(self, database: pathlib.Path) -> None:
+        """Introduce the cell."""
         if self._brief:
             return
         self._print('A cell in one process: manager, compute agent and proxy.', _BOLD)
-        self._print('The bus is memory, and all addresses are of this machine only. The guests are made up:')
-        self._print('a desktop with a VNC screen and a router with four serial ports.')
+        self._print('The message bus is in memory, and all addresses are local. The guests are simulated:')
+        self._print('a desktop with a VNC screen, and a router with four serial ports.')
         self._print(f'Database: {database}')
 
     def step(self, number: int, step: walk.Step, result: walk.Result) -> None:
+        """Describe a step and its result."""
         failed = result.problem is not None
         if self._brief:
             self._print(f'{"FAILED" if failed else "ok"} {number}. {step.title}', _RED if failed else _GREEN)
@@ -199,11 +198,16 @@ class Printer:
             self._print(f'   FAILED: {result.problem}', _RED)
 
     def farewell(self, steps: int) -> None:
+        """Say that all steps succeeded."""
         self._print()
-        self._print(f'All {steps} steps went as they should.', _BOLD)
+        self._print(f'All {steps} steps succeeded.', _BOLD)
 
-    def invitation(self, links: Links, *, keeps: bool) -> None:
-        self._print('Now you. In a browser of this machine:')
+    def invitation(self, links: demo_links.Links, *, keeps: bool) -> None:
+        """List what the user can open.
+
+        :param keeps: whether the database is kept at exit
+        """
+        self._print('Now try it yourself, in a browser on this machine:')
         self._print()
         for text, url in links.urls.items():
             self._print(f'   {text:30} {url}')
@@ -211,4 +215,4 @@ class Printer:
         for text in links.missing:
             self._print(f'   {text}', _RED)
         fate = 'keeps the database' if keeps else 'removes the database'
-        self._print(f'The cell goes on running. Ctrl-C or SIGTERM ends it and {fate}.')
+        self._print(f'The cell keeps running. Ctrl-C or SIGTERM stops it and {fate}.')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's proxy, in a thread of its own."""
+"""The proxy of the demo, in a thread."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from consoled import exception
 from consoled.proxy import listener, server
 from consoled.proxy.pages import Pages
 
-_START = 30.0  # seconds
-_STOP = 5.0
-_POLL = 0.02
+_START_TIMEOUT = 30.0  # seconds
+_STOP_TIMEOUT = 5.0
+_POLL_INTERVAL = 0.02
 
 
 class ProxyThread:
-    """A whole proxy, its event loop in a thread.
+    """A complete proxy with its event loop in a thread.
 
     :raises OSError: its port is taken
+    :ivar address: host and port, as in a URL
+    :ivar pages: the console pages, once it has started
     """
 
     def __init__(self, conf: cfg.ConfigOpts, transport: oslo_messaging.RPCTransport, name: str) -> None:
@@ -32,22 +34,22 @@ class ProxyThread:
         self._transport = transport
         self._name = name
         self._sockets = listener.bind_sockets(conf)
-        self.place = '{}:{}'.format(*self._sockets[0].getsockname()[:2])
-        self.url = f'http://{self.place}/'
+        self.address = '{}:{}'.format(*self._sockets[0].getsockname()[:2])
+        self.url = f'http://{self.address}/'
         self.pages: Pages | None = None
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
 
     def start(self, stopped: Callable[[], bool]) -> None:
-        """Start it, and wait until it can open sessions.
+        """Start the proxy, and wait until it can open sessions.
 
-        :param stopped: whether nobody wants that any more
-        :raises ManagerUnreachable: it can't
+        :param stopped: returns whether to stop waiting
+        :raises ManagerUnreachable: it got no lease from the manager in time
         """
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name='proxy', daemon=True)
         self._thread.start()
-        deadline = time.monotonic() + _START
-        while not self._ready.wait(_POLL) and not stopped():
+        deadline = time.monotonic() + _START_TIMEOUT
+        while not self._ready.wait(_POLL_INTERVAL) and not stopped():
             if time.monotonic() > deadline or not self._thread.is_alive():
                 raise exception.ManagerUnreachable(reason='the proxy got no lease')
 
@@ -65,14 +67,14 @@ class ProxyThread:
         )
         proxy.start()
         while not (proxy.ready or self._stopping.is_set()):
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(_POLL_INTERVAL)
         self._ready.set()
         await self._stopping.wait()
-        await proxy.stop(_STOP)
+        await proxy.stop(_STOP_TIMEOUT)
 
     def stop(self) -> None:
-        """Cut its sessions and end it."""
+        """Close the sessions and end the thread."""
         if self._thread is None or not hasattr(self, '_loop'):
             return
         self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(2 * _STOP)
+        self._thread.join(2 * _STOP_TIMEOUT)

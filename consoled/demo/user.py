@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A user of the demo: the browser's side of its websockets."""
+"""A user of the demo: the browser side of the websockets."""
 
 from __future__ import annotations
 
@@ -12,44 +12,47 @@ from websockets.sync import client
 
 from consoled.demo.cell import Cell
 
-PATIENCE = 10.0  # seconds that anything may take before a step has failed
+TIMEOUT = 10.0  # seconds that anything may take before a step fails
 
-# The library would log what goes over the websocket, and the URL with the token.
-_SILENT = logging.Logger('consoled-demo', level=logging.CRITICAL + 1)
+# The library would log the traffic, and the URL with the token.
+_NULL_LOGGER = logging.Logger('consoled-demo', level=logging.CRITICAL + 1)
 
 
 def websocket(cell: Cell, token: str) -> client.ClientConnection:
+    """Open a websocket with a token."""
     return client.connect(
-        f'ws://{cell.proxy.place}/?token={token}',
+        f'ws://{cell.proxy.address}/?token={token}',
         additional_headers={'Accept': 'application/json'},
         proxy=None,
-        open_timeout=PATIENCE,
-        close_timeout=PATIENCE,
-        logger=_SILENT,
+        open_timeout=TIMEOUT,
+        close_timeout=TIMEOUT,
+        logger=_NULL_LOGGER,
     )
 
 
 def receive(connection: client.ClientConnection) -> bytes:
-    data = connection.recv(PATIENCE)
+    """Return the next message."""
+    data = connection.recv(TIMEOUT)
     return data if isinstance(data, bytes) else data.encode()
 
 
 class Reader:
-    """Reads a stream out of messages."""
+    """Reads a byte stream from the messages of a websocket."""
 
     def __init__(self, connection: client.ClientConnection) -> None:
         self._connection = connection
-        self._held = b''
+        self._buffer = b''
 
     def read(self, length: int) -> bytes:
-        while len(self._held) < length:
-            self._held += receive(self._connection)
-        data, self._held = self._held[:length], self._held[length:]
+        """Return the next ``length`` bytes."""
+        while len(self._buffer) < length:
+            self._buffer += receive(self._connection)
+        data, self._buffer = self._buffer[:length], self._buffer[length:]
         return data
 
 
 def refusal(cell: Cell, token: str) -> tuple[int, dict[str, Any]]:
-    """HTTP status and reason of a refused websocket; 101 if it was not."""
+    """Return HTTP status and body of a refused websocket; status 101 if it was accepted."""
     try:
         websocket(cell, token).close()
     except ws_exceptions.InvalidStatus as exc:
@@ -57,8 +60,8 @@ def refusal(cell: Cell, token: str) -> tuple[int, dict[str, Any]]:
     return 101, {}
 
 
-def end_of(connection: client.ClientConnection) -> tuple[int, str]:
-    """Close code and text, after everything before them was read."""
+def wait_closed(connection: client.ClientConnection) -> tuple[int, str]:
+    """Read until the websocket is closed; return close code and reason."""
     try:
         while True:
             receive(connection)

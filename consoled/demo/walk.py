@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A walk through what a cell does for the life of a console: steps, each checked."""
+"""A walk through the life cycle of a console in a cell. Each step is checked."""
 
 from __future__ import annotations
 
@@ -21,25 +21,29 @@ from consoled.objects import ConsoleType
 
 ALICE, BOB = 'alice', 'bob'
 
-_PATIENCE = user.PATIENCE
-_POLL = 0.02  # seconds
-_SHORT_TTLS = (1, 4)  # seconds; on a machine that is too busy the first may be over before it is looked at
+_POLL_INTERVAL = 0.02  # seconds
+_SHORT_TTLS = (1, 4)  # seconds; on a busy machine the first may pass before the token is validated
 
 _RFB_VERSION = b'RFB 003.008\n'
 _PROMPT = b'router>'
-_ENOUGH = 65536  # bytes that a guest may say before its prompt
+_MAX_OUTPUT = 65536  # bytes of a guest before its prompt
 
 _DESKTOP = demo_driver.DESKTOP
 _ROUTER = demo_driver.ROUTER
 
 
 class Stopped(Exception):
-    """The user wants no more of it."""
+    """The user has asked to stop."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a step asked and was answered, for a person; and what is checked of it."""
+    """Outcome of a step.
+
+    :ivar asked: the request, for the reader
+    :ivar answered: the answer, for the reader
+    :ivar got: the values to check
+    """
 
     asked: str
     answered: str
@@ -48,7 +52,7 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A step of the walk: why it matters, what to do, and what has to come of it."""
+    """A step of the walk: its title, why it matters, what it does, and the expected values."""
 
     title: str
     why: str
@@ -58,16 +62,16 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a step went; ``problem`` is None when all was as expected."""
+    """Result of a step; ``problem`` is None if it succeeded."""
 
     outcome: Outcome | None
     problem: str | None
 
 
-def take(cell: Cell, step: Step) -> Result:
-    """Take a step and check it.
+def run_step(cell: Cell, step: Step) -> Result:
+    """Run a step and check its outcome.
 
-    :raises Stopped: the user wants no more
+    :raises Stopped: the user has asked to stop
     """
     if cell.stopped():
         raise Stopped
@@ -84,7 +88,7 @@ def take(cell: Cell, step: Step) -> Result:
     return Result(outcome, None)
 
 
-# what the steps are made of
+# helpers of the steps
 
 
 def _user(name: str) -> RequestContext:
@@ -92,16 +96,17 @@ def _user(name: str) -> RequestContext:
 
 
 def _until(cell: Cell, probe: Callable[[], Any], wanted: Any) -> Any:
-    """Wait until ``probe`` returns ``wanted``; returns what it returned last."""
-    deadline = time.monotonic() + _PATIENCE
+    """Wait until ``probe`` returns ``wanted``, or time is up; return what it returned last."""
+    deadline = time.monotonic() + user.TIMEOUT
     while (found := probe()) != wanted and time.monotonic() < deadline:
         if cell.stopped():
             raise Stopped
-        time.sleep(_POLL)
+        time.sleep(_POLL_INTERVAL)
     return found
 
 
-def _error_of(call: Callable[..., Any], *args: Any) -> exception.ConsoledException | None:
+def _refusal(call: Callable[..., Any], *args: Any) -> exception.ConsoledException | None:
+    """Call, and return the error, or None if the call succeeded."""
     try:
         call(*args)
     except exception.ConsoledException as exc:
@@ -109,17 +114,14 @@ def _error_of(call: Callable[..., Any], *args: Any) -> exception.ConsoledExcepti
     return None
 
 
-def _code_of(call: Callable[..., Any], *args: Any) -> str:
-    error = _error_of(call, *args)
+def _validity(cell: Cell, grant: objects.ConsoleAuthToken) -> str:
+    """Return 'ok' if the token is valid, or the error code."""
+    error = _refusal(cell.manager.validate, RequestContext(), grant.token)
     return 'ok' if error is None else error.code
 
 
-def _validity(cell: Cell, grant: objects.ConsoleAuthToken) -> str:
-    return _code_of(cell.manager.validate, RequestContext(), grant.token)
-
-
-def _free(cell: Cell, guest: demo_driver.Guest, console_type: str) -> int | None:
-    """How many consoles are free; None for a guest that the manager doesn't know."""
+def _count_free(cell: Cell, guest: demo_driver.Guest, console_type: str) -> int | None:
+    """Return how many consoles are free; None if the manager does not know the guest."""
     try:
         free = cell.manager.list_free_ports(RequestContext(), guest.uuid, console_type)
     except exception.InstanceNotFound:
@@ -131,20 +133,20 @@ def _masked_url(grant: objects.ConsoleAuthToken) -> str:
     return str(grant.access_url).replace(grant.token, f'{grant.token[:4]}***')
 
 
-def _time(moment: datetime.datetime) -> str:
+def _format_time(moment: datetime.datetime) -> str:
     return f'{moment:%H:%M:%S} UTC'
 
 
-def _same_console(
-    described: objects.ConsoleConnection | objects.ConsoleAuthToken,
+def _token_request(
+    console: objects.ConsoleConnection | objects.ConsoleAuthToken,
 ) -> objects.ConsoleAuthToken:
-    """What to authorize for one more token of a console."""
+    """Return the argument of ``authorize`` for another token of the same console."""
     return objects.ConsoleAuthToken(
-        **{name: getattr(described, name) for name in objects.ConsoleConnection.fields}
+        **{name: getattr(console, name) for name in objects.ConsoleConnection.fields}
     )
 
 
-def _sessions(cell: Cell) -> int:
+def _count_sessions(cell: Cell) -> int:
     return len(cell.manager.list_sessions(RequestContext()).objects)
 
 
@@ -152,16 +154,16 @@ def _sessions(cell: Cell) -> int:
 
 
 def define(cell: Cell) -> Outcome:
-    cell.define()
+    cell.define_consoles()
     wanted = {_DESKTOP.name: 1, _ROUTER.name: 4}
 
     def free() -> dict[str, int | None]:
         return {
-            _DESKTOP.name: _free(cell, _DESKTOP, ConsoleType.NOVNC),
-            _ROUTER.name: _free(cell, _ROUTER, ConsoleType.SERIAL),
+            _DESKTOP.name: _count_free(cell, _DESKTOP, ConsoleType.NOVNC),
+            _ROUTER.name: _count_free(cell, _ROUTER, ConsoleType.SERIAL),
         }
 
-    known = _until(cell, free, wanted)  # a cast has no answer
+    known = _until(cell, free, wanted)  # define_consoles is a cast, which has no answer
     return Outcome(
         asked=f'{COMPUTE_HOST}: {_DESKTOP.name} has a VNC screen, {_ROUTER.name} has four serial ports',
         answered=', '.join(f'{count} free on {name}' for name, count in known.items()),
@@ -173,8 +175,8 @@ def authorize(cell: Cell) -> Outcome:
     grant = cell.compute.get_console(_user(ALICE), COMPUTE_HOST, _DESKTOP.uuid, ConsoleType.NOVNC)
     cell.grants['screen'] = grant
     return Outcome(
-        asked=f'{ALICE}: the screen of {_DESKTOP.name}, please',
-        answered=f'{_masked_url(grant)}  (until {_time(grant.expires)})',
+        asked=f'{ALICE}: open the screen of {_DESKTOP.name}',
+        answered=f'{_masked_url(grant)}  (expires {_format_time(grant.expires)})',
         got={
             'user': grant.user_id,
             'host': grant.host,
@@ -185,60 +187,60 @@ def authorize(cell: Cell) -> Outcome:
 
 def validate(cell: Cell) -> Outcome:
     grant = cell.manager.validate(RequestContext(), cell.grants['screen'].token)
-    wrong = _error_of(cell.manager.validate, RequestContext(), 'A' * 20)
+    wrong = _refusal(cell.manager.validate, RequestContext(), 'A' * 20)
     return Outcome(
-        asked=f'{PROXY}: whose is this token, and what may it open? And this one, that somebody made up?',
-        answered=f"{grant.user_id}'s, for {grant.console_type} at {grant.host}:{grant.port}. And: {wrong}",
+        asked=f'{PROXY}: is this token valid, and for which console? And this invented one?',
+        answered=f'{grant.user_id} may open {grant.console_type} at {grant.host}:{grant.port}. And: {wrong}',
         got={
             'user': grant.user_id,
             'token in the answer': grant.token is not None,
-            'made up': wrong.code if wrong else 'ok',
+            'invented': wrong.code if wrong else 'ok',
         },
     )
 
 
-def look(cell: Cell) -> Outcome:
+def open_screen(cell: Cell) -> Outcome:
     with user.websocket(cell, cell.grants['screen'].token) as browser:
-        # RFC 6143, section 7: version, security type None, shared, then the server introduces itself
+        # RFC 6143, section 7: version, security type None, shared flag; then ServerInit
         reader = user.Reader(browser)
         for length, answer in ((len(_RFB_VERSION), _RFB_VERSION), (2, b'\x01'), (4, b'\x01')):
             reader.read(length)
             browser.send(answer)
         width, height, _, length = struct.unpack('!HH16sI', reader.read(24))
         name = reader.read(length).decode('latin-1')
-    sessions = _until(cell, lambda: _sessions(cell), 0)
+    sessions = _until(cell, lambda: _count_sessions(cell), 0)
     return Outcome(
-        asked=f'{ALICE}, in the browser: opens the URL, looks, and leaves',
-        answered=f'the screen of {name}, {width} x {height} pixels; sessions afterwards: {sessions}',
+        asked=f'{ALICE}, in the browser: opens the URL, sees the screen, closes it',
+        answered=f'{name}, {width} x {height} pixels; sessions after closing: {sessions}',
         got={'name': name, 'sessions': sessions},
     )
 
 
 def connect(cell: Cell) -> Outcome:
-    before = _free(cell, _ROUTER, ConsoleType.SERIAL)
+    before = _count_free(cell, _ROUTER, ConsoleType.SERIAL)
     grant = cell.compute.get_console(_user(ALICE), COMPUTE_HOST, _ROUTER.uuid, ConsoleType.SERIAL)
     cell.grants['port'] = grant
     terminal = cell.connections[ALICE] = user.websocket(cell, grant.token)
     terminal.send(b'\r')
-    said = b''
-    while _PROMPT not in said and len(said) < _ENOUGH:
-        said += user.receive(terminal)
-    after = _free(cell, _ROUTER, ConsoleType.SERIAL)
+    output = b''
+    while _PROMPT not in output and len(output) < _MAX_OUTPUT:
+        output += user.receive(terminal)
+    after = _count_free(cell, _ROUTER, ConsoleType.SERIAL)
     return Outcome(
-        asked=f'{ALICE}: a serial port of {_ROUTER.name}; and opens it with a terminal',
-        answered=f'the guest says "{_PROMPT.decode()}"; free ports: {before} -> {after}',
-        got={'prompt': _PROMPT in said, 'before': before, 'after': after},
+        asked=f'{ALICE}: open a serial port of {_ROUTER.name} in a terminal',
+        answered=f'the guest shows "{_PROMPT.decode()}"; free ports: {before} -> {after}',
+        got={'prompt': _PROMPT in output, 'before': before, 'after': after},
     )
 
 
 def refuse_second(cell: Cell) -> Outcome:
     taken = cell.grants['port']
-    grant = cell.manager.authorize(_user(BOB), _same_console(taken))
+    grant = cell.manager.authorize(_user(BOB), _token_request(taken))
     cell.grants[BOB] = grant
     status, reason = user.refusal(cell, grant.token)
-    free = _free(cell, _ROUTER, ConsoleType.SERIAL)
+    free = _count_free(cell, _ROUTER, ConsoleType.SERIAL)
     return Outcome(
-        asked=f'{BOB}, with a token of his own for port {taken.port}: let me in too',
+        asked=f'{BOB}, with a token of his own for port {taken.port}: open it too',
         answered=f'HTTP {status}: {reason.get("reason")}',
         got={'refused with': reason.get('code'), 'status': status, 'free': free},
     )
@@ -247,12 +249,12 @@ def refuse_second(cell: Cell) -> Outcome:
 def revoke(cell: Cell) -> Outcome:
     started = time.monotonic()
     counts = cell.manager.revoke(RequestContext(), 'left_the_project', user_id=ALICE)
-    code, text = user.end_of(cell.connections[ALICE])
+    code, text = user.wait_closed(cell.connections[ALICE])
     took = time.monotonic() - started
-    free = _until(cell, lambda: _free(cell, _ROUTER, ConsoleType.SERIAL), 4)
+    free = _until(cell, lambda: _count_free(cell, _ROUTER, ConsoleType.SERIAL), 4)
     return Outcome(
-        asked=f'the operator: {ALICE} has left the project, take everything back',
-        answered=f'{counts.tokens} tokens and {counts.sessions} session; after {took * 1000:.0f} ms '
+        asked=f'operator: {ALICE} has left the project, revoke all her access',
+        answered=f'{counts.tokens} tokens and {counts.sessions} session revoked; after {took * 1000:.0f} ms '
         f'her terminal is closed with {code}: {text}',
         got={
             **dataclasses.asdict(counts),
@@ -265,7 +267,7 @@ def revoke(cell: Cell) -> Outcome:
 
 def expire(cell: Cell) -> Outcome:
     (screen,) = cell.driver.list_consoles(_DESKTOP.uuid)
-    wanted = _same_console(screen)
+    wanted = _token_request(screen)
     for ttl in _SHORT_TTLS:
         started = time.monotonic()
         grant = cell.manager.authorize(_user(BOB), wanted, ttl=ttl)
@@ -276,7 +278,7 @@ def expire(cell: Cell) -> Outcome:
     took = time.monotonic() - started
     status, reason = user.refusal(cell, grant.token)
     return Outcome(
-        asked=f'{BOB}: the screen of {_DESKTOP.name}, with a token for {ttl} s',
+        asked=f'{BOB}: open the screen of {_DESKTOP.name}, with a token valid for {ttl} s',
         answered=f'valid at first; after {took:.1f} s HTTP {status}: {reason.get("reason")}',
         got={'at first': at_first, 'later': later, 'status': status},
     )
@@ -285,67 +287,69 @@ def expire(cell: Cell) -> Outcome:
 def clean(cell: Cell) -> Outcome:
     before = _validity(cell, cell.grants[BOB])
     cell.manager.clean_console_auths_for_instance(RequestContext(), _ROUTER.uuid)
-    left = _until(cell, lambda: _free(cell, _ROUTER, ConsoleType.SERIAL), None)
+    left = _until(cell, lambda: _count_free(cell, _ROUTER, ConsoleType.SERIAL), None)
     after = _validity(cell, cell.grants[BOB])
     return Outcome(
-        asked=f'{COMPUTE_HOST}: guest {_ROUTER.name} was deleted',
-        answered=f"its consoles are gone, and {BOB}'s token for one of them: {before} -> {after}",
+        asked=f'{COMPUTE_HOST}: {_ROUTER.name} was deleted',
+        answered=f"its consoles are deleted; {BOB}'s token for one of them: {before} -> {after}",
         got={'consoles': left, 'before': before, 'after': after},
     )
 
 
 STEPS = (
     Step(
-        'The compute agent says which consoles its guests have',
-        'Only the agent knows; the manager keeps it, so that it can say which are free.',
+        'The compute agent reports the consoles of its guests',
+        'Only the agent knows them. The manager stores them, so that it can tell which are free.',
         define,
         {_DESKTOP.name: 1, _ROUTER.name: 4},
     ),
     Step(
-        'A user asks for a screen and gets a URL',
-        'The token in it is shown once, here. The database has its hash only.',
+        'A user requests a console and gets a URL',
+        'This is the only time that the token in it is shown. The database stores only its hash.',
         authorize,
         {'user': ALICE, 'host': '127.0.0.1', 'token in the URL': True},
     ),
     Step(
-        'The proxy asks whether a token is valid',
-        'The place to connect to comes from here and never from the browser. One answer for every bad token.',
+        'The proxy validates a token',
+        'The address to connect to comes from the manager, never from the browser. All bad tokens get the '
+        'same answer.',
         validate,
-        {'user': ALICE, 'token in the answer': False, 'made up': 'invalid_token'},
+        {'user': ALICE, 'token in the answer': False, 'invented': 'invalid_token'},
     ),
     Step(
         'The browser opens the screen',
-        'The proxy asks the manager and connects to the guest before it says yes to the browser.',
-        look,
+        'The proxy asks the manager and connects to the guest before it accepts the websocket.',
+        open_screen,
         {'name': _DESKTOP.name, 'sessions': 0},
     ),
     Step(
         'The user opens one of four serial ports',
-        "The manager chooses a free port, and asks the agent once more whether it is still that guest's.",
+        'The manager chooses a free port, and asks the agent whether it still belongs to that guest.',
         connect,
         {'prompt': True, 'before': 4, 'after': 3},
     ),
     Step(
         'A second user is refused',
-        'Two readers of a serial port would each get half of the output. A unique key decides, not luck.',
+        'Two readers of a serial port would each get half of the output. A unique key in the database '
+        'prevents it.',
         refuse_second,
         {'refused with': 'console_in_use', 'status': 409, 'free': 3},
     ),
     Step(
-        'Access is taken back while the console is open',
-        'Tokens are deleted, and the proxy is told to end what is open; it closes, and the port is free.',
+        'Access is revoked while the console is open',
+        'The manager deletes the tokens and tells the proxy to cut the session, which frees the port.',
         revoke,
         {'tokens': 2, 'sessions': 1, 'closed with': 4403, 'her token': 'invalid_token', 'free': 4},
     ),
     Step(
-        'A token expires by itself',
-        "Nobody had to delete it. The database's clock decides, so clocks of other machines may be wrong.",
+        'A token expires',
+        'Nothing has to delete it. Only the clock of the database counts, so other clocks may be wrong.',
         expire,
         {'at first': 'ok', 'later': 'invalid_token', 'status': 401},
     ),
     Step(
         'The guest is deleted',
-        'No console, token or session stays behind for the next guest that gets its ports.',
+        'No console, token or session is left behind for the next guest that gets its ports.',
         clean,
         {'consoles': None, 'before': 'ok', 'after': 'invalid_token'},
     ),

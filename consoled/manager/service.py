@@ -14,11 +14,9 @@ from collections.abc import Sequence
 import oslo_messaging
 import prometheus_client
 import setproctitle
-import sqlalchemy as sa
 from oslo_config import cfg
 from oslo_service import loopingcall, service
 from prometheus_client import multiprocess
-from sqlalchemy import exc as sa_exc
 
 from consoled import backoff
 from consoled.context import RequestContext
@@ -42,29 +40,6 @@ _HEARTBEAT_INTERVAL = 55.0  # seconds
 
 _MOVE_TIME = 10.0  # seconds that a worker waits for the bus of the old service's callers at most
 _READY_TIMEOUT = 2.0  # seconds a worker has to answer the readiness check
-
-
-def database(conf: cfg.ConfigOpts) -> Database:
-    """The cell's database as configured, one connection for each thread that answers calls.
-
-    :raises cfg.RequiredOptError: ``[database] connection`` is not set
-    :raises ValueError: it is no URL of a database
-    """
-    if not conf.database.connection:
-        raise cfg.RequiredOptError('connection', cfg.OptGroup('database'))
-    try:
-        url = sa.make_url(conf.database.connection)
-        url.get_dialect()
-    except sa_exc.ArgumentError:  # NoSuchModuleError is one
-        raise ValueError('[database] connection is no URL of a database') from None
-    if url.get_backend_name() == 'sqlite' and url.database in (None, '', ':memory:'):
-        raise ValueError('[database] connection: SQLite needs a file, which several processes can share')
-    return Database(
-        conf.database.connection,
-        pool_size=conf.executor_thread_pool_size,
-        recycle=conf.database.connection_recycle_time,
-        retry_time=conf.database.retry_time,
-    )
 
 
 def endpoint_of(
@@ -105,7 +80,7 @@ class _DaemonProcess(service.ServiceBase):  # type: ignore[misc]
     def start(self) -> None:
         self._started = True
         setproctitle.setproctitle(f'consoled: {self.title}')
-        self._db = database(self._conf)
+        self._db = Database.from_conf(self._conf)
         self._held.callback(self._db.dispose)
         self._transport = get_transport(self._conf)
         self._held.callback(self._transport.cleanup)

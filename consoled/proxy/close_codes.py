@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How users are told why a session ended: the table from end reasons to websocket close codes. Pure.
+"""How users are told why a session ended: the tables of websocket close codes and end reasons. Pure.
 
 Codes below 4000 are those of RFC 6455, section 7.4.1, and of IANA's registry of close codes; the others are
 consoled's own.
@@ -39,6 +39,51 @@ class Retry(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What a close code means to a client that has only the code.
+
+    :ivar name: stable name for programs
+    :ivar text: for users
+    """
+
+    name: str
+    text: str
+    retry: Retry
+
+
+EXPLANATIONS = {
+    CloseCode.NORMAL_CLOSURE: Explanation('closed', 'The console was closed.', Retry.BY_USER),
+    CloseCode.GOING_AWAY: Explanation('connection_lost', 'The connection timed out.', Retry.AUTOMATIC),
+    CloseCode.PROTOCOL_ERROR: Explanation(
+        'protocol_error', 'The connection was closed because of a protocol error.', Retry.BY_USER
+    ),
+    CloseCode.MESSAGE_TOO_BIG: Explanation(
+        'message_too_big', 'The connection was closed because a message was too big.', Retry.BY_USER
+    ),
+    CloseCode.INTERNAL_ERROR: Explanation(
+        'console_ended', 'The guest closed its console, or the console failed.', Retry.AUTOMATIC
+    ),
+    CloseCode.SERVICE_RESTART: Explanation(
+        'proxy_restart', 'The console proxy is restarting.', Retry.AUTOMATIC
+    ),
+    CloseCode.TRY_AGAIN_LATER: Explanation(
+        'try_later', 'The console service is unavailable. Try again later.', Retry.AUTOMATIC
+    ),
+    CloseCode.INVALID_TOKEN: Explanation(
+        'invalid_token', 'The console token is not valid or has expired.', Retry.NEVER
+    ),
+    CloseCode.REVOKED: Explanation('revoked', 'Your access to this console was revoked.', Retry.NEVER),
+    CloseCode.CONSOLE_GONE: Explanation(
+        'console_gone', 'The console has moved or no longer exists.', Retry.NEVER
+    ),
+    CloseCode.SESSION_EXPIRED: Explanation('session_over', 'The session has expired.', Retry.BY_USER),
+    CloseCode.TAKEN_OVER: Explanation(
+        'taken_over', 'Another user has taken over this console.', Retry.BY_USER
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
 class Ending:
     """The end of a session as its user sees it.
 
@@ -47,46 +92,34 @@ class Ending:
 
     code: CloseCode
     text: str
-    retry: Retry
 
+    @property
+    def retry(self) -> Retry:
+        """Whether opening the console again makes sense."""
+        return EXPLANATIONS[self.code].retry
 
-_BY_USER, _AUTOMATIC = Retry.BY_USER, Retry.AUTOMATIC
 
 ENDINGS = {
-    EndReason.USER_LEFT: Ending(CloseCode.NORMAL_CLOSURE, '', _BY_USER),
+    EndReason.USER_LEFT: Ending(CloseCode.NORMAL_CLOSURE, ''),
     EndReason.USER_LOST: Ending(
-        CloseCode.GOING_AWAY, 'The connection timed out: no response from the browser.', _AUTOMATIC
+        CloseCode.GOING_AWAY, 'The connection timed out: no response from the browser.'
     ),
-    EndReason.GUEST_CLOSED: Ending(CloseCode.INTERNAL_ERROR, 'The guest closed its console.', _AUTOMATIC),
-    EndReason.GUEST_STALLED: Ending(
-        CloseCode.INTERNAL_ERROR, 'The guest stopped accepting input.', _AUTOMATIC
-    ),
-    EndReason.OPEN_FAILED: Ending(
-        CloseCode.INTERNAL_ERROR, "The guest's console cannot be reached.", _AUTOMATIC
-    ),
-    EndReason.TIME_OVER: Ending(CloseCode.SESSION_EXPIRED, 'The session has expired.', _BY_USER),
-    EndReason.IDLE: Ending(
-        CloseCode.SESSION_EXPIRED, 'The session was closed because it was idle.', _BY_USER
-    ),
-    EndReason.DRAINED: Ending(CloseCode.SERVICE_RESTART, 'The console proxy is restarting.', _AUTOMATIC),
-    EndReason.LEASE_LOST: Ending(
-        CloseCode.TRY_AGAIN_LATER, 'The console service is unavailable.', _AUTOMATIC
-    ),
-    EndReason.PROTOCOL_ERROR: Ending(CloseCode.PROTOCOL_ERROR, 'The client violated the protocol.', _BY_USER),
-    EndReason.MESSAGE_TOO_BIG: Ending(CloseCode.MESSAGE_TOO_BIG, 'The message is too big.', _BY_USER),
-    EndReason.TAKEN_OVER: Ending(CloseCode.TAKEN_OVER, 'Another user has taken over this console.', _BY_USER),
-    EndReason.INSTANCE_GONE: Ending(
-        CloseCode.CONSOLE_GONE, 'The guest has been deleted or stopped.', Retry.NEVER
-    ),
-    EndReason.CONSOLE_MOVED: Ending(
-        CloseCode.CONSOLE_GONE, 'The console has moved or no longer exists.', Retry.NEVER
-    ),
-    EndReason.CONSOLE_GONE: Ending(
-        CloseCode.CONSOLE_GONE, 'The console has moved or no longer exists.', Retry.NEVER
-    ),
+    EndReason.GUEST_CLOSED: Ending(CloseCode.INTERNAL_ERROR, 'The guest closed its console.'),
+    EndReason.GUEST_STALLED: Ending(CloseCode.INTERNAL_ERROR, 'The guest stopped accepting input.'),
+    EndReason.OPEN_FAILED: Ending(CloseCode.INTERNAL_ERROR, "The guest's console cannot be reached."),
+    EndReason.TIME_OVER: Ending(CloseCode.SESSION_EXPIRED, 'The session has expired.'),
+    EndReason.IDLE: Ending(CloseCode.SESSION_EXPIRED, 'The session was closed because it was idle.'),
+    EndReason.DRAINED: Ending(CloseCode.SERVICE_RESTART, 'The console proxy is restarting.'),
+    EndReason.LEASE_LOST: Ending(CloseCode.TRY_AGAIN_LATER, 'The console service is unavailable.'),
+    EndReason.PROTOCOL_ERROR: Ending(CloseCode.PROTOCOL_ERROR, 'The client violated the protocol.'),
+    EndReason.MESSAGE_TOO_BIG: Ending(CloseCode.MESSAGE_TOO_BIG, 'The message is too big.'),
+    EndReason.TAKEN_OVER: Ending(CloseCode.TAKEN_OVER, 'Another user has taken over this console.'),
+    EndReason.INSTANCE_GONE: Ending(CloseCode.CONSOLE_GONE, 'The guest has been deleted or stopped.'),
+    EndReason.CONSOLE_MOVED: Ending(CloseCode.CONSOLE_GONE, 'The console has moved or no longer exists.'),
+    EndReason.CONSOLE_GONE: Ending(CloseCode.CONSOLE_GONE, 'The console has moved or no longer exists.'),
 }
 
-_REVOKED = Ending(CloseCode.REVOKED, 'Your access to this console was revoked.', Retry.NEVER)
+_REVOKED = Ending(CloseCode.REVOKED, EXPLANATIONS[CloseCode.REVOKED].text)
 _REVOKED_LABEL = 'revoked'
 
 

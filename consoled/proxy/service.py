@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import functools
 import gc
-import logging
 import multiprocessing
 import os
 import pathlib
@@ -27,13 +26,12 @@ import setproctitle
 from oslo_config import cfg
 from prometheus_client import multiprocess
 
+from consoled.conf import files
 from consoled.monitoring import MonitoringServer, Readiness, application
 from consoled.notify import Notifier
 from consoled.proxy import listener, server, targets
 from consoled.proxy.pages import Pages
 from consoled.rpc.transport import get_transport
-
-LOG = logging.getLogger(__name__)
 
 _TITLE = 'consoled-proxy'
 _GC_THRESHOLDS = (20000, 20, 50)
@@ -119,7 +117,7 @@ class ProxyWorker(cotyledon.Service):
         self._stopping = asyncio.Event()
         name = f'{conf.host}:{_bound_address(self._shared.sockets[0])}:{self.worker_id}'
         pages = self._shared.pages
-        if self._shared.reloaded.is_set() and self._read_options():
+        if self._shared.reloaded.is_set() and files.reload(self._conf):
             pages = Pages.from_conf(conf)
         self._proxy = server.Proxy(
             conf,
@@ -151,17 +149,8 @@ class ProxyWorker(cotyledon.Service):
 
     def reload(self) -> None:
         self._started.wait()
-        if self._read_options() and self._loop is not None and self._proxy is not None:
+        if files.reload(self._conf) and self._loop is not None and self._proxy is not None:
             self._loop.call_soon_threadsafe(self._proxy.reload)
-
-    def _read_options(self) -> bool:
-        """Read the configuration files again. If they cannot be read, log it and change nothing."""
-        try:
-            self._conf.mutate_config_files()
-        except (cfg.Error, OSError, ValueError) as exc:
-            LOG.error('Not reloaded: %s', exc)
-            return False
-        return True
 
     def terminate(self) -> None:
         self._started.wait()

@@ -17,6 +17,7 @@ from consoled import conf as consoled_conf
 from consoled import objects
 from consoled.context import RequestContext
 from consoled.db import migration
+from consoled.db.session import Database
 from consoled.manager import service
 from consoled.rpc import arguments as arg
 from consoled.rpc import server as rpc_server
@@ -95,7 +96,7 @@ class Cell(fixtures.Fixture):
     def _setUp(self) -> None:
         self.config = self.useFixture(Conf(**self._overrides))
         self.conf = self.config.conf
-        self.db = service.database(self.conf)
+        self.db = Database.from_conf(self.conf)
         self.addCleanup(self.db.dispose)
         migration.upgrade(self.db)
         self.transport = get_transport(self.conf)

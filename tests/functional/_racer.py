@@ -10,18 +10,17 @@ import time
 
 
 def main():
-    from consoled.cmd import _backend
+    from consoled.cmd import _backend, _daemon
 
     _backend.select()
     from oslo_config import cfg
 
     from consoled import exception
-    from consoled.cmd import _setup
     from consoled.context import RequestContext
     from consoled.rpc.client import ConsoleAuthAPI
     from consoled.rpc.transport import get_transport
 
-    conf = _setup.configure(['--config-file', sys.argv[1]], prog='racer', conf=cfg.ConfigOpts())
+    conf = _daemon.configure(['--config-file', sys.argv[1]], prog='racer', conf=cfg.ConfigOpts())
     api = ConsoleAuthAPI(get_transport(conf), timeout=60)
     print('ready', flush=True)
     for line in sys.stdin:

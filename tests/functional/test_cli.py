@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operators' tools as their users run them: processes, against a real bus and database."""
+"""The operators' tools as processes, against a real bus and database."""
 
 import json
 import os
@@ -17,6 +17,7 @@ import testtools
 from consoled import exception, objects
 from consoled.context import RequestContext
 from consoled.db import clock, models
+from consoled.db.session import Database
 from consoled.manager import service
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.testing import fixtures as cell_fixtures
@@ -37,7 +38,7 @@ class ToolsCase(testtools.TestCase):
         )
 
     def run_tool(self, module, *argv, stdin='', env=None):
-        """The finished process, with its output as text."""
+        """Run a program, and return the finished process with its output as text."""
         return subprocess.run(
             [sys.executable, '-m', f'consoled.cmd.{module}', '--config-file', str(self.config_file), *argv],
             input=stdin,
@@ -54,14 +55,14 @@ class ToolsCase(testtools.TestCase):
         return self.run_tool('manage', *argv, **kwargs)
 
     def rows(self, *argv):
-        """What a command that succeeds says in JSON."""
+        """Run a command that succeeds, and return its JSON output."""
         tool = self.manage if argv[0] in ('db', 'purge') else self.ctl
         done = tool(*argv, '-f', 'json')
         self.assertEqual((0, ''), (done.returncode, done.stderr))
         return json.loads(done.stdout)
 
     def assert_ended(self, done, code, error):
-        """It ended with this exit code, and this one line on standard error only."""
+        """Assert the exit code, and that the only output is one line on standard error with this error."""
         self.assertEqual((code, ''), (done.returncode, done.stdout), done.stderr)
         self.assertRegex(done.stderr, rf'\A[a-z-]+: {error}: [^\n]+\n\Z')
 
@@ -101,7 +102,7 @@ class CellCase(ToolsCase):
 
 
 class ConsolectlTest(CellCase):
-    def test_free_ports(self):
+    def test_list_free_ports(self):
         consoles = [
             objects.ConsoleConnection(
                 instance_uuid=self.instance,
@@ -127,7 +128,7 @@ class ConsolectlTest(CellCase):
         unknown = self.ctl('console', 'list-free-ports', str(uuid.uuid4()))
         self.assert_ended(unknown, 1, 'instance_not_found')
 
-    def test_validate(self):
+    def test_validate_from_standard_input_and_file(self):
         token = self.token()
         done = self.ctl('token', 'validate', '-f', 'json', stdin=token + '\n')
         self.assertEqual((0, ''), (done.returncode, done.stderr))
@@ -141,7 +142,7 @@ class ConsolectlTest(CellCase):
         self.assertEqual(0, self.ctl('token', 'validate', '--token-file', str(path)).returncode)
         self.assert_ended(self.ctl('token', 'validate', stdin=token[::-1]), 1, 'invalid_token')
 
-    def test_a_token_is_shown_nowhere(self):
+    def test_no_output_or_log_contains_a_token(self):
         token = self.token()
         log = self.config_file.with_name('log')
         for value in (token, token[:-1] + 'x'):
@@ -154,10 +155,10 @@ class ConsolectlTest(CellCase):
     def test_at_a_terminal_a_token_is_not_echoed(self):
         token = self.token()
         pid, terminal = pty.fork()
-        if not pid:  # the child: with a terminal of its own
+        if not pid:  # the child, with a terminal of its own
             argv = [
                 '-m',
-                'consoled.consolectl.main',
+                'consoled.cmd.consolectl',
                 '--config-file',
                 str(self.config_file),
                 'token',
@@ -171,7 +172,7 @@ class ConsolectlTest(CellCase):
         try:
             while more := os.read(terminal, 1000):
                 screen += more
-        except OSError:  # how Linux says that the other side has closed
+        except OSError:  # EIO: the other side has closed it
             pass
         self.assertEqual(0, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), screen)
         self.assertIn(self.instance.encode(), screen)
@@ -202,12 +203,12 @@ class ConsolectlTest(CellCase):
         self.assertEqual({'tokens': 0, 'sessions': 0}, self.rows('revoke', '--user', 'bob', '--yes'))
         self.assertEqual({'tokens': 1, 'sessions': 1}, self.rows('revoke', '--instance', self.instance))
 
-    def test_with_eventlet_and_into_a_closed_pipe(self):
+    def test_under_eventlet_and_into_a_closed_pipe(self):
         self.proxy.open(self.token())
         env = {'CONSOLED_CONCURRENCY': 'eventlet', 'PYTHONWARNINGS': 'ignore'}
         done = self.ctl('session', 'list', '-f', 'json', env=env)
         self.assertEqual((0, 1), (done.returncode, len(json.loads(done.stdout))), done.stderr)
-        command = f'{sys.executable} -m consoled.consolectl.main --config-file {self.config_file}'
+        command = f'{sys.executable} -m consoled.cmd.consolectl --config-file {self.config_file}'
         command += ' session list'
         done = subprocess.run(['bash', '-c', f'{command} | true'], capture_output=True, timeout=TIMEOUT)
         self.assertEqual(b'', done.stderr)
@@ -242,7 +243,7 @@ class UnreachableTest(ToolsCase):
 
 
 class ManagerWithoutDatabaseTest(ToolsCase):
-    def test_it_says_so(self):
+    def test_the_error_names_the_database(self):
         bus = services.shared(services.RabbitMQ).new_vhost()
         self.configure(bus, 'sqlite://')
         config = self.useFixture(
@@ -253,7 +254,7 @@ class ManagerWithoutDatabaseTest(ToolsCase):
                 database__retry_time=0.5,
             )
         )
-        db = service.database(config.conf)
+        db = Database.from_conf(config.conf)
         self.addCleanup(db.dispose)
         transport = cell_fixtures.get_transport(config.conf)
         self.addCleanup(transport.cleanup)
@@ -294,7 +295,7 @@ class DatabaseTest(ToolsCase):
 
 class PurgeTest(CellCase):
     def age(self, column, seconds):
-        """Put a moment of all rows so long into the past."""
+        """Set a time of all rows to this many seconds ago."""
         self.execute(sa.update(column.table).values({column: clock.utc_after(-seconds)}))
 
     def test_expired_tokens(self):
@@ -313,7 +314,7 @@ class PurgeTest(CellCase):
         self.assertEqual(1, self.rows('purge')['proxies'])
         self.assertEqual(0, self.count(models.console_session))
 
-    def test_a_compute_host_that_is_gone(self):
+    def test_a_lost_compute_host(self):
         others = [str(uuid.uuid4()) for _ in range(2)]
         for instance in others:
             self.token(instance, compute_host='compute2')

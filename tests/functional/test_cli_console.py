@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``consolectl console`` against a cell with a compute agent, a proxy and guests; attached in a terminal."""
+"""``consolectl console`` as a process, in a terminal too, against a cell with agent, proxy and guests."""
 
 import dataclasses
 import json
@@ -33,12 +33,12 @@ PATIENCE = 20.0  # seconds; only used up by a failure
 ESCAPE = b'\x1d'
 PROMPT = b'router>\x1b[0m '
 
-# through another one of an environment that has any, this host's proxy would not be found
+# an HTTP proxy of the environment could not reach this host
 ENVIRONMENT = {**os.environ, 'no_proxy': '*', 'PYTHONWARNINGS': 'ignore'}
 
 
 class Manager:
-    """The managers, as a compute agent asks them; ``tokens`` are those they gave away."""
+    """Client of the managers for the compute agent; ``tokens`` records what they issued."""
 
     def __init__(self, api):
         self._api = api
@@ -54,7 +54,7 @@ class ConsoleCase(base.CellTestCase):
     """A cell with a proxy and a compute agent, whose guests have serial consoles."""
 
     engine = 'sqlite'
-    emptied = (models.instances,)  # the proxy is a process that lives on
+    emptied = (models.instances,)  # the proxy process is shared
 
     @classmethod
     def setUpClass(cls):
@@ -109,7 +109,7 @@ class ConsoleCase(base.CellTestCase):
         self.instance = self.uuids['router']
 
     def define_all(self):
-        """What the agent of a real host tells the managers."""
+        """Define all consoles, as the agent of a real host does."""
         for uuid in self.uuids.values():
             consoles = objects.ConsoleConnectionList(objects=self.driver.list_consoles(uuid))
             self.api.define_consoles(self.context, uuid, base.COMPUTE_HOST, consoles)
@@ -119,7 +119,7 @@ class ConsoleCase(base.CellTestCase):
 
     def command(self, *argv):
         return [
-            *(sys.executable, '-m', 'consoled.consolectl.main'),
+            *(sys.executable, '-m', 'consoled.cmd.consolectl'),
             *('--config-file', str(self.config_file), *argv),
         ]
 
@@ -129,13 +129,13 @@ class ConsoleCase(base.CellTestCase):
         )
 
     def shown(self, *argv):
-        """What a command that succeeds says in JSON."""
+        """Run a command that succeeds, and return its JSON output."""
         done = self.ctl(*argv, '-f', 'json')
         self.assertEqual((0, b''), (done.returncode, done.stderr))
         return json.loads(done.stdout)
 
     def assert_ended(self, done, code, error):
-        """It ended with this exit code, and this one line on standard error only."""
+        """Assert the exit code, and that the only output is one line on standard error with this error."""
         self.assertEqual((code, b''), (done.returncode, done.stdout), done.stderr)
         self.assertRegex(done.stderr.decode(), rf'\A[a-z-]+: {error}: [^\n]+\n\Z')
 
@@ -145,21 +145,21 @@ class ConsoleCase(base.CellTestCase):
         return user
 
     def attach(self, name='router', *argv, host=True):
-        """A user whom the console has been opened for."""
+        """Attach in a terminal, and wait until the console is open."""
         where = ('--host', base.COMPUTE_HOST) if host else ()
         user = self.in_terminal('console', 'attach', self.uuids[name], *where, *argv)
         user.expect(b'Connected to the serial console of ' + self.uuids[name].encode())
         return user
 
-    def assert_left(self, user, code, **how):
-        """The program has ended with this exit code, and the terminal is as it was."""
+    def assert_detached(self, user, code, **how):
+        """Assert that the program ends with this exit code, and has restored the terminal."""
         self.assertEqual(code, user.exit_code(**how))
         self.assertEqual(user.modes, termios.tcgetattr(user.slave))
 
 
 class ConsoleTest(ConsoleCase):
     def token(self, *argv):
-        """A token that was shown, as the query of a URL."""
+        """Open a console, and return its token as the query of a URL."""
         done = self.ctl('console', 'open', *argv, '--type', 'serial', '-f', 'value', '-c', 'access_url')
         self.assertEqual((0, b''), (done.returncode, done.stderr))
         return parse.urlsplit(done.stdout.decode().strip()).query
@@ -167,12 +167,12 @@ class ConsoleTest(ConsoleCase):
     def websocket(self, token):
         return client.connect(f'ws://127.0.0.1:{self.daemon.port}/?{token}', proxy=None)
 
-    def attach_of(self, name='router'):
+    def attach_command(self, name='router'):
         return self.command('console', 'attach', self.uuids[name], '--host', base.COMPUTE_HOST)
 
     # open, list
 
-    def test_open(self):
+    def test_open_shows_a_url_with_a_valid_token(self):
         done = self.shown(
             *('console', 'open', self.instance, '--type', 'serial', '--host', base.COMPUTE_HOST),
             *('--user-id', 'alice', '--project-id', 'demo'),
@@ -187,13 +187,13 @@ class ConsoleTest(ConsoleCase):
             (self.instance, 'alice', 'demo'), (grant.instance_uuid, grant.user_id, grant.project_id)
         )
 
-    def test_the_host_is_found(self):
+    def test_the_compute_host_is_found_by_free_consoles_and_sessions(self):
         self.define_all()
         double = self.uuids['double']
         with self.websocket(self.token(double)):
             rows = self.shown('console', 'list', double)
             self.assertEqual([False, True], sorted(row['connected'] for row in rows))
-        # by its session, when all that is known of it is connected
+        # by its session, while its only console is connected
         with self.websocket(self.token(self.instance)):
             [row] = self.shown('console', 'list', self.instance)
         self.assertEqual(['console_type', 'host', 'port', 'connected', 'compute_host'], list(row))
@@ -201,7 +201,7 @@ class ConsoleTest(ConsoleCase):
             ['serial', '127.0.0.1', self.router.port, True, base.COMPUTE_HOST], list(row.values())
         )
 
-    def test_refusals(self):
+    def test_unknown_guests_and_missing_consoles(self):
         unknown = base.new_uuid()
         for command in ('open', 'attach'):
             done = self.ctl('console', command, unknown)
@@ -212,7 +212,7 @@ class ConsoleTest(ConsoleCase):
         done = self.ctl('console', 'open', self.instance, '--type', 'novnc', '--host', base.COMPUTE_HOST)
         self.assertEqual((1, b''), (done.returncode, done.stdout), done.stderr)
 
-    def test_a_host_that_does_not_answer(self):
+    def test_a_compute_host_that_does_not_answer(self):
         started = time.monotonic()
         done = self.ctl('--timeout', '1', 'console', 'attach', self.instance, '--host', 'nowhere')
         self.assert_ended(done, 3, 'compute_unreachable')
@@ -220,7 +220,7 @@ class ConsoleTest(ConsoleCase):
 
     # attach
 
-    def test_a_session(self):
+    def test_a_session_with_interrupt_keys_and_resizing(self):
         user = self.attach()
         user.expect(b'stty rows 24 cols 80')
         user.expect(PROMPT)
@@ -233,14 +233,14 @@ class ConsoleTest(ConsoleCase):
         user.type(b'ping 192.0.2.1\r')
         user.expect(b'64 bytes')
         user.resize(30, 100)
-        user.type(b'\x03\x1a')  # for the guest
+        user.type(b'\x03\x1a')  # ^C and ^Z are sent to the guest
         user.expect(PROMPT)
         user.type(b'last words' + ESCAPE)
-        self.assert_left(user, 0)
+        self.assert_detached(user, 0)
         wait_until(lambda: self.router.received.endswith(b'\x03\x1alast words'), what='the last words')
         wait_until(lambda: self.count('console_session') == 0, what='the end of the session')
 
-    def test_revoked_and_the_token_is_nowhere(self):
+    def test_a_revoked_session_and_no_trace_of_its_token(self):
         log = self.config_file.with_name('log')
         argv = ('console', 'attach', self.instance, '--host', base.COMPUTE_HOST, '--user-id', 'mallory')
         user = self.in_terminal('--debug', '-vv', '--log-file', str(log), *argv)
@@ -250,9 +250,9 @@ class ConsoleTest(ConsoleCase):
             text = pathlib.Path(f'/proc/{user.process.pid}/{name}').read_bytes()
             self.assertNotIn(token.encode(), text)
         self.api.revoke(self.context, 'test', user_id='mallory')
-        user.expect(b'\r\nTraceback')  # asked for by --debug
+        user.expect(b'\r\nTraceback')  # because of --debug
         user.expect(b'\r\nconsolectl: revoked: Your access to this console was taken back.')
-        self.assert_left(user, 1)
+        self.assert_detached(user, 1)
         self.assertNotIn(token.encode(), user.screen)
         self.assertNotIn(token, log.read_text())
         self.assertGreater(len(log.read_text()), 1000)
@@ -264,21 +264,21 @@ class ConsoleTest(ConsoleCase):
         self.assert_ended(done, 1, 'console_in_use')
         self.assertIn(b'in use since', done.stderr)
         user.type(ESCAPE)
-        self.assert_left(user, 0)
+        self.assert_detached(user, 0)
 
-    def test_two_ports_have_two_users(self):
+    def test_two_users_of_two_ports(self):
         self.define_all()
         users = [self.attach('double', '--escape', escape, host=False) for escape in ('^A', 'none')]
         done = self.ctl('console', 'attach', self.uuids['double'])
         self.assert_ended(done, 1, 'console_ports_exhausted')
         users[0].type(b'\x01')
-        self.assert_left(users[0], 0)
+        self.assert_detached(users[0], 0)
         users[1].type(b'echo \x01\x1d\r')
         users[1].expect(b'unknown command')
         users[1].process.send_signal(signal.SIGTERM)
-        self.assert_left(users[1], 128 + signal.SIGTERM)
+        self.assert_detached(users[1], 128 + signal.SIGTERM)
 
-    def test_stopped_continued_and_ended(self):
+    def test_stop_continue_and_quit(self):
         user = self.attach()
         user.expect(PROMPT)
         user.process.send_signal(signal.SIGSTOP)
@@ -286,7 +286,7 @@ class ConsoleTest(ConsoleCase):
         user.process.send_signal(signal.SIGCONT)
         wait_until(lambda: user.is_raw, what='raw mode')
         user.process.send_signal(signal.SIGQUIT)
-        self.assert_left(user, 128 + signal.SIGQUIT)
+        self.assert_detached(user, 128 + signal.SIGQUIT)
 
     def test_the_terminal_hangs_up(self):
         user = self.attach()
@@ -300,7 +300,7 @@ class ConsoleTest(ConsoleCase):
         user.expect(PROMPT)
         self.daemon.stop()
         user.expect(b'\r\nconsolectl: proxy_restart: The console proxy is being restarted.\r\n')
-        user.expect(b'Press Enter to reconnect, Ctrl-] to leave.')
+        user.expect(b'Press Enter to reconnect, Ctrl-] to detach.')
         self.assertTrue(user.is_raw)
         user.type(b'nonsense\r')
         user.expect(b'consolectl: proxy_unreachable: ')
@@ -318,13 +318,13 @@ class ConsoleTest(ConsoleCase):
         user.expect(b'\r\nconsolectl: connection_lost: ')
         user.expect(b'Press Enter')
         user.type(ESCAPE)
-        self.assert_left(user, 3)
+        self.assert_detached(user, 3)
         self.daemon.start()
         self.daemon.wait_ready()
 
     # volume
 
-    def test_a_large_paste_is_complete(self):
+    def test_a_large_paste_loses_nothing(self):
         user = self.attach('echo')
         user.expect(b'stty rows')
         user.expect(b'\r\n')
@@ -334,7 +334,7 @@ class ConsoleTest(ConsoleCase):
         user.expect(sent[-8:])
         self.assertEqual(sent, user.screen[begin : user.seen])
         user.type(ESCAPE)
-        self.assert_left(user, 0)
+        self.assert_detached(user, 0)
 
     def test_the_escape_key_during_a_flood(self):
         for reading in (True, False):
@@ -342,28 +342,28 @@ class ConsoleTest(ConsoleCase):
             wait_until(lambda: self.count('console_session') == 1, what='the session')
             started = time.monotonic()
             os.write(user.master, ESCAPE)
-            self.assert_left(user, 0, reading=reading)
+            self.assert_detached(user, 0, reading=reading)
             self.assertLess(time.monotonic() - started, 5)
             wait_until(lambda: self.count('console_session') == 0, what='the end of the session')
 
     # without a terminal
 
-    def test_input_and_then_silence(self):
+    def test_piped_input_and_then_silence(self):
         done = subprocess.run(
-            self.attach_of(),
+            self.attach_command(),
             input=b'show version\r',
             capture_output=True,
             timeout=PATIENCE,
-            env={**ENVIRONMENT, 'CONSOLED_CONCURRENCY': 'eventlet'},  # which is not for this command
+            env={**ENVIRONMENT, 'CONSOLED_CONCURRENCY': 'eventlet'},  # ignored by this command
         )
         self.assertEqual((0, b''), (done.returncode, done.stderr))
         self.assertIn(b'pretended router', done.stdout)
         self.assertTrue(done.stdout.endswith(PROMPT), done.stdout)
 
-    def test_output_that_nobody_reads_any_more(self):
+    def test_the_reader_of_the_output_exits(self):
         reading, writing = os.pipe()
         with subprocess.Popen(
-            self.attach_of('flood'),
+            self.attach_command('flood'),
             stdin=subprocess.PIPE,
             stdout=writing,
             stderr=subprocess.PIPE,

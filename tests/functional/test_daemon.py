@@ -195,7 +195,7 @@ class MisconfiguredTest(testtools.TestCase):
     def test_what_is_wrong_is_said_in_a_line(self):
         for options, said in (
             ({'database': {'connection': ''}}, 'connection'),
-            ({'database': {'connection': 'nonsense'}}, '[database] connection is no URL'),
+            ({'database': {'connection': 'nonsense'}}, '[database] connection is not the URL'),
             ({'database': {'connection': 'sqlite://'}}, 'SQLite needs a file'),
             ({'upgrade_levels': {'consoled': '7.7'}}, '7.7'),
             ({'manager': {'workers': 0}}, 'workers'),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo as somebody runs it who sees consoled for the first time."""
+"""``consoled-demo`` as a process."""
 
 import contextlib
 import dataclasses
@@ -17,22 +17,21 @@ import fixtures
 import psutil
 import testtools
 
-from consoled.cmd import demo
 from consoled.context import RequestContext
-from consoled.demo import walk
+from consoled.demo import main, walk
 from consoled.testing.fixtures import wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, '-m', 'consoled.cmd.demo']
 TOKEN = re.compile(r'[A-Za-z0-9_-]{43}')
-END_OF_WALK = 'goes on running'
+END_OF_WALK = 'keeps running'
 TIMEOUT = 60  # seconds
 
 
 class DemoCase(testtools.TestCase):
     def setUp(self):
         super().setUp()
-        # our own, to see whether anything stays behind in it
+        # our own, to check that nothing is left behind in it
         self.tmp = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
         kept = ('PATH', 'HOME', 'LANG')
         self.env = {name: os.environ[name] for name in kept if name in os.environ}
@@ -63,7 +62,7 @@ class CheckTest(DemoCase):
         self.assertIsNone(TOKEN.search(done.stdout))
         self.assert_nothing_left()
 
-    def test_a_kept_database_serves_again(self):
+    def test_a_kept_database_is_used_again(self):
         directory = self.tmp / 'a b%20?#' / 'state'
         for _ in range(2):
             done = self.check('--state-dir', str(directory))
@@ -82,7 +81,7 @@ class CheckTest(DemoCase):
         done = self.check()
         self.assertEqual((0, ''), (done.returncode, done.stderr), done.stdout)
 
-    def test_a_place_that_can_not_be_used(self):
+    def test_a_state_directory_that_is_a_file(self):
         occupied = self.tmp / 'file'
         occupied.touch()
         done = self.check('--state-dir', str(occupied))
@@ -97,10 +96,10 @@ class CheckTest(DemoCase):
             database.commit()
         done = self.check('--state-dir', str(self.tmp))
         self.assertEqual(1, done.returncode)
-        self.assertIn('can not be used as the database', done.stderr)
+        self.assertIn('cannot be used as the database', done.stderr)
         self.assertNotIn('Traceback', done.stderr)
 
-    def test_a_reader_that_goes_away(self):
+    def test_the_reader_of_the_output_has_exited(self):
         read, write = os.pipe()
         os.close(read)
         done = subprocess.run(
@@ -119,8 +118,8 @@ class CheckTest(DemoCase):
 
 class RunTest(DemoCase):
     def start(self, *args):
-        place = self.useFixture(fixtures.TempDir()).path
-        self.out, self.err = pathlib.Path(place, 'out'), pathlib.Path(place, 'err')
+        directory = self.useFixture(fixtures.TempDir()).path
+        self.out, self.err = pathlib.Path(directory, 'out'), pathlib.Path(directory, 'err')
         with self.out.open('w') as out, self.err.open('w') as err:
             process = subprocess.Popen([*COMMAND, *args], cwd=ROOT, env=self.env, stdout=out, stderr=err)
         self.addCleanup(process.wait)
@@ -130,13 +129,13 @@ class RunTest(DemoCase):
     def wait_for(self, text):
         wait_until(lambda: text in self.out.read_text(), timeout=TIMEOUT, what=text)
 
-    def assert_ends_well(self, process, signum):
+    def assert_stops_cleanly(self, process, signum):
         process.send_signal(signum)
         self.assertEqual(0, process.wait(TIMEOUT))
         self.assertEqual('', self.err.read_text())
         self.assert_nothing_left()
 
-    def test_it_runs_on_until_sigterm(self):
+    def test_it_runs_idle_until_sigterm(self):
         process = self.start()
         self.wait_for(END_OF_WALK)
         before = sum(psutil.Process(process.pid).cpu_times())
@@ -146,14 +145,14 @@ class RunTest(DemoCase):
         self.assertTrue(used < 0.15, f'idle, it took {used:.2f} s of CPU in 1 s')
         (directory,) = self.tmp.iterdir()
         self.assertIn(str(directory), self.out.read_text())
-        self.assert_ends_well(process, signal.SIGTERM)
-        self.assert_says_what_happened()
+        self.assert_stops_cleanly(process, signal.SIGTERM)
+        self.assert_explains_the_walk()
 
-    def assert_says_what_happened(self):
-        said = self.out.read_text()
-        self.assertIsNone(TOKEN.search(said))
-        self.assertNotIn('\033', said)
-        (shown,) = [line for line in said.splitlines() if 'token%3D' in line]
+    def assert_explains_the_walk(self):
+        output = self.out.read_text()
+        self.assertIsNone(TOKEN.search(output))
+        self.assertNotIn('\033', output)
+        (shown,) = [line for line in output.splitlines() if 'token%3D' in line]
         self.assertRegex(shown, r'token%3D[A-Za-z0-9_-]{4}\*\*\* ')
         for expected in (
             'free ports: 4 -> 3',
@@ -162,17 +161,17 @@ class RunTest(DemoCase):
             'closed with 4403',
             'ok -> invalid_token',
         ):
-            self.assertIn(expected, said)
+            self.assertIn(expected, output)
 
-    def test_sigint_ends_it_too(self):
+    def test_it_runs_until_sigint(self):
         process = self.start()
         self.wait_for(END_OF_WALK)
-        self.assert_ends_well(process, signal.SIGINT)
+        self.assert_stops_cleanly(process, signal.SIGINT)
 
-    def test_a_signal_in_the_middle_of_the_walk(self):
+    def test_a_signal_during_the_walk(self):
         process = self.start()
         self.wait_for('4. ')
-        self.assert_ends_well(process, signal.SIGINT)
+        self.assert_stops_cleanly(process, signal.SIGINT)
         self.assertNotIn(END_OF_WALK, self.out.read_text())
 
 
@@ -185,7 +184,7 @@ class FailureTest(DemoCase):
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
-            return demo.main(args), out.getvalue(), err.getvalue()
+            return main.main(args), out.getvalue(), err.getvalue()
 
     def assert_fails(self, steps, *args):
         code, out, err = self.run_with(steps, *args)
@@ -215,23 +214,7 @@ class FailureTest(DemoCase):
         out = self.assert_fails((first, broken, *others), '--check')
         self.assertIn('invalid_token', out)
 
-    def test_signals_are_as_before(self):
+    def test_signal_handlers_are_restored(self):
         before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
         self.assertEqual(0, self.run_with(walk.STEPS[:1], '--check')[0])
         self.assertEqual(before, [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)])
-
-
-class PrinterTest(testtools.TestCase):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    def told(self, out, **env):
-        with mock.patch.dict(os.environ, env):
-            demo.Printer(out, brief=False).welcome(pathlib.Path('/somewhere'))
-        return out.getvalue()
-
-    def test_colours_are_for_terminals_that_want_them(self):
-        self.assertIn('\033[', self.told(self.Terminal(), NO_COLOR=''))
-        self.assertNotIn('\033[', self.told(self.Terminal(), NO_COLOR='1'))
-        self.assertNotIn('\033[', self.told(io.StringIO(), NO_COLOR=''))

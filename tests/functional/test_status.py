@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``consoled-status upgrade check`` as operators run it: a process, against a real database and manager."""
+"""``consoled-status upgrade check`` as a process, against real databases and managers."""
 
 import datetime
 import json
@@ -34,7 +34,10 @@ class StatusCase(testtools.TestCase):
         self.config_file = pathlib.Path(self.useFixture(fixtures.TempDir()).path) / 'consoled.conf'
 
     def configure(self, database_url, **groups):
-        """Write the config file; ``groups`` are options and values by group."""
+        """Write the config file.
+
+        :param groups: options and their values by group
+        """
         lines = ['[database]', f'connection = {database_url}']
         for group, options in groups.items():
             lines.append(f'[{group}]')
@@ -54,7 +57,7 @@ class StatusCase(testtools.TestCase):
         return done
 
     def check(self, *options):
-        """{check: (result, details)}; its exit code is the highest result."""
+        """Run the checks; return {name: (result, details)}. The exit code is the highest result."""
         done = self.run_status(*options, 'upgrade', 'check', '--json')
         self.assertEqual('', done.stderr)
         checks = json.loads(done.stdout)['checks']
@@ -63,7 +66,7 @@ class StatusCase(testtools.TestCase):
         return {each['check']: (each['result'], each['details']) for each in checks}
 
     def assert_check(self, name, result, *said):
-        """The check has that result and says each of these."""
+        """Assert the result of a check, and that its details contain each of these texts."""
         got, details = self.check()[name]
         self.assertEqual(result, got, details)
         for text in said:
@@ -88,7 +91,7 @@ class DatabaseCase(StatusCase):
         return self.db.single(lambda conn: conn.execute(statement))
 
     def age(self, column, seconds):
-        """Put a moment of all rows so long into the past."""
+        """Set a time of all rows to this many seconds ago."""
         self.execute(sa.update(column.table).values({column: clock.utc_after(-seconds)}))
 
     def a_manager(self, name='m1', release=version.VERSION):
@@ -96,7 +99,7 @@ class DatabaseCase(StatusCase):
 
 
 class SchemaTest(DatabaseCase):
-    def test_all_is_well(self):
+    def test_all_checks_succeed(self):
         self.a_manager()
         done = self.run_status('upgrade', 'check')
         self.assertEqual((SUCCESS, ''), (done.returncode, done.stderr), done.stdout)
@@ -110,7 +113,7 @@ class SchemaTest(DatabaseCase):
 
 
 class _Behind:
-    """A database of the release before, or with nothing in it, is told of, and what it lacks is not asked."""
+    """An older schema, or none, is reported, and tables that it lacks are not queried."""
 
     revision = None
 
@@ -121,7 +124,7 @@ class _Behind:
             said = self.check()
             self.assertEqual(FAILURE, said['Database schema'][0])
             self.assertIn('Run consoled-manage db upgrade', said['Database schema'][1])
-            self.assertIn('Not known before consoled-manage db upgrade', said['Managers'][1])
+            self.assertIn('Unknown until consoled-manage db upgrade', said['Managers'][1])
             self.assertEqual(SUCCESS, said['Legacy consoleauth'][0])
         migration.upgrade(self.db)
         self.a_manager()
@@ -140,8 +143,8 @@ class SQLiteBehindTest(_Behind, DatabaseCase):
     engine = 'sqlite'
 
 
-class AwayTest(StatusCase):
-    def assert_away(self, url, within, said='does not answer'):
+class UnreachableTest(StatusCase):
+    def assert_unreachable(self, url, within, said='does not answer'):
         self.configure(url, workarounds={'enable_consoleauth': 'true'})
         started = time.monotonic()
         found = self.check()
@@ -150,33 +153,33 @@ class AwayTest(StatusCase):
         self.assertIn(said, found['Database schema'][1])
         self.assertIn('see Database schema', found['Managers'][1])
         self.assertEqual(WARNING, found['Legacy consoleauth'][0])
-        # what needs no database is checked
+        # checks that need no database are still made
         self.assertIn('[workarounds] enable_consoleauth', found['Deprecated options'][1])
 
     def test_no_server(self):
         for driver in ('mysql+pymysql', 'postgresql+psycopg'):
-            self.assert_away(f'{driver}://u:{SECRET}@127.0.0.1:{services.free_port()}/cell', 15)
+            self.assert_unreachable(f'{driver}://u:{SECRET}@127.0.0.1:{services.free_port()}/cell', 15)
 
     def test_a_wrong_password(self):
         url = sa.make_url(base.database_url(self, 'mariadb')).set(password=SECRET)
-        self.assert_away(url.render_as_string(hide_password=False), 15)
+        self.assert_unreachable(url.render_as_string(hide_password=False), 15)
 
     def test_no_such_database(self):
         for name in ('mariadb', 'postgresql'):
             url = sa.make_url(base.database_url(self, name)).set(database='nothing_there')
-            self.assert_away(url.render_as_string(hide_password=False), 15)
+            self.assert_unreachable(url.render_as_string(hide_password=False), 15)
 
     def test_a_server_that_never_answers(self):
-        """As one that was frozen, or whose packets are dropped: the driver would wait for ever."""
+        """The driver would wait forever for a frozen server, or if packets are dropped."""
         silent = socket.create_server(('127.0.0.1', 0))
         self.addCleanup(silent.close)
         url = f'mysql+pymysql://u:{SECRET}@127.0.0.1:{silent.getsockname()[1]}/cell'
-        self.assert_away(url, 30, 'has not answered within 15 s')
+        self.assert_unreachable(url, 30, 'has not answered within 15 s')
 
 
 class ManagersTest(DatabaseCase):
     def test_none(self):
-        self.assert_check('Managers', WARNING, 'None has been seen')
+        self.assert_check('Managers', WARNING, 'None has sent a heartbeat')
 
     def test_releases(self):
         self.a_manager('m1')
@@ -189,7 +192,7 @@ class ManagersTest(DatabaseCase):
 
     def test_pins(self):
         self.configure(self.url, upgrade_levels={'consoled': '1.0', 'compute': '1.0'})
-        self.assert_check('Pinned versions', SUCCESS, 'not known')
+        self.assert_check('Pinned versions', SUCCESS, 'unknown')
         self.a_manager('m1')
         self.a_manager('m2', '0.0.9')
         self.assert_check('Pinned versions', SUCCESS, 'several releases')
@@ -213,11 +216,11 @@ class LegacyTest(DatabaseCase):
             legacy.adopt(self.db, 'a' * 64, grant, legacy.Provenance('memcached', ttl, time.time()))
         )
 
-    def test_the_move_from_its_begin_to_its_end(self):
+    def test_the_migration_from_start_to_end(self):
         self.assert_check('Legacy consoleauth', SUCCESS, 'Off, and never used')
         self.switch(True)
         self.assert_check(
-            'Legacy consoleauth', WARNING, 'On. Nothing of the old service has been used', 'stopped for'
+            'Legacy consoleauth', WARNING, 'On. The old service has not been used', 'stopped for'
         )
         self.an_adopted_token(4 * 3600)
         for _ in range(3):
@@ -228,7 +231,7 @@ class LegacyTest(DatabaseCase):
         expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=4)
         self.assertIn(f'{expires:%Y-%m-%d}', said)
         self.age(models.legacy_use.c.last_used_at, 86400)  # quiet, but a token lives
-        self.assert_check('Legacy consoleauth', WARNING, 'Leave it on until')
+        self.assert_check('Legacy consoleauth', WARNING, 'Leave it on at least until')
         self.age(models.console_auth_token.c.expires, 1)
         self.assert_check('Legacy consoleauth', WARNING, '24 h ago', 'can be switched off now')
         self.switch(False)
@@ -241,7 +244,7 @@ class LegacyTest(DatabaseCase):
         self.age(models.legacy_use.c.last_used_at, 700)
         self.assert_check('Legacy consoleauth', SUCCESS)
 
-    def test_what_keeps_managers_from_memcached(self):
+    def test_managers_that_cannot_use_memcached(self):
         for cache, said in (
             ({'enabled': 'false'}, '[cache] enabled and backend are not set'),
             ({'enabled': 'true', 'backend': 'dogpile.cache.memory'}, 'none of memcached'),
@@ -250,7 +253,7 @@ class LegacyTest(DatabaseCase):
             self.configure(self.url, workarounds={'enable_consoleauth': 'true'}, cache=cache)
             self.assert_check('Legacy consoleauth', WARNING, said)
 
-    def test_memcached_is_not_asked(self):
+    def test_memcached_is_not_contacted(self):
         cache = {
             'enabled': 'true',
             'backend': 'dogpile.cache.memcached',
@@ -264,9 +267,9 @@ class LegacyTest(DatabaseCase):
 
     def test_write_through(self):
         self.switch(True, consoleauth_write_through=True)
-        self.assert_check('Legacy consoleauth', WARNING, 'memcached holds tokens in clear')
+        self.assert_check('Legacy consoleauth', WARNING, 'memcached holds tokens in clear text')
         self.switch(False, consoleauth_write_through=True)
-        self.assert_check('Legacy consoleauth', WARNING, 'does nothing without enable_consoleauth')
+        self.assert_check('Legacy consoleauth', WARNING, 'has no effect without enable_consoleauth')
 
 
 class OptionsTest(DatabaseCase):
@@ -297,10 +300,10 @@ class OptionsTest(DatabaseCase):
         self.assertIn('[DEFAULT] logfile is now called [DEFAULT] log_file.', said[1])
         self.assertIn('[workarounds] enable_consoleauth will be removed', said[1])
 
-    def test_what_keeps_the_checks_from_being_made(self):
+    def test_no_check_can_be_made(self):
         for text, argv, said in (
             ('', ('upgrade', 'check'), 'connection is not set'),
-            (f'[database]\nconnection = u {SECRET}', ('upgrade', 'check'), 'no URL'),
+            (f'[database]\nconnection = u {SECRET}', ('upgrade', 'check'), 'not the URL'),
             ('[consoleauth]\ntoken_ttl = soon', ('upgrade', 'check'), 'token_ttl'),
             ('[database', ('upgrade', 'check'), 'configuration_error'),
             ('', ('upgrade', 'check', '--jso'), 'usage_error'),
@@ -322,7 +325,7 @@ class OptionsTest(DatabaseCase):
 
 
 class DaemonTest(StatusCase):
-    """The managers that are alive, by their own signs of life."""
+    """Live managers, by their heartbeats."""
 
     concurrency = 'threading'
 
@@ -347,35 +350,37 @@ class DaemonTest(StatusCase):
     def names(self, within=managers.ALIVE_WITHIN):
         return {manager.name for manager in managers.seen(self.db, within=within)}
 
-    def test_who_runs_is_alive_and_who_stops_is_gone(self):
+    def test_a_manager_is_listed_until_it_stops(self):
         one, other = self.start(), self.start()
-        wait_until(lambda: self.names() == {one.host, other.host}, what='their signs of life')
+        wait_until(lambda: self.names() == {one.host, other.host}, what='their heartbeats')
         self.assert_check('Managers', SUCCESS, one.host, other.host)
         self.assertEqual(0, one.stop())
         self.assertEqual({other.host}, self.names())
         loud = [line for line in one.log().splitlines() if 'WARNING' in line or 'ERROR' in line]
         self.assertEqual([], loud)
 
-    def test_who_is_killed_is_gone_after_the_limit(self):
+    def test_a_killed_manager_is_listed_until_the_limit(self):
         killed = self.start()
-        wait_until(self.names, what='its sign of life')
+        wait_until(self.names, what='its heartbeat')
         killed.kill()
         self.assertEqual({killed.host}, self.names())
         past = sa.update(models.console_manager).values(seen_at=clock.utc_after(-managers.ALIVE_WITHIN))
         self.db.single(lambda conn: conn.execute(past))
         self.assertEqual(set(), self.names())
         self.assertEqual({killed.host}, self.names(within=3600))
-        self.assert_check('Managers', WARNING, 'None has been seen')
+        self.assert_check('Managers', WARNING, 'None has sent a heartbeat')
 
-    def test_a_reload_keeps_it_in_the_list(self):
+    def test_a_reloaded_manager_stays_listed(self):
         manager = self.start()
-        before = wait_until(self.last_sign, what='its sign of life')
+        before = wait_until(self.last_heartbeat, what='its heartbeat')
         manager.signal(daemons.signal.SIGHUP)
         if self.concurrency == 'threading':  # the housekeeper is replaced
-            wait_until(lambda: self.last_sign() not in (None, before), what='the sign of its successor')
+            wait_until(
+                lambda: self.last_heartbeat() not in (None, before), what='the heartbeat of its successor'
+            )
         self.assertEqual({manager.host}, self.names())
 
-    def last_sign(self):
+    def last_heartbeat(self):
         statement = sa.select(models.console_manager.c.seen_at)
         return self.db.single(lambda conn: conn.execute(statement).scalar())
 
@@ -385,7 +390,7 @@ class EventletDaemonTest(DaemonTest):
 
 
 class DaemonBeforeTheUpgradeTest(StatusCase):
-    def test_it_starts_and_stops_and_says_once_that_the_schema_is_behind(self):
+    def test_it_starts_and_stops_and_warns_once_of_the_old_schema(self):
         url = base.database_url(self, 'postgresql')
         db = Database(url)
         self.addCleanup(db.dispose)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of attaching share: a websocket server in place of a proxy, and attaching in this process."""
+"""Base of the tests of attaching: a websocket server that stands for a proxy."""
 
 import contextlib
 import logging
@@ -23,7 +23,7 @@ PATIENCE = 20.0  # seconds; only used up by a failure
 
 
 class Server(fixtures.Fixture):
-    """A websocket server in place of a proxy; each connection is handled by ``handle``."""
+    """A websocket server that stands for a proxy; ``handle`` serves each connection."""
 
     def __init__(self, handle, **how):
         super().__init__()
@@ -62,13 +62,13 @@ def echo(connection):
 
 
 class AttachCase(testtools.TestCase):
-    """Attaches in this process: signals and loop are the main thread's."""
+    """Attaches in this process, in the main thread."""
 
     def serve(self, handle=echo, **how):
         return self.useFixture(Server(handle, **how))
 
     def pipe(self):
-        """A pipe; what of it is not closed yet is closed at the end."""
+        """Return a pipe; its ends are closed at the end, if they are still open."""
         ends = os.pipe()
         for end in ends:
             self.addCleanup(self.close, end)
@@ -87,21 +87,24 @@ class AttachCase(testtools.TestCase):
         )
 
     def attachment(self, authorize, stdin, stdout, **how):
-        """``how``: differently; ``notices`` is where lines for the user go."""
+        """Return an attachment.
+
+        :param how: other options; ``notices`` is the stream for lines to the user
+        """
         notices = how.pop('notices', open(os.devnull, 'w'))  # noqa: SIM115
         self.addCleanup(notices.close)
-        options = {'tls': ssl.create_default_context(), 'escape': Escape.of('^]'), 'wait': 0, **how}
+        options = {'tls': ssl.create_default_context(), 'escape': Escape.from_caret('^]'), 'wait': 0, **how}
         return Attachment(
             stdin,
             Terminal(stdin, notices),
             Screen(stdout),
             authorize=authorize,
-            explain=errors.explained,
+            explain=errors.explain,
             **options,
         )
 
     def attach(self, source, data=b'', **how):
-        """Exit code or error, and what was shown, for an input of a file with these data."""
+        """Attach with a file of ``data`` as input; return exit code or error, and the output."""
         authorize = source if callable(source) else lambda: self.grant(source.port)
         directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
         (directory / 'in').write_bytes(data)

@@ -19,7 +19,7 @@ PATIENCE = 20.0  # seconds; only used up by a failure
 
 
 def new_terminal():
-    """Both ends of a pseudo terminal; skips the test where there are none (a bare chroot)."""
+    """Return both ends of a pseudo terminal; skip the test where there are none (a bare chroot)."""
     try:
         return os.openpty()
     except OSError as exc:
@@ -29,9 +29,10 @@ def new_terminal():
 
 
 class InTerminal(fixtures.Fixture):
-    """A program in a terminal of its own, and the one who sits there.
+    """A program in a pseudo terminal of its own, and its user.
 
-    ``screen`` has all that was shown so far, the first ``seen`` bytes of it were expected.
+    :ivar screen: all output so far
+    :ivar seen: length of the output up to the last expected text
     """
 
     def __init__(self, command, environment):
@@ -48,7 +49,8 @@ class InTerminal(fixtures.Fixture):
         self.modes = termios.tcgetattr(self.slave)
         self.resize(24, 80)
         self.process = subprocess.Popen(
-            ['setsid', '--ctty', *self._command],
+            # a job in the background of a shell script inherits ignored signals, which programs keep ignoring
+            ['env', '--default-signal', 'setsid', '--ctty', *self._command],
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,
@@ -70,7 +72,7 @@ class InTerminal(fixtures.Fixture):
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack('HHHH', rows, columns, 0, 0))
 
     def type(self, data):
-        """Type, while what is shown is read, as a terminal does."""
+        """Type, and read the output meanwhile, as a terminal does."""
         while data:
             ready, writable, _ = select.select([self.master], [self.master], [], PATIENCE)
             if ready:
@@ -79,24 +81,29 @@ class InTerminal(fixtures.Fixture):
                 data = data[os.write(self.master, data[:1024]) :]
 
     def _read(self):
-        with contextlib.suppress(OSError):  # it has hung up
+        with contextlib.suppress(OSError):  # the terminal has hung up
             self.screen += os.read(self.master, 65536)
 
     def expect(self, text):
-        """Wait until this is shown, after what was expected before."""
+        """Wait until this text is shown, after the text that was expected before."""
         deadline = time.monotonic() + PATIENCE
-        while (place := self.screen.find(text, self.seen)) < 0:
+        while (index := self.screen.find(text, self.seen)) < 0:
             left = deadline - time.monotonic()
             if left < 0 or not select.select([self.master], [], [], left)[0]:
                 raise AssertionError(f'{text!r} is not shown, but {self.screen[self.seen :][-2000:]!r}')
             before = len(self.screen)
             self._read()
             if len(self.screen) == before:
-                raise AssertionError(f'{text!r} is not shown, and it has ended: {self.screen[-2000:]!r}')
-        self.seen = place + len(text)
+                raise AssertionError(
+                    f'{text!r} is not shown, and the program has ended: {self.screen[-2000:]!r}'
+                )
+        self.seen = index + len(text)
 
     def exit_code(self, *, reading=True):
-        """Wait for the end of the program; what it still shows is read, unless nobody looks."""
+        """Wait for the end of the program, and return its exit code.
+
+        :param reading: whether to read its output meanwhile
+        """
 
         def ended():
             while reading and select.select([self.master], [], [], 0)[0]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The websocket of an attached console: where it is, how it ends; with files and pipes as its user."""
+"""The websocket of an attached console: its URL, its end, its relay between files and pipes."""
 
 import http
 import logging
@@ -18,7 +18,6 @@ from websockets.http11 import Response
 from consoled import exception
 from consoled.consolectl import relay
 from consoled.consolectl.relay import Ended, closed, refused, websocket_url
-from consoled.consolectl.terminal import Escape
 from tests.unit.consolectl.attach_base import ESCAPE, PATIENCE, TOKEN, AttachCase, Server, echo
 
 
@@ -37,7 +36,7 @@ class UrlTest(testtools.TestCase):
         ):
             self.assertEqual(wanted, websocket_url(access_url, TOKEN))
 
-    def test_none(self):
+    def test_urls_without_a_websocket(self):
         for url in (
             '',
             'c.example',
@@ -52,26 +51,8 @@ class UrlTest(testtools.TestCase):
             self.assertNotIn(TOKEN, str(error))
 
 
-class EscapeTest(testtools.TestCase):
-    def test_keys(self):
-        for caret, name, key in (
-            ('^]', 'Ctrl-]', b'\x1d'),
-            ('^a', 'Ctrl-A', b'\x01'),
-            ('^@', 'Ctrl-@', b'\0'),
-        ):
-            escape = Escape.of(caret)
-            self.assertEqual(name, escape.name)
-            self.assertEqual(3, escape.find(b'abc' + key + b'd' + key))
-            self.assertEqual(-1, escape.find(b'abc'))
-
-    def test_told_in_more_detail(self):
-        for form in (b'\x1b[93;5u', b'\x1b[27;5;93~'):
-            self.assertEqual(1, Escape.of('^]').find(b'x' + form + b'\x1d'))
-        self.assertEqual(0, Escape.of('^B').find(b'\x1b[98;5u'))
-
-
 class ClosedTest(testtools.TestCase):
-    def test_codes(self):
+    def test_each_close_code_has_its_meaning(self):
         for code, wanted in (
             (1000, ('closed', 1, False)),
             (1001, ('connection_lost', 3, True)),
@@ -84,15 +65,15 @@ class ClosedTest(testtools.TestCase):
             (4409, ('taken_over', 1, False)),
             (4999, ('closed', 1, False)),
         ):
-            ended = closed(code, 'the words of the proxy')
-            self.assertEqual(wanted, (ended.code, ended.exit_code, ended.again), code)
-            self.assertEqual('the words of the proxy', str(ended))
+            ended = closed(code, 'the text of the proxy')
+            self.assertEqual(wanted, (ended.code, ended.exit_code, ended.retryable), code)
+            self.assertEqual('the text of the proxy', str(ended))
             self.assertNotEqual('', str(closed(code)))
 
-    def test_words_can_not_take_the_terminal_over(self):
+    def test_control_characters_are_not_shown(self):
         self.assertEqual('a?[31m?b', str(closed(4403, 'a\x1b[31m\nb')))
 
-    def test_refusals(self):
+    def test_http_answers_to_the_handshake(self):
         busy = b'{"code": "console_in_use", "reason": "in use", "retryable": true}'
         for status, body, wanted in (
             (409, busy, ('console_in_use', 'in use', 1, True)),
@@ -104,14 +85,14 @@ class ClosedTest(testtools.TestCase):
             (404, b'[1]', ('connection_failed', None, 1, False)),
         ):
             ended = refused(status, body)
-            reason = wanted[1] or f'The console proxy answers with HTTP status {status}.'
+            reason = wanted[1] or f'The console proxy answered with HTTP status {status}.'
             self.assertEqual(
-                (wanted[0], reason, *wanted[2:]), (ended.code, str(ended), ended.exit_code, ended.again)
+                (wanted[0], reason, *wanted[2:]), (ended.code, str(ended), ended.exit_code, ended.retryable)
             )
 
 
 class PipesTest(AttachCase):
-    def test_input_and_output(self):
+    def test_all_input_and_output_is_relayed(self):
         proxy = self.serve()
         data = os.urandom(500_000) + ESCAPE + b'the rest'
         self.assertEqual((0, data), self.attach(proxy, data, wait=1))
@@ -121,7 +102,7 @@ class PipesTest(AttachCase):
         self.assertEqual('application/json', request.headers['Accept'])
         self.assertNotIn('Origin', request.headers)
 
-    def test_no_input(self):
+    def test_empty_input_shows_the_output(self):
         proxy = self.serve(lambda connection: connection.send(b'log'))
         with open(os.devnull, 'rb') as stdin:
             reading, writing = self.pipe()
@@ -131,14 +112,14 @@ class PipesTest(AttachCase):
             self.assertEqual('closed', self.assertRaises(Ended, attachment.run).code)
         self.assertEqual(b'log', os.read(reading, 100))
 
-    def test_text_is_shown(self):
+    def test_text_messages_are_shown_as_utf8(self):
         def greet(connection):
             connection.send('Grüße')
             connection.recv()
 
         self.assertEqual((0, 'Grüße'.encode()), self.attach(self.serve(greet), wait=1))
 
-    def test_waits_for_silence(self):
+    def test_after_the_input_it_waits_for_silence(self):
         def slow(connection):
             for number in range(8):
                 connection.send(b'%d' % number)
@@ -151,27 +132,27 @@ class PipesTest(AttachCase):
     def test_closed_by_the_proxy(self):
         def end(connection):
             connection.send(b'last words')
-            connection.close(4403, 'Taken\x07back')
+            connection.close(4403, 'Revoked\x07now')
 
         error, shown = self.attach(self.serve(end), wait=PATIENCE)
-        self.assertEqual(('revoked', 1, 'Taken?back'), (error.code, error.exit_code, str(error)))
+        self.assertEqual(('revoked', 1, 'Revoked?now'), (error.code, error.exit_code, str(error)))
         self.assertEqual(b'last words', shown)
 
-    def test_lost(self):
+    def test_a_lost_connection(self):
         def vanish(connection):
             connection.socket.shutdown(socket.SHUT_RDWR)
 
         error, _ = self.attach(self.serve(vanish), wait=PATIENCE)
         self.assertEqual(('connection_lost', 3), (error.code, error.exit_code))
 
-    def test_no_sign_of_life(self):
+    def test_a_proxy_that_answers_no_pings(self):
         self.useFixture(fixtures.MockPatchObject(relay, '_PING_INTERVAL', 0.1))
         self.useFixture(fixtures.MockPatchObject(relay, '_PING_TIMEOUT', 0.1))
         self.useFixture(fixtures.MockPatchObject(relay, '_CLOSE_TIMEOUT', 0.1))
         over = threading.Event()
 
         def deaf(connection):
-            with connection.protocol_mutex:  # nothing that is received is looked at
+            with connection.protocol_mutex:  # nothing that is received is processed
                 over.wait(PATIENCE)
 
         proxy = self.serve(deaf)
@@ -179,7 +160,7 @@ class PipesTest(AttachCase):
         error, _ = self.attach(proxy, wait=PATIENCE)
         self.assertEqual(('connection_lost', 3), (error.code, error.exit_code))
 
-    def test_refused(self):
+    def test_the_refusal_of_the_proxy_is_shown_without_the_token(self):
         def refuse(connection, request):
             text = f'{{"code": "console_in_use", "reason": "not with {TOKEN}", "retryable": true}}'
             return Response(409, 'Conflict', Headers({'Content-Length': str(len(text))}), text.encode())
@@ -199,15 +180,15 @@ class PipesTest(AttachCase):
         self.assertEqual('connection_failed', error.code)
         self.assertEqual([], elsewhere.requests)
 
-    def test_nobody_there(self):
+    def test_a_closed_port(self):
         proxy = Server(echo)
         with proxy:
             pass
         error, _ = self.attach(proxy)
         self.assertEqual(('proxy_unreachable', 3), (error.code, error.exit_code))
-        self.assertIn(f'127.0.0.1:{proxy.port} can not be reached (Connection refused)', str(error))
+        self.assertIn(f'127.0.0.1:{proxy.port} cannot be reached (Connection refused)', str(error))
 
-    def test_no_websocket(self):
+    def test_a_server_of_another_protocol(self):
         listener = socket.create_server(('127.0.0.1', 0))
         self.addCleanup(listener.close)
 
@@ -221,14 +202,14 @@ class PipesTest(AttachCase):
         error, _ = self.attach(lambda: self.grant(listener.getsockname()[1]))
         self.assertEqual(('proxy_unreachable', 3), (error.code, error.exit_code))
 
-    def test_errors_of_the_manager(self):
+    def test_the_manager_refuses_the_token(self):
         def authorize():
             raise exception.ConsolePortsExhausted(instance_uuid='x', console_type='serial')
 
         error, _ = self.attach(authorize)
         self.assertEqual(('console_ports_exhausted', 1), (error.code, error.exit_code))
 
-    def test_a_reader_who_goes(self):
+    def test_the_reader_of_the_output_exits(self):
         proxy = self.serve(lambda connection: connection.send(b'x'))
         reading, writing = self.pipe()
         os.close(reading)
@@ -236,7 +217,7 @@ class PipesTest(AttachCase):
         attachment = self.attachment(lambda: self.grant(proxy.port), stdin, writing)
         self.assertRaises(BrokenPipeError, attachment.run)
 
-    def test_descriptors_that_do_not_block(self):
+    def test_non_blocking_descriptors(self):
         proxy = self.serve()
         data = os.urandom(300_000)
         (reading, writing), (stdin, source) = self.pipe(), self.pipe()
@@ -258,7 +239,7 @@ class PipesTest(AttachCase):
         thread.join()
         self.assertEqual(data, b''.join(shown))
 
-    def test_nothing_is_logged(self):
+    def test_neither_token_nor_input_is_logged(self):
         log = self.useFixture(fixtures.FakeLogger(level=logging.DEBUG))
         for handle in (echo, lambda connection: connection.close(1011, 'over')):
             self.attach(self.serve(handle), b'secret', wait=0.2)
@@ -277,13 +258,13 @@ class TlsTest(AttachCase):
         authority.configure_trust(self.trusting)
         self.proxy = self.serve(ssl=context)
 
-    def test_verified(self):
+    def test_a_trusted_certificate(self):
         done = self.attach(
             lambda: self.grant(self.proxy.port, 'https', 'localhost'), b'x', tls=self.trusting, wait=1
         )
         self.assertEqual((0, b'x'), done)
 
-    def test_refused(self):
+    def test_an_untrusted_certificate_or_another_name(self):
         for host, tls in (('localhost', ssl.create_default_context()), ('127.0.0.1', self.trusting)):
             error, _ = self.attach(lambda host=host: self.grant(self.proxy.port, 'https', host), tls=tls)
             self.assertEqual(('certificate_refused', 1), (error.code, error.exit_code))

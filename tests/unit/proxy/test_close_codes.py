@@ -13,12 +13,12 @@ from websockets.frames import Close
 from consoled import exception
 from consoled.objects import EndReason
 from consoled.proxy import close_codes
-from consoled.proxy.close_codes import ENDINGS, CloseCode, Retry
+from consoled.proxy.close_codes import ENDINGS, EXPLANATIONS, CloseCode, Retry
 
 unhurried = settings(deadline=None)
 
 PROXY = pathlib.Path(close_codes.__file__).parent
-PAGE_CODE = re.compile(r"^  (\d{4}): \['\w+', '[^']+', (true|false)\],$", re.MULTILINE)
+PAGE_CODE = re.compile(r"^  (\d{4}): \['(\w+)', '([^']+)', (true|false)\],$", re.MULTILINE)
 LIBRARY = {1005, 1006}  # codes that no peer sends: the browser's own for "none" and "lost"
 
 # doc/design.md, the table of errors: the statuses before the upgrade ...
@@ -103,9 +103,13 @@ class CloseCodesTest(testtools.TestCase):
         labels = {close_codes.metric_label(reason) for reason in [*CODES, *map(str, range(1000))]}
         self.assertEqual({*ENDINGS, 'revoked'}, labels)
 
-    def test_the_page_knows_each_code_and_offers_another_try_where_that_makes_sense(self):
+    def test_the_page_knows_each_code_by_the_same_name_and_words(self):
         script = (PROXY / 'web' / 'page.js').read_text()
-        offers = {int(code): offered == 'true' for code, offered in PAGE_CODE.findall(script)}
-        self.assertEqual({*map(int, CloseCode), *LIBRARY}, set(offers))
-        for ending in [*ENDINGS.values(), close_codes.ending('revoked')]:
-            self.assertEqual(ending.retry is not Retry.NEVER, offers[ending.code], ending)
+        known = {int(code): (name, text, again) for code, name, text, again in PAGE_CODE.findall(script)}
+        self.assertEqual({*map(int, CloseCode), *LIBRARY}, set(known))
+        for code, explanation in EXPLANATIONS.items():
+            again = str(explanation.retry is not Retry.NEVER).lower()
+            self.assertEqual((explanation.name, explanation.text, again), known[code])
+
+    def test_every_code_is_explained(self):
+        self.assertEqual(set(CloseCode), set(EXPLANATIONS))

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``consoled-status upgrade check`` says of a cell, in each state it may be in."""
+"""The checks of ``consoled-status``: result and advice for each state of a cell."""
 
 import datetime
 
 import fixtures
 import testtools
-from oslo_config import cfg
 from oslo_upgradecheck.upgradecheck import Code
 
 from consoled.db.legacy import Use
 from consoled.db.managers import Manager
-from consoled.upgradecheck import checks, deprecated_options
+from consoled.upgradecheck import checks
+from consoled.upgradecheck.cell import Cell
 
 NOW = datetime.datetime(2026, 11, 23, 7, 0, 0, tzinfo=datetime.UTC)
 TTL = 600
-AWAY = 'The database does not answer.'
+UNKNOWN = 'The database does not answer.'
 
 
 def cell(**changes):
@@ -26,7 +26,7 @@ def cell(**changes):
         'usage': [],
         'last_expiry': None,
     }
-    return checks.Cell(**(values | changes))
+    return Cell(**(values | changes))
 
 
 def after(**time):
@@ -35,7 +35,7 @@ def after(**time):
 
 class ChecksCase(testtools.TestCase):
     def check(self, code, result, *said):
-        """It has that code, and says each of these."""
+        """Assert the code, and that the details contain each of these texts; return the details."""
         self.assertEqual(code, result.code, result.details)
         for text in said:
             self.assertIn(text, result.details)
@@ -43,22 +43,22 @@ class ChecksCase(testtools.TestCase):
 
 
 class SchemaTest(ChecksCase):
-    def test_as_needed(self):
-        self.check(Code.SUCCESS, checks.schema(cell()), '0004')
+    def test_at_head(self):
+        self.check(Code.SUCCESS, checks.check_schema(cell()), '0004')
 
     def test_behind(self):
         behind = cell(revision='0002', pending=['0003', '0004'])
-        self.check(Code.FAILURE, checks.schema(behind), '0002', '0003, 0004', 'db upgrade')
+        self.check(Code.FAILURE, checks.check_schema(behind), '0002', '0003, 0004', 'db upgrade')
 
-    def test_none_of_our_tables(self):
+    def test_an_empty_database(self):
         empty = cell(revision=None, pending=['0001', '0002'])
-        self.check(Code.FAILURE, checks.schema(empty), 'no tables', 'db upgrade')
+        self.check(Code.FAILURE, checks.check_schema(empty), 'no tables', 'db upgrade')
 
-    def test_ahead(self):
-        self.check(Code.WARNING, checks.schema(cell(revision='0099', pending=None)), '0099', 'newer')
+    def test_upgraded_by_a_newer_release(self):
+        self.check(Code.WARNING, checks.check_schema(cell(revision='0099', pending=None)), '0099', 'newer')
 
-    def test_away(self):
-        self.check(Code.FAILURE, checks.schema(AWAY), AWAY)
+    def test_an_unknown_state(self):
+        self.check(Code.FAILURE, checks.check_schema(UNKNOWN), UNKNOWN)
 
 
 class ManagersTest(ChecksCase):
@@ -68,13 +68,13 @@ class ManagersTest(ChecksCase):
 
     def managers(self, *releases):
         alive = [Manager(f'm{number}', release, '1.0', 12.3) for number, release in enumerate(releases)]
-        return checks.managers(cell(managers=alive))
+        return checks.check_managers(cell(managers=alive))
 
     def test_all_of_this_release(self):
         self.check(Code.SUCCESS, self.managers('1.10.0', '1.10.0'), 'm0 (1.10.0, seen 12 s ago)', 'm1')
 
     def test_an_older_one(self):
-        said = self.check(Code.WARNING, self.managers('1.10.0', '1.9.0'), 'older release', 'm1 (1.9.0')
+        said = self.check(Code.WARNING, self.managers('1.10.0', '1.9.0'), 'older than this one', 'm1 (1.9.0')
         self.assertNotIn('m0', said)
 
     def test_a_newer_or_odd_one(self):
@@ -82,11 +82,11 @@ class ManagersTest(ChecksCase):
             self.check(Code.WARNING, self.managers(release), 'another release', f'm0 ({release}')
 
     def test_none(self):
-        self.check(Code.WARNING, self.managers(), 'None has been seen within the last 3 min')
+        self.check(Code.WARNING, self.managers(), 'None has sent a heartbeat within the last 3 min')
 
-    def test_not_known(self):
-        self.check(Code.WARNING, checks.managers(cell(managers=None)), 'db upgrade')
-        self.check(Code.WARNING, checks.managers(AWAY), 'Database schema')
+    def test_unknown(self):
+        self.check(Code.WARNING, checks.check_managers(cell(managers=None)), 'db upgrade')
+        self.check(Code.WARNING, checks.check_managers(UNKNOWN), 'Database schema')
 
 
 class PinsTest(ChecksCase):
@@ -99,27 +99,27 @@ class PinsTest(ChecksCase):
         )
 
     def test_none(self):
-        self.check(Code.SUCCESS, checks.pins({}, self.alike))
-        self.check(Code.SUCCESS, checks.pins({}, AWAY))
+        self.check(Code.SUCCESS, checks.check_pins({}, self.alike))
+        self.check(Code.SUCCESS, checks.check_pins({}, UNKNOWN))
 
     def test_needed_while_releases_are_mixed(self):
-        self.check(Code.SUCCESS, checks.pins({'consoled': '1.0'}, self.mixed), 'consoled = 1.0')
+        self.check(Code.SUCCESS, checks.check_pins({'consoled': '1.0'}, self.mixed), 'consoled = 1.0')
 
-    def test_to_be_removed(self):
-        self.check(Code.WARNING, checks.pins({'consoled': '1.0'}, self.alike), 'Remove consoled')
-        self.check(Code.WARNING, checks.pins({'compute': '1.0'}, self.alike), 'compute agents')
+    def test_to_be_removed_once_releases_are_alike(self):
+        self.check(Code.WARNING, checks.check_pins({'consoled': '1.0'}, self.alike), 'Remove consoled')
+        self.check(Code.WARNING, checks.check_pins({'compute': '1.0'}, self.alike), 'compute agents')
 
-    def test_managers_not_known(self):
-        for known in (AWAY, cell(managers=None), cell()):
-            self.check(Code.SUCCESS, checks.pins({'compute': '1.0'}, known), 'not known')
+    def test_unknown_managers(self):
+        for known in (UNKNOWN, cell(managers=None), cell()):
+            self.check(Code.SUCCESS, checks.check_pins({'compute': '1.0'}, known), 'unknown')
 
-    def test_a_version_that_keeps_managers_from_starting(self):
-        self.check(Code.FAILURE, checks.pins({'compute': '7.7'}, self.alike), '7.7')
+    def test_an_invalid_version(self):
+        self.check(Code.FAILURE, checks.check_pins({'compute': '7.7'}, self.alike), '7.7')
 
 
 class LegacyTest(ChecksCase):
     def legacy(self, on, known, write_through=False):
-        return checks.legacy(on, write_through, TTL, known)
+        return checks.check_legacy(on, write_through, TTL, known)
 
     def used(self, last_used_at, last_expiry=None, uses=7):
         return cell(usage=[Use('memcached', uses, last_used_at)], last_expiry=last_expiry)
@@ -128,10 +128,10 @@ class LegacyTest(ChecksCase):
         self.check(Code.SUCCESS, self.legacy(False, cell()), 'Off, and never used')
         self.check(Code.SUCCESS, self.legacy(False, cell(usage=None)), 'Off')
 
-    def test_off_after_the_move(self):
+    def test_off_after_the_migration(self):
         self.check(Code.SUCCESS, self.legacy(False, self.used(after(days=-3))), '7 times', '3 days ago')
 
-    def test_off_too_early(self):
+    def test_switched_off_too_early(self):
         self.check(
             Code.WARNING,
             self.legacy(False, self.used(after(minutes=-4))),
@@ -142,29 +142,29 @@ class LegacyTest(ChecksCase):
         said = self.check(
             Code.WARNING,
             self.legacy(True, self.used(after(minutes=-4), after(hours=3))),
-            'memcached 7 times, last 2026-11-23 06:56:00 UTC, 4 min ago',
-            'lives until 2026-11-23 10:00:00 UTC, in 3 h',
-            'Leave it on until 2026-11-23 10:00:00 UTC, in 3 h',
+            'memcached 7 times, last at 2026-11-23 06:56:00 UTC, 4 min ago',
+            'expires at 2026-11-23 10:00:00 UTC, in 3 h',
+            'Leave it on at least until 2026-11-23 10:00:00 UTC, in 3 h',
         )
         self.assertNotIn('can be switched off', said)
 
-    def test_on_used_lately_with_no_copy_left(self):
-        """Its user may have another one, which nobody has used yet."""
+    def test_on_and_used_recently_without_a_known_token(self):
+        """A token that was never used is not known here."""
         self.check(
             Code.WARNING,
             self.legacy(True, self.used(after(minutes=-4))),
-            'No token of the old service lives here',
-            'Leave it on until 2026-11-23 07:06:00 UTC, in 6 min',
+            'None of its tokens known here is still valid',
+            'Leave it on at least until 2026-11-23 07:06:00 UTC, in 6 min',
         )
 
-    def test_on_quiet_but_a_token_lives(self):
+    def test_on_and_unused_but_a_token_is_valid(self):
         self.check(
             Code.WARNING,
             self.legacy(True, self.used(after(hours=-4), after(seconds=30))),
-            'Leave it on until 2026-11-23 07:00:30 UTC, in 30 s',
+            'Leave it on at least until 2026-11-23 07:00:30 UTC, in 30 s',
         )
 
-    def test_on_and_may_go(self):
+    def test_on_and_no_longer_needed(self):
         for last_used_at in (after(seconds=-TTL), after(days=-9)):
             self.check(Code.WARNING, self.legacy(True, self.used(last_used_at)), 'can be switched off now')
 
@@ -172,12 +172,12 @@ class LegacyTest(ChecksCase):
         self.check(
             Code.WARNING,
             self.legacy(True, cell()),
-            'Nothing of the old service has been used so far',
+            'The old service has not been used so far',
             'can be switched off now, if',
             'for longer than [consoleauth] token_ttl (10 min)',
         )
 
-    def test_several_sources_the_last_use_counts(self):
+    def test_the_last_use_of_any_source_counts(self):
         known = cell(
             usage=[Use('consoleauth', 1, after(seconds=-50)), Use('memcached', 2, after(days=-1))],
         )
@@ -186,18 +186,18 @@ class LegacyTest(ChecksCase):
         )
 
     def test_write_through(self):
-        self.check(Code.WARNING, self.legacy(True, cell(), True), 'tokens in clear')
-        self.check(Code.WARNING, self.legacy(False, cell(), True), 'never used', 'does nothing')
+        self.check(Code.WARNING, self.legacy(True, cell(), True), 'tokens in clear text')
+        self.check(Code.WARNING, self.legacy(False, cell(), True), 'never used', 'has no effect')
 
-    def test_not_known(self):
-        self.check(Code.WARNING, self.legacy(True, AWAY), 'On', 'Database schema')
-        self.check(Code.WARNING, self.legacy(False, AWAY), 'Off', 'Database schema')
+    def test_unknown(self):
+        self.check(Code.WARNING, self.legacy(True, UNKNOWN), 'On', 'Database schema')
+        self.check(Code.WARNING, self.legacy(False, UNKNOWN), 'Off', 'Database schema')
         self.check(Code.WARNING, self.legacy(True, cell(usage=None)), 'db upgrade')
 
 
-class InWordsTest(testtools.TestCase):
+class FormatDurationTest(testtools.TestCase):
     def test_units(self):
-        for seconds, words in (
+        for seconds, text in (
             (0, '0 s'),
             (99.4, '99 s'),
             (99.6, '2 min'),
@@ -209,40 +209,4 @@ class InWordsTest(testtools.TestCase):
             (48 * 3600, '2 days'),
             (30 * 86400, '30 days'),
         ):
-            self.assertEqual(words, checks.in_words(seconds))
-
-
-class DeprecatedTest(testtools.TestCase):
-    KNOWN = [
-        ('one', cfg.StrOpt('kept')),
-        ('one', cfg.StrOpt('new-name', deprecated_name='old-name')),
-        ('two', cfg.StrOpt('moved', deprecated_group='DEFAULT')),
-        ('two', cfg.StrOpt('far', deprecated_name='away', deprecated_group='Other')),
-        (
-            'two',
-            cfg.StrOpt('done', deprecated_for_removal=True, deprecated_reason='No\n  use.'),
-        ),
-        ('two', cfg.StrOpt('mute', deprecated_for_removal=True)),
-    ]
-
-    def found(self, *places):
-        return deprecated_options.find(set(places), self.KNOWN)
-
-    def test_nothing(self):
-        self.assertEqual([], self.found())
-        self.assertEqual([], self.found(('one', 'kept'), ('one', 'new_name'), ('two', 'moved'), ('x', 'y')))
-
-    def test_for_removal(self):
-        self.assertEqual(
-            ['[two] done will be removed: No use.', '[two] mute will be removed.'],
-            self.found(('two', 'mute'), ('two', 'done'), ('two', 'far')),
-        )
-
-    def test_by_an_old_name(self):
-        for place, said in (
-            (('one', 'old-name'), '[one] old-name is now called [one] new_name.'),
-            (('one', 'old_name'), '[one] old_name is now called [one] new_name.'),
-            (('DEFAULT', 'moved'), '[DEFAULT] moved is now called [two] moved.'),
-            (('other', 'away'), '[other] away is now called [two] far.'),
-        ):
-            self.assertEqual([said], self.found(place))
+            self.assertEqual(text, checks.format_duration(seconds))

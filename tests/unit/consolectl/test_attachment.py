@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attaching to a console in a terminal."""
+"""Attachment in a terminal: keys, escape, reconnection, stalls."""
 
 import os
 import select
+import signal
 import socket
 import termios
 import threading
@@ -19,7 +20,7 @@ from tests.unit.consolectl.terminals import new_terminal
 
 
 class TerminalTest(AttachCase):
-    """With a terminal; who sits there does so in a thread."""
+    """Attaches in a pseudo terminal; the user types in a thread."""
 
     def setUp(self):
         super().setUp()
@@ -32,14 +33,17 @@ class TerminalTest(AttachCase):
 
     def expect(self, text):
         deadline = time.monotonic() + PATIENCE
-        while (place := self.screen.find(text, self.seen)) < 0:
+        while (index := self.screen.find(text, self.seen)) < 0:
             if not select.select([self.master], [], [], max(0, deadline - time.monotonic()))[0]:
                 raise AssertionError(f'{text!r} is not shown: {self.screen!r}')
             self.screen += os.read(self.master, 65536)
-        self.seen = place + len(text)
+        self.seen = index + len(text)
 
     def attach_here(self, authorize, *script, **how):
-        """The exit code or error; ``script``: what is expected to be shown (str), and typed then (bytes)."""
+        """Attach; return the exit code or the error.
+
+        :param script: what the user does: wait for output (str), type (bytes)
+        """
         failures = []
 
         def user():
@@ -66,21 +70,21 @@ class TerminalTest(AttachCase):
         self.assertEqual(self.modes, termios.tcgetattr(self.slave))
         return result
 
-    def test_left(self):
+    def test_the_escape_key_detaches(self):
         proxy = self.serve()
         for escape, key in (('^]', b'\x1d'), ('^]', b'\x1b[93;5u'), ('^x', b'\x18')):
-            script = (f'Connected to the serial console of guest-1. Ctrl-{escape[1].upper()} leaves.\r\n',)
+            script = (f'Connected to the serial console of guest-1. Ctrl-{escape[1].upper()} detaches.\r\n',)
             done = self.attach_here(
                 lambda: self.grant(proxy.port),
                 *script,
                 b'hello\x03',
                 'hello\x03',
                 key,
-                escape=Escape.of(escape),
+                escape=Escape.from_caret(escape),
             )
             self.assertEqual(0, done)
 
-    def test_reconnect_with_a_new_token(self):
+    def test_enter_reconnects_with_a_new_token(self):
         ends = [1012, 1001, 1011, None]
         grants = []
 
@@ -100,7 +104,7 @@ class TerminalTest(AttachCase):
             grants.append(self.grant(proxy.port))
             return grants[-1]
 
-        again = ('Press Enter to reconnect, Ctrl-] to leave.\r\n', b'nonsense\r')
+        again = ('Press Enter to reconnect, Ctrl-] to detach.\r\n', b'nonsense\r')
         done = self.attach_here(
             authorize,
             *('welcome', '\r\nconsolectl: proxy_restart: ', *again, 'consolectl: manager_unreachable: '),
@@ -110,23 +114,23 @@ class TerminalTest(AttachCase):
         )
         self.assertEqual((0, 5), (done, len(grants)))
 
-    def test_leaving_instead(self):
+    def test_detach_instead_of_reconnecting(self):
         for key, code, wanted in ((ESCAPE, 1012, 3), (b'\x03', 1011, 1)):
             proxy = self.serve(lambda connection, code=code: connection.close(code))
             done = self.attach_here(lambda proxy=proxy: self.grant(proxy.port), 'Press Enter', key)
             self.assertEqual(wanted, done)
 
-    def test_no_second_chance(self):
+    def test_some_ends_allow_no_reconnection(self):
         for code, name in ((4403, 'revoked'), (4409, 'taken_over'), (1000, 'closed')):
             proxy = self.serve(lambda connection, code=code: connection.close(code))
             self.assertEqual(name, self.attach_here(lambda proxy=proxy: self.grant(proxy.port)).code)
 
-    def test_the_first_time_it_must_work(self):
+    def test_a_failed_first_connection_ends_it(self):
         error = self.attach_here(lambda: self.grant(1))
         self.assertEqual('proxy_unreachable', error.code)
         self.assertNotIn(b'\x1b', self.screen)
 
-    def test_leaving_while_nobody_answers(self):
+    def test_detach_while_authorize_does_not_return(self):
         proxy = self.serve(lambda connection: connection.close(1012))
         over = threading.Event()
         self.addCleanup(over.set)
@@ -143,9 +147,9 @@ class TerminalTest(AttachCase):
         self.assertEqual(3, self.attach_here(authorize, 'Press Enter', b'\r', 'Connecting'))
         self.assertLess(time.monotonic() - started, PATIENCE / 2)
 
-    def test_leaving_while_the_guest_takes_nothing(self):
+    def test_detach_while_the_guest_accepts_no_input(self):
         over = threading.Event()
-        self.useFixture(fixtures.MockPatchObject(relay, '_LAST_WORDS', 0.1))
+        self.useFixture(fixtures.MockPatchObject(relay, '_SEND_TIMEOUT', 0.1))
         self.useFixture(fixtures.MockPatchObject(relay, '_CLOSE_TIMEOUT', 0.1))
 
         def stall(connection):
@@ -154,13 +158,13 @@ class TerminalTest(AttachCase):
 
         proxy = self.serve(stall, max_queue=1)
         self.addCleanup(over.set)
-        script = ('leaves', *[b'x' * 1000] * 4000, ESCAPE)
+        script = ('detaches', *[b'x' * 1000] * 4000, ESCAPE)
         started = time.monotonic()
         self.assertEqual(0, self.attach_here(lambda: self.grant(proxy.port), *script))
         self.assertLess(time.monotonic() - started, PATIENCE / 2)
 
-    def test_more_is_not_held_than_fits(self):
-        self.useFixture(fixtures.MockPatchObject(terminal, '_HELD', 1000))
+    def test_input_beyond_the_buffer_is_not_lost(self):
+        self.useFixture(fixtures.MockPatchObject(terminal, '_MAX_BUFFERED', 1000))
         got = []
 
         def collect(connection):
@@ -170,11 +174,11 @@ class TerminalTest(AttachCase):
                     connection.send(b'thanks')
 
         proxy = self.serve(collect)
-        script = ('leaves', *[b'x' * 1000] * 100, b'end', 'thanks', ESCAPE)
+        script = ('detaches', *[b'x' * 1000] * 100, b'end', 'thanks', ESCAPE)
         self.assertEqual(0, self.attach_here(lambda: self.grant(proxy.port), *script))
         self.assertEqual(b'x' * 100_000 + b'end', b''.join(got))
 
-    def test_hung_up(self):
+    def test_the_terminal_hangs_up(self):
         proxy = self.serve()
 
         def authorize():
@@ -183,3 +187,25 @@ class TerminalTest(AttachCase):
 
         attachment = self.attachment(authorize, self.slave, self.slave)
         self.assertEqual(129, attachment.run())
+
+
+class SignalsTest(AttachCase):
+    def attach_and_signal(self, number):
+        """Send a signal to this process while a token is requested; return the exit code."""
+        proxy = self.serve()
+
+        def authorize():
+            os.kill(os.getpid(), number)
+            return self.grant(proxy.port)
+
+        return self.attach(authorize, b'x')
+
+    def test_a_signal_detaches(self):
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+            self.assertEqual((128 + number, b''), self.attach_and_signal(number))
+
+    def test_an_ignored_signal_stays_ignored(self):
+        for number in (signal.SIGHUP, signal.SIGQUIT):
+            self.addCleanup(signal.signal, number, signal.signal(number, signal.SIG_IGN))
+            code, _ = self.attach_and_signal(number)
+            self.assertEqual(0, code)

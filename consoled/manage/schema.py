@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``consoled-manage db``: create, upgrade and check the schema of the cell database."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from consoled.cli import app, arguments, errors
+from consoled.cli.database_app import DatabaseCommand
+from consoled.db import migration
+from consoled.db.session import Database
+
+UPGRADE_HINT = 'Run consoled-manage db upgrade.'
+
+
+def require_revision(db: Database) -> str:
+    """Return the revision of the database.
+
+    :raises Failed: it has no tables of consoled
+    """
+    current = migration.current(db)
+    if current is None:
+        message = 'The database has no tables of consoled.'
+        raise errors.Failed(errors.REFUSED, 'database_behind', message, UPGRADE_HINT)
+    return current
+
+
+class DbUpgrade(DatabaseCommand):
+    """Create the schema, or upgrade it to the revision of this release
+
+    Safe to repeat. An upgrade never removes what the previous release needs, so its managers may keep
+    running: upgrade the schema first, then restart the managers one by one.
+    """
+
+    example = 'consoled-manage --config-file /etc/consoled/consoled.conf db upgrade'
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            '--revision',
+            type=arguments.text(64),
+            default='head',
+            metavar='ID',
+            help='Upgrade to this revision. Default: head, the revision of this release.',
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        migration.upgrade(self.app.db, parsed_args.revision)
+        self.app.stdout.write(f'The database is at revision {migration.current(self.app.db)}.\n')
+
+
+class DbVersion(DatabaseCommand, app.ShowOne):
+    """Show the schema revision of the database and the one this release needs"""
+
+    columns = ('current', 'head')
+    example = 'consoled-manage db version -f json'
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], tuple[Any, ...]]:
+        return self.columns, (migration.current(self.app.db), migration.head())
+
+
+class DbCheck(DatabaseCommand):
+    """Check that the schema is at the revision this release needs
+
+    Exit code 0 if it is; 1 if it is behind or unknown; 3 if the database does not answer.
+    """
+
+    example = 'consoled-manage db check && systemctl restart consoled'
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        head = migration.head()
+        current = require_revision(self.app.db)
+        if current != head:
+            raise errors.Failed(
+                errors.REFUSED,
+                'database_behind',
+                f'The database is at revision {current}; this release needs {head}.',
+                f'{UPGRADE_HINT} (If a newer release has upgraded it, this release can keep running on it.)',
+            )
+        self.app.stdout.write(f'The database is at revision {head}, as this release needs.\n')

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Selection of the concurrency backend: what is refused."""
+
+import sys
+from unittest import mock
+
+import fixtures
+import testtools
+from oslo_service import backend
+
+from consoled.cmd import _backend
+
+
+class SelectTest(testtools.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.init = self.useFixture(fixtures.MockPatchObject(backend, 'init_backend')).mock
+
+    def select(self, value, only=None):
+        self.useFixture(fixtures.EnvironmentVariable(_backend.VARIABLE, value))
+        return _backend.select(only)
+
+    def test_threading_is_the_default(self):
+        self.assertEqual('threading', self.select(None))
+        self.init.assert_called_once_with(backend.BackendType.THREADING)
+
+    def test_a_program_may_support_one_only(self):
+        for value in ('eventlet', 'nonsense'):
+            self.assertEqual('threading', self.select(value, only='threading'))
+
+    def test_an_unknown_name_is_refused(self):
+        error = self.assertRaises(SystemExit, self.select, 'nonsense')
+        self.assertIn('must be threading or eventlet', str(error))
+        self.init.assert_not_called()
+
+    def test_eventlet_must_be_installed(self):
+        with mock.patch.dict(sys.modules, {'eventlet': None}):
+            error = self.assertRaises(SystemExit, self.select, 'eventlet')
+        self.assertIn('pip install consoled[eventlet]', str(error))
+        self.init.assert_not_called()

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``consoled-status`` on an SQLite file: output, exit codes, and the configuration of memcached."""
+
+import io
+import json
+import pathlib
+
+import fixtures
+from oslo_config import cfg
+
+from consoled import conf as consoled_conf
+from consoled.db import managers, migration
+from consoled.db.session import Database
+from consoled.upgradecheck.app import Status, memcached_problem
+from consoled.version import VERSION
+from tests.unit.cli.base import CliCase
+
+
+class StatusTest(CliCase):
+    def setUp(self):
+        super().setUp()
+        directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        self.url = f'sqlite:///{directory}/cell.db'
+
+    def status(self, *argv, text=''):
+        path = self.config(text or f'[database]\nconnection = {self.url}\n')
+        self.argv, self.stdout, self.stderr = ['--config-file', path, *argv], io.StringIO(), io.StringIO()
+        return self.run_app(Status(io.StringIO(), self.stdout, self.stderr))
+
+    def test_the_exit_code_is_the_worst_result(self):
+        code, out, _ = self.status('upgrade', 'check', '--json')
+        results = {check['check']: check['result'] for check in json.loads(out)['checks']}
+        self.assertEqual((2, 2), (code, results['Database schema']))
+        db = Database(self.url)
+        self.addCleanup(db.dispose)
+        migration.upgrade(db)
+        self.assertEqual(1, self.status('upgrade', 'check')[0])  # no manager
+        managers.note(db, 'm1', VERSION, '1.0')
+        code, out, err = self.status('upgrade', 'check')
+        self.assertEqual((0, ''), (code, err))
+        self.assertEqual(5, out.count('| Result: Success '))
+
+    def test_when_no_check_is_made_the_exit_code_is_255(self):
+        for argv, text, error in (
+            (('upgrade', 'check'), '[DEFAULT]\n', 'configuration_error'),
+            (('upgrade', 'check'), '[database\n', 'configuration_error'),
+            (('upgrade', 'check', '--jso'), '', 'usage_error'),
+            (('upgrade',), '', 'usage_error'),
+            ((), '', 'usage_error'),
+        ):
+            code, out, err = self.status(*argv, text=text)
+            self.assertEqual((255, ''), (code, out), argv)
+            self.assertIn(f': {error}: ', err)
+            self.assertEqual(1, err.count('\n'), err)
+
+
+class MemcachedProblemTest(CliCase):
+    def problem(self, **cache):
+        conf = cfg.ConfigOpts()
+        consoled_conf.register_opts(conf)
+        lines = [f'{name} = {value}' for name, value in cache.items()]
+        conf(['--config-file', self.config('\n'.join(['[cache]', *lines]))], project='consoled')
+        return memcached_problem(conf)
+
+    def test_each_configuration(self):
+        self.useFixture(fixtures.FakeLogger())
+        self.assertEqual('', self.problem(enabled='true', backend='dogpile.cache.memcached'))
+        self.assertIn('[cache] enabled and backend are not set', self.problem())
+        self.assertIn('Managers cannot use it', self.problem(enabled='true', backend='dogpile.cache.memory'))
