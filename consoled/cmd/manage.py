@@ -155,7 +155,7 @@ class Purge(_ManageCommand, app.ShowOne):
             default=0,
             metavar='SECONDS',
             help='Leave tokens that expired, and proxies whose lease ended, within the last so many seconds. '
-            f'Default: 0. Proxies always have {cleanup.LEASES_TO_COME_BACK} leases ([manager] lease) '
+            f'Default: 0. Proxies always have {cleanup.GRACE_LEASES} leases ([manager] lease) '
             'to come back.',
         )
         parser.add_argument(
@@ -178,7 +178,7 @@ class Purge(_ManageCommand, app.ShowOne):
             self.app.confirm(f'Forget the instances of compute host {host}, {instances} in all?', must=True)
         with self._progress(cleanup.count_expired(db, older_than=older_than), 'tokens') as advance:
             tokens = cleanup.delete_expired(db, older_than=older_than, progress=advance)
-        ended_for = max(older_than, self.app.conf.manager.lease * cleanup.LEASES_TO_COME_BACK)
+        ended_for = max(older_than, self.app.conf.manager.lease * cleanup.GRACE_LEASES)
         proxies = cleanup.delete_dead_proxies(db, ended_for=ended_for)
         if instances:
             with self._progress(instances, 'instances') as advance:

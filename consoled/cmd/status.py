@@ -113,9 +113,9 @@ def _ask(db: Database) -> Cell:
         revision=revision,
         pending=pending,
         now=clock.now(db),
-        managers=managers.seen(db) if _MANAGERS not in (pending or ()) else None,
+        managers=managers.list_alive(db) if _MANAGERS not in (pending or ()) else None,
         usage=legacy.usage(db) if counts else None,
-        last_expiry=legacy.longest_life(db) if counts else None,
+        last_expiry=legacy.last_expiry(db) if counts else None,
     )
 
 

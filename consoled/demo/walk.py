@@ -128,10 +128,11 @@ def _free(cell: Cell, guest: demo_driver.Guest, console_type: str) -> int | None
 
 
 def _masked_url(grant: objects.ConsoleAuthToken) -> str:
-    return str(grant.access_url).replace(grant.token, f'{grant.token[:4]}***')
+    token = str(grant.token)
+    return str(grant.access_url).replace(token, f'{token[:4]}***')
 
 
-def _time(moment: datetime.datetime) -> str:
+def _time(moment: datetime.datetime | None) -> str:
     return f'{moment:%H:%M:%S} UTC'
 
 
@@ -178,13 +179,13 @@ def authorize(cell: Cell) -> Outcome:
         got={
             'user': grant.user_id,
             'host': grant.host,
-            'token in the URL': grant.token in grant.access_url,
+            'token in the URL': str(grant.token) in str(grant.access_url),
         },
     )
 
 
 def validate(cell: Cell) -> Outcome:
-    grant = cell.manager.validate(RequestContext(), cell.grants['screen'].token)
+    grant = cell.manager.validate(RequestContext(), str(cell.grants['screen'].token))
     wrong = _error_of(cell.manager.validate, RequestContext(), 'A' * 20)
     return Outcome(
         asked=f'{PROXY}: whose is this token, and what may it open? And this one, that somebody made up?',
@@ -198,7 +199,7 @@ def validate(cell: Cell) -> Outcome:
 
 
 def look(cell: Cell) -> Outcome:
-    with user.websocket(cell, cell.grants['screen'].token) as browser:
+    with user.websocket(cell, str(cell.grants['screen'].token)) as browser:
         # RFC 6143, section 7: version, security type None, shared, then the server introduces itself
         reader = user.Reader(browser)
         for length, answer in ((len(_RFB_VERSION), _RFB_VERSION), (2, b'\x01'), (4, b'\x01')):
@@ -218,7 +219,7 @@ def connect(cell: Cell) -> Outcome:
     before = _free(cell, _ROUTER, ConsoleType.SERIAL)
     grant = cell.compute.get_console(_user(ALICE), COMPUTE_HOST, _ROUTER.uuid, ConsoleType.SERIAL)
     cell.grants['port'] = grant
-    terminal = cell.connections[ALICE] = user.websocket(cell, grant.token)
+    terminal = cell.connections[ALICE] = user.websocket(cell, str(grant.token))
     terminal.send(b'\r')
     said = b''
     while _PROMPT not in said and len(said) < _ENOUGH:
@@ -235,7 +236,7 @@ def refuse_second(cell: Cell) -> Outcome:
     taken = cell.grants['port']
     grant = cell.manager.authorize(_user(BOB), _same_console(taken))
     cell.grants[BOB] = grant
-    status, reason = user.refusal(cell, grant.token)
+    status, reason = user.refusal(cell, str(grant.token))
     free = _free(cell, _ROUTER, ConsoleType.SERIAL)
     return Outcome(
         asked=f'{BOB}, with a token of his own for port {taken.port}: let me in too',
@@ -269,7 +270,7 @@ def expire(cell: Cell) -> Outcome:
             break
     later = _until(cell, lambda: _validity(cell, grant), exception.InvalidToken.code)
     took = time.monotonic() - started
-    status, reason = user.refusal(cell, grant.token)
+    status, reason = user.refusal(cell, str(grant.token))
     return Outcome(
         asked=f'{BOB}: the screen of {_DESKTOP.name}, with a token for {ttl} s',
         answered=f'valid at first; after {took:.1f} s HTTP {status}: {reason.get("reason")}',

@@ -180,6 +180,7 @@ class MemcachedTokens:
                 raise Unavailable('tokens that are revoked may still be there')
 
     def _store(self, grant: objects.ConsoleAuthToken, issued_at: float) -> None:
+        assert grant.token is not None  # as of the port
         self._set(grant.token, values.token_text(grant, issued_at), issued_at)
         with self._lists:
             listed = self._alive(self._listed(grant.instance_uuid), issued_at)

@@ -187,7 +187,7 @@ class ConsoleAuthManager(Endpoint):
         retired = changed = 0
         try:
             said = _checked_consoles(consoles, _MAX_CONSOLES_OF_HOST, compute_host, instance_uuids)
-            guests = db_hosts.by_instance(instance_uuids, said, unknown=unsure)
+            guests = db_hosts.group_by_instance(instance_uuids, said, unknown=unsure)
             for change in db_hosts.define(self._db, compute_host, guests, EndReason.INSTANCE_GONE):
                 self._cut(
                     context, change.cut, EndReason.INSTANCE_GONE if change.retired else EndReason.CONSOLE_GONE

@@ -256,7 +256,7 @@ class _Counting:
         self.assertEqual({'consoleauth': 5}, self.uses())
         (use,) = legacy.usage(self.cell.db)
         self.assertLess(abs(use.last_used_at.timestamp() - time.time()), 60)
-        self.assertIsNotNone(legacy.longest_life(self.cell.db))
+        self.assertIsNotNone(legacy.last_expiry(self.cell.db))
 
     def test_the_metrics_have_them(self):
         self.old.check_token(base.new_uuid())

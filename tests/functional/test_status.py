@@ -92,7 +92,7 @@ class DatabaseCase(StatusCase):
         self.execute(sa.update(column.table).values({column: clock.utc_after(-seconds)}))
 
     def a_manager(self, name='m1', release=version.VERSION):
-        managers.note(self.db, name, release, '1.0')
+        managers.record_heartbeat(self.db, name, release, '1.0')
 
 
 class SchemaTest(DatabaseCase):
@@ -345,7 +345,7 @@ class DaemonTest(StatusCase):
         )
 
     def names(self, within=managers.ALIVE_WITHIN):
-        return {manager.name for manager in managers.seen(self.db, within=within)}
+        return {manager.name for manager in managers.list_alive(self.db, within=within)}
 
     def test_who_runs_is_alive_and_who_stops_is_gone(self):
         one, other = self.start(), self.start()

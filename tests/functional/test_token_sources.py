@@ -79,7 +79,7 @@ class _Sources:
         grant = self.api.validate(self.context, self.issue(age=TTL - 100))
         left = grant.expires.timestamp() - time.time()
         self.assertTrue(60 < left <= 101, left)
-        self.assertEqual(grant.expires, legacy.longest_life(self.cell.db).replace(microsecond=0))
+        self.assertEqual(grant.expires, legacy.last_expiry(self.cell.db).replace(microsecond=0))
 
     def test_the_clock_of_its_issuer_gives_it_no_longer_life(self):
         grant = self.api.validate(self.context, self.issue(age=-86400))
@@ -201,13 +201,13 @@ class _Sources:
 
     def test_what_was_taken_back_is_remembered_for_a_time(self):
         self.api.revoke(self.context, 'test', instance_uuid=self.instance)
-        self.assertEqual(0, legacy.delete_void(self.cell.db, older_than=100))
+        self.assertEqual(0, legacy.delete_revocations(self.cell.db, older_than=100))
         self.cell.db.single(
             lambda conn: conn.execute(
                 sa.update(models.legacy_void).values(since=sa.text("'2026-01-01 00:00:00'"))
             )
         )
-        self.assertEqual(1, legacy.delete_void(self.cell.db, older_than=100))
+        self.assertEqual(1, legacy.delete_revocations(self.cell.db, older_than=100))
 
     # write-through
 

@@ -29,7 +29,7 @@ class _Managers:
         migration.upgrade(self.db)
 
     def names(self, **kwargs):
-        return [manager.name for manager in managers.seen(self.db, **kwargs)]
+        return [manager.name for manager in managers.list_alive(self.db, **kwargs)]
 
     def age(self, name, seconds):
         """Put the last sign of life of a manager so long into the past."""
@@ -39,9 +39,9 @@ class _Managers:
 
     def test_a_manager_is_there_from_its_first_sign_of_life(self):
         self.assertEqual([], self.names())
-        managers.note(self.db, 'b', '0.1.0', '1.0')
-        managers.note(self.db, 'a', '0.2.0', '1.1')
-        found = managers.seen(self.db)
+        managers.record_heartbeat(self.db, 'b', '0.1.0', '1.0')
+        managers.record_heartbeat(self.db, 'a', '0.2.0', '1.1')
+        found = managers.list_alive(self.db)
         self.assertEqual(
             [('a', '0.2.0', '1.1'), ('b', '0.1.0', '1.0')],
             [(each.name, each.version, each.rpc_version) for each in found],
@@ -50,16 +50,16 @@ class _Managers:
             self.assertTrue(0 <= each.age < 60, each.age)
 
     def test_a_later_sign_renews_it_with_its_release(self):
-        managers.note(self.db, 'a', '0.1.0', '1.0')
+        managers.record_heartbeat(self.db, 'a', '0.1.0', '1.0')
         self.age('a', 1000)
         self.assertEqual([], self.names())
-        managers.note(self.db, 'a', '0.2.0', '1.1')
-        (found,) = managers.seen(self.db)
+        managers.record_heartbeat(self.db, 'a', '0.2.0', '1.1')
+        (found,) = managers.list_alive(self.db)
         self.assertEqual(('0.2.0', '1.1'), (found.version, found.rpc_version))
 
     def test_a_silent_one_is_not_seen_any_more(self):
         for name in ('lost', 'late'):
-            managers.note(self.db, name, '0.1.0', '1.0')
+            managers.record_heartbeat(self.db, name, '0.1.0', '1.0')
         self.age('lost', managers.ALIVE_WITHIN + 1)
         self.age('late', managers.ALIVE_WITHIN - 60)
         self.assertEqual(['late'], self.names())
@@ -67,38 +67,38 @@ class _Managers:
 
     def test_one_that_stops_is_gone(self):
         for name in ('a', 'A'):
-            managers.note(self.db, name, '0.1.0', '1.0')
-        managers.gone(self.db, 'a')
-        managers.gone(self.db, 'a')
+            managers.record_heartbeat(self.db, name, '0.1.0', '1.0')
+        managers.remove(self.db, 'a')
+        managers.remove(self.db, 'a')
         self.assertEqual(['A'], self.names())
 
     def test_those_who_are_long_gone_are_forgotten(self):
         for name in ('lost', 'alive'):
-            managers.note(self.db, name, '0.1.0', '1.0')
+            managers.record_heartbeat(self.db, name, '0.1.0', '1.0')
         self.age('lost', 100)
-        self.assertEqual(0, managers.forget(self.db, not_seen_for=200))
-        self.assertEqual(1, managers.forget(self.db, not_seen_for=50))
+        self.assertEqual(0, managers.delete_silent(self.db, silent_for=200))
+        self.assertEqual(1, managers.delete_silent(self.db, silent_for=50))
         self.assertEqual(['alive'], self.names(within=1000))
 
     def test_two_of_one_name_at_once(self):
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            signs = [pool.submit(managers.note, self.db, 'a', f'0.{n}', '1.0') for n in range(8)]
+            signs = [pool.submit(managers.record_heartbeat, self.db, 'a', f'0.{n}', '1.0') for n in range(8)]
             for sign in signs:
                 sign.result()
         self.assertEqual(['a'], self.names())
 
     def test_signs_of_life(self):
         sign = self.sign()
-        managers.note(self.db, 'long-gone', '0.1.0', '1.0')
+        managers.record_heartbeat(self.db, 'long-gone', '0.1.0', '1.0')
         self.age('long-gone', 2 * 86400)
-        sign.give()
-        (found,) = managers.seen(self.db, within=10 * 86400)
+        sign.send()
+        (found,) = managers.list_alive(self.db, within=10 * 86400)
         self.assertEqual(
             ('m1', version.VERSION, versions.RPC_VERSION), (found.name, found.version, found.rpc_version)
         )
         sign.end()
         self.assertEqual([], self.names())
-        sign.give()  # of a loop that was at it meanwhile
+        sign.send()  # of a loop that was at it meanwhile
         self.assertEqual([], self.names())
 
     def sign(self):
@@ -109,15 +109,15 @@ class _Managers:
         self.db = Database(base.database_url(self, self.engine), pool_size=4)
         self.addCleanup(self.db.dispose)
         migration.upgrade(self.db, BEFORE)
-        self.assertFalse(managers.is_kept(self.db))
+        self.assertFalse(managers.has_table(self.db))
         log = self.useFixture(fixtures.FakeLogger(level=logging.INFO))
         early, sign = self.sign(), self.sign()
-        early.give()
+        early.send()
         early.end()
-        sign.give()
+        sign.send()
         self.assertEqual('', log.output)
         migration.upgrade(self.db)
-        sign.give()
+        sign.send()
         self.assertEqual(['m1'], self.names())
 
     def test_what_a_revision_lacks(self):
