@@ -356,7 +356,7 @@ class ConsoleAuthManager(Endpoint):
         base = console.access_url_base
         return console, base and access_url.build(base, console.console_type, token)
 
-    def take_back(self, context: RequestContext, instance_uuid: str, source: str) -> None:
+    def revoke_issued(self, context: RequestContext, instance_uuid: str, source: str) -> None:
         """An old compute host has taken a guest's consoles away: its tokens and sessions end."""
         filters = {'instance_uuid': instance_uuid}
         self._tokens.void_by(filters)

@@ -131,7 +131,7 @@ class ConsoleauthCase(base.CellTestCase):
         cls.options = {'sources': [cls.source]}
         super().setUpClass()
         cls.held = contextlib.ExitStack()
-        setup.serve(cls.cell.conf, cls.cell.transport, cls.cell.endpoint, cls.held)
+        setup.start_server(cls.cell.conf, cls.cell.transport, cls.cell.endpoint, cls.held)
         cls.addClassCleanup(cls.held.close)
         cls.old = OldCallers(cls.bus)
         cls.older = OldCallers(cls.bus, version='2.0')

@@ -175,7 +175,7 @@ class HostileTest(testtools.TestCase):
 
     def test_each_opcode_that_is_not_needed_is_refused(self):
         for opcode in pickletools.opcodes:
-            if opcode.name not in pickles._STEPS:
+            if opcode.name not in pickles._OPERATIONS:
                 data = HEAD + b'(Va\n' + opcode.code.encode('latin-1') + b'\x01\x00\x00\x00\x00\n\n' + TAIL
                 self.assert_refused(data, opcode.name)
 

@@ -34,7 +34,7 @@ def a_value(**changes):
 
 
 def read(value, stored_at=NOW):
-    return values.read_token(TOKEN, Cached(json.dumps(value), stored_at))
+    return values.parse_token(TOKEN, Cached(json.dumps(value), stored_at))
 
 
 class ReadTokenTest(testtools.TestCase):
@@ -102,7 +102,7 @@ class ReadTokenTest(testtools.TestCase):
             *('', 'null', '[]', '1', '"x"', good[:-1], good + 'x', '[' * 60000, '{"a":' * 10000, '9' * 5000),
             good.replace(str(NOW), '9' * 5000),
         ):
-            self.assertRaises(Refused, values.read_token, TOKEN, Cached(text, NOW))
+            self.assertRaises(Refused, values.parse_token, TOKEN, Cached(text, NOW))
 
     def test_ports_as_strings(self):
         """As some hypervisors' drivers gave them to the old service."""
@@ -157,20 +157,20 @@ class WrittenTest(testtools.TestCase):
             f'{{"token": "{TOKEN}", "instance_uuid": "{INSTANCE}", "console_type": "serial", "host": "h", '
             f'"port": 10000, "internal_access_path": "/x", "access_url": "ws://h/?token={TOKEN}", '
             f'"last_activity_at": {NOW}}}',
-            values.token_text(grant, NOW),
+            values.format_token(grant, NOW),
         )
-        found = values.read_token(TOKEN, Cached(values.token_text(grant, NOW), NOW))
+        found = values.parse_token(TOKEN, Cached(values.format_token(grant, NOW), NOW))
         self.assertEqual(('/x', 'ws://h/'), (found.internal_access_path, found.access_url_base))
 
     def test_lists(self):
-        self.assertEqual([TOKEN], values.read_list(Cached(values.list_text([TOKEN]), NOW)))
+        self.assertEqual([TOKEN], values.parse_list(Cached(values.format_list([TOKEN]), NOW)))
         mixed = [TOKEN, 'short', 1, None, TOKEN, 'x' * 129, 'a b c d e f g h i j', [TOKEN], INSTANCE]
-        self.assertEqual([TOKEN, INSTANCE], values.read_list(Cached(json.dumps(mixed), NOW)))
+        self.assertEqual([TOKEN, INSTANCE], values.parse_list(Cached(json.dumps(mixed), NOW)))
         for wrong in ({}, 'x', 1, None, [TOKEN] * (values.MAX_LISTED + 1)):
-            self.assertRaises(Refused, values.read_list, Cached(json.dumps(wrong), NOW))
+            self.assertRaises(Refused, values.parse_list, Cached(json.dumps(wrong), NOW))
         many = [f'{number:020}' for number in range(values.MAX_LISTED + 5)]
-        self.assertEqual(many[5:], values.read_list(Cached(values.list_text(many), NOW)))
-        self.assertLess(len(values.list_text([TOKEN] * values.MAX_LISTED)), values.MAX_LIST_BYTES - 1000)
+        self.assertEqual(many[5:], values.parse_list(Cached(values.format_list(many), NOW)))
+        self.assertLess(len(values.format_list([TOKEN] * values.MAX_LISTED)), values.MAX_LIST_BYTES - 1000)
 
 
 _WORDS = st.text('abcXYZ019-_.~ /?&=%+äß', max_size=12)
@@ -194,7 +194,7 @@ class WithoutTokenTest(testtools.TestCase):
             f'http://h/x?a=%25{ord(TOKEN[0]):02x}{TOKEN[1:]}': None,
             f'http://{TOKEN}.example.org/': None,
         }.items():
-            self.assertEqual(base, values.without_token(url, TOKEN), url)
+            self.assertEqual(base, values.strip_token(url, TOKEN), url)
 
     @hypothesis.given(_QUERY, st.sampled_from(objects.ConsoleType.ALL))
     def test_what_the_manager_builds_comes_apart_and_together_again(self, query, console_type):
@@ -202,7 +202,7 @@ class WithoutTokenTest(testtools.TestCase):
         if query:
             base += '?' + parse.urlencode(query)
         url = access_url.build(base, console_type, TOKEN)
-        found = values.without_token(url, TOKEN)
+        found = values.strip_token(url, TOKEN)
         self.assertNotIn(TOKEN, found)
         again = parse.parse_qsl(parse.urlsplit(access_url.build(found, console_type, TOKEN)).query, True)
         self.assertEqual(sorted(parse.parse_qsl(parse.urlsplit(url).query, True)), sorted(again))
@@ -211,5 +211,5 @@ class WithoutTokenTest(testtools.TestCase):
         st.lists(st.sampled_from(['token', TOKEN, '=', '&', '?', '%3F', '%26', '%3D', 'path', '/', '#', 'x']))
     )
     def test_the_token_is_gone_or_there_is_no_url(self, pieces):
-        found = values.without_token('http://h/?' + ''.join(pieces), TOKEN)
+        found = values.strip_token('http://h/?' + ''.join(pieces), TOKEN)
         self.assertNotIn(TOKEN, parse.unquote(parse.unquote(found or '')))
