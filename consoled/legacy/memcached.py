@@ -238,7 +238,7 @@ class MemcachedTokens:
         self._log.warn('Refused a value in memcached', str(error))
 
     def _unavailable(self, error: Unavailable) -> None:
-        self._log.warn('Cannot look for tokens in memcached', str(error))
+        self._log.warn('memcached is unavailable', str(error))
         self._observe('unavailable')
 
 

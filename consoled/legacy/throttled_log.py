@@ -36,6 +36,6 @@ class ThrottledLog:
             self._last_logged[kind] = now
             count = self._pending.pop(kind)
         LOG.warning(
-            '%(kind)s: %(reason)s (%(count)d times since the last such line)',
+            '%(kind)s: %(reason)s (times since the last such line: %(count)d)',
             {'kind': kind, 'reason': reason, 'count': count},
         )

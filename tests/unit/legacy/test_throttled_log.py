@@ -28,9 +28,9 @@ class ThrottledLogTest(testtools.TestCase):
         throttled.warn('one', 'again')
         self.assertEqual(
             [
-                'one: reason (1 times since the last such line)',
-                'two: reason (1 times since the last such line)',
-                'one: again (5 times since the last such line)',
+                'one: reason (times since the last such line: 1)',
+                'two: reason (times since the last such line: 1)',
+                'one: again (times since the last such line: 5)',
             ],
             self.logged.output.splitlines(),
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The old service's texts: what is read from them, and what is refused."""
+"""The old service's values: how they are parsed, refused and formatted."""
 
 import datetime
 import json
@@ -37,13 +37,13 @@ def read(value, stored_at=NOW):
     return values.parse_token(TOKEN, Cached(json.dumps(value), stored_at))
 
 
-class ReadTokenTest(testtools.TestCase):
+class ParseTokenTest(testtools.TestCase):
     def assert_refused(self, value, stored_at=NOW):
         error = self.assertRaises(Refused, read, value, stored_at)
         self.assertNotIn(TOKEN, str(error))
         self.assertNotIn('canary', str(error))
 
-    def test_a_good_one(self):
+    def test_a_valid_value(self):
         found = read(a_value())
         self.assertEqual((INSTANCE, 'novnc', '192.0.2.10', 5900), (
             found.instance_uuid, found.console_type, found.host, found.port
@@ -51,7 +51,7 @@ class ReadTokenTest(testtools.TestCase):
         self.assertEqual('https://console.example.org/vnc_lite.html', found.access_url_base)
         self.assertEqual((None, NOW), (found.internal_access_path, found.issued_at))
 
-    def test_each_field_but_the_url_is_needed(self):
+    def test_each_field_but_the_url_is_required(self):
         for name in a_value():
             value = a_value()
             del value[name]
@@ -60,7 +60,7 @@ class ReadTokenTest(testtools.TestCase):
             else:
                 self.assert_refused(value)
 
-    def test_values_that_make_no_sense_are_refused(self):
+    def test_invalid_values_are_refused(self):
         for name, wrong in {
             'token': (None, 1, '', TOKEN.upper(), [TOKEN], '0b5b1b0e-1111-4222-8333-444455556667'),
             'instance_uuid': (None, 1, '', 'canary', INSTANCE + '0', [INSTANCE], '{' + INSTANCE[1:-1] + '}'),
@@ -91,7 +91,7 @@ class ReadTokenTest(testtools.TestCase):
             for value in wrong:
                 self.assert_refused(a_value(**{name: value}))
 
-    def test_numbers_that_json_has_not_and_texts_that_are_no_json(self):
+    def test_text_that_is_not_json_is_refused(self):
         good = json.dumps(a_value())
         for text in (
             *(
@@ -105,17 +105,17 @@ class ReadTokenTest(testtools.TestCase):
             self.assertRaises(Refused, values.parse_token, TOKEN, Cached(text, NOW))
 
     def test_ports_as_strings(self):
-        """As some hypervisors' drivers gave them to the old service."""
+        """As some hypervisors' drivers passed them to the old service."""
         self.assertEqual(5900, read(a_value(port='5900')).port)
         self.assertEqual(65535, read(a_value(port='65535')).port)
 
     def test_an_empty_access_path_is_none(self):
         self.assertIsNone(read(a_value(internal_access_path='')).internal_access_path)
 
-    def test_a_token_in_a_strange_place_of_the_url_costs_the_url_only(self):
+    def test_a_token_elsewhere_in_the_url_costs_only_the_url(self):
         self.assertIsNone(read(a_value(access_url=f'https://h/{TOKEN}?token={TOKEN}')).access_url_base)
 
-    def test_the_earlier_moment_counts(self):
+    def test_the_earlier_moment_is_that_of_issue(self):
         self.assertEqual(NOW - 5, read(a_value(), NOW - 5).issued_at)
         self.assertEqual(NOW, read(a_value(), NOW + 5).issued_at)
         for stored_at in (0, -1.0, float('nan'), float('inf'), 2**2000):
@@ -131,7 +131,7 @@ class ReadTokenTest(testtools.TestCase):
             ),
         )
     )
-    def test_whatever_the_fields_hold(self, changes):
+    def test_any_fields_are_parsed_or_refused(self, changes):
         try:
             found = read(a_value(**changes))
         except Refused:
@@ -140,8 +140,8 @@ class ReadTokenTest(testtools.TestCase):
         self.assertIn(found.console_type, objects.ConsoleType.ALL)
 
 
-class WrittenTest(testtools.TestCase):
-    def test_a_token_is_written_as_the_old_service_did(self):
+class FormatTest(testtools.TestCase):
+    def test_a_token_is_formatted_as_by_the_old_service(self):
         grant = objects.ConsoleAuthToken(
             instance_uuid=INSTANCE,
             console_type='serial',
@@ -177,7 +177,7 @@ _WORDS = st.text('abcXYZ019-_.~ /?&=%+äß', max_size=12)
 _QUERY = st.lists(st.tuples(st.text('abcpath', min_size=1, max_size=5), _WORDS), max_size=4)
 
 
-class WithoutTokenTest(testtools.TestCase):
+class StripTokenTest(testtools.TestCase):
     def test_examples(self):
         for url, base in {
             f'http://h:6080/vnc_auto.html?token={TOKEN}': 'http://h:6080/vnc_auto.html',
@@ -197,7 +197,7 @@ class WithoutTokenTest(testtools.TestCase):
             self.assertEqual(base, values.strip_token(url, TOKEN), url)
 
     @hypothesis.given(_QUERY, st.sampled_from(objects.ConsoleType.ALL))
-    def test_what_the_manager_builds_comes_apart_and_together_again(self, query, console_type):
+    def test_stripping_a_url_that_the_manager_built_can_be_undone(self, query, console_type):
         base = 'https://console.example.org/page.html'
         if query:
             base += '?' + parse.urlencode(query)
