@@ -29,11 +29,12 @@ UNKNOWN_HOST = '(unknown)'
 SELECT_INSTANCE = sa.select(_I.uuid, _I.compute_host, _I.defined, _I.retired_at).where(
     _I.uuid == sa.bindparam('instance_uuid')
 )
-SELECT_CONSOLES = (
+_SELECT_CONSOLES = (
     sa.select(_C.host, _C.port, _C.console_type, _C.access_url_base, _C.options)
     .where(_C.instance_uuid == sa.bindparam('instance_uuid'))
     .order_by(_C.port, _C.host)
 )
+_SELECT_CONSOLE = _SELECT_CONSOLES.where(_C.host == sa.bindparam('host'), _C.port == sa.bindparam('port'))
 # Sessions of a proxy whose lease has ended do not count.
 LIVE_SESSION = (
     sa.select(_S.id)
@@ -45,7 +46,7 @@ LIVE_SESSION = (
         _P.lease_expires > clock.utc_now(),
     )
 )
-_SELECT_FREE = SELECT_CONSOLES.where(
+_SELECT_FREE = _SELECT_CONSOLES.where(
     _C.console_type == sa.bindparam('console_type'),
     ~LIVE_SESSION.correlate(models.console_connection).exists(),
 )
@@ -73,6 +74,12 @@ def to_connection(instance_uuid: str, compute_host: str, row: Row) -> objects.Co
         access_url_base=row.access_url_base,
         options=decode_options(row.options),
     )
+
+
+def load_console(conn: sa.Connection, instance_uuid: str, host: str | None, port: int | None) -> Row | None:
+    """Return the row of the instance's console at a host and port, or None."""
+    values = {'instance_uuid': instance_uuid, 'host': host, 'port': port}
+    return conn.execute(_SELECT_CONSOLE, values).first()
 
 
 def list_free(db: Database, instance_uuid: str, console_type: str) -> list[objects.ConsoleConnection]:
@@ -124,7 +131,7 @@ def define(
         options_known = instance is None or instance.compute_host != UNKNOWN_HOST
         dropped = _has_moved(instance, compute_host)
         cut = ensure_instance(conn, instance, instance_uuid, compute_host, defined=True)
-        rows = conn.execute(SELECT_CONSOLES, {'instance_uuid': instance_uuid}).all()
+        rows = conn.execute(_SELECT_CONSOLES, {'instance_uuid': instance_uuid}).all()
         for row in rows:
             if (row.host, row.port) not in wanted:
                 cut += drop_console(conn, instance_uuid, row.host, row.port, EndReason.CONSOLE_GONE)
@@ -158,7 +165,7 @@ def ensure_instance(
         return []
     cut = []
     if _has_moved(instance, compute_host):
-        for row in conn.execute(SELECT_CONSOLES, {'instance_uuid': instance_uuid}).all():
+        for row in conn.execute(_SELECT_CONSOLES, {'instance_uuid': instance_uuid}).all():
             cut += drop_console(conn, instance_uuid, row.host, row.port, EndReason.CONSOLE_MOVED)
     changed = {'compute_host': compute_host, 'defined': defined or instance.defined, 'retired_at': None}
     if any(getattr(instance, name) != value for name, value in changed.items()):

@@ -151,14 +151,9 @@ def _ensure_console(
     :raises _Unacceptable: the grant contradicts what the database knows
     """
     conn.execute(_LOCK_UNKNOWN, {'locked': grant.instance_uuid})
-    where = {'instance_uuid': grant.instance_uuid}
-    instance = conn.execute(consoles.SELECT_INSTANCE, where).first()
+    instance = conn.execute(consoles.SELECT_INSTANCE, {'instance_uuid': grant.instance_uuid}).first()
     compute_host: str = consoles.UNKNOWN_HOST if instance is None else instance.compute_host
-    endpoint = (grant.host, grant.port)
-    console = next(
-        (row for row in conn.execute(consoles.SELECT_CONSOLES, where) if (row.host, row.port) == endpoint),
-        None,
-    )
+    console = consoles.load_console(conn, grant.instance_uuid, grant.host, grant.port)
     defined = instance is not None and instance.defined
     if console is None and issued_earlier and defined:
         raise _Unacceptable

@@ -222,19 +222,11 @@ def load_expiry(conn: sa.Connection, token_hash: str) -> datetime.datetime | Non
 def _store_unknown(db: Database, grant: objects.ConsoleAuthToken, values: dict[str, Any]) -> Stored:
     def work(conn: sa.Connection) -> Stored:
         stored = load_expiry(conn, values['token_hash'])
-        if stored is not None:  # by an earlier attempt, whose answer was lost
+        if stored is not None:  # by an earlier attempt whose answer was lost: nobody else has this hash
             return Stored(clock.aware(stored), [])
-        where = {'instance_uuid': grant.instance_uuid}
-        instance = conn.execute(consoles.SELECT_INSTANCE, where).first()
+        instance = conn.execute(consoles.SELECT_INSTANCE, {'instance_uuid': grant.instance_uuid}).first()
         cut = consoles.ensure_instance(conn, instance, grant.instance_uuid, grant.compute_host, defined=False)
-        row = next(
-            (
-                row
-                for row in conn.execute(consoles.SELECT_CONSOLES, where)
-                if (row.host, row.port) == (grant.host, grant.port)
-            ),
-            None,
-        )
+        row = consoles.load_console(conn, grant.instance_uuid, grant.host, grant.port)
         cut += consoles.ensure_console(conn, row, grant.console())
         expires = _insert(conn, values)
         if expires is None:  # another transaction has changed it in between, so start again

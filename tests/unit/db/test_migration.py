@@ -72,24 +72,6 @@ class MigrationTests:
             tables = set(sa.inspect(conn).get_table_names())
         self.assertEqual({'consoled_alembic_version', *models.metadata.tables}, tables)
 
-    def test_foreign_keys_are_enforced(self):
-        migration.upgrade(self.db)
-        orphan = sa.insert(models.console_connection).values(
-            instance_uuid=base.new_uuid(),
-            host='h',
-            port=1,
-            console_type='serial',
-            options='{}',
-            created_at=sa.func.current_timestamp(),
-            updated_at=sa.func.current_timestamp(),
-        )
-        for run in (self.db.single, self.db.transaction):
-            self.assertRaises(db_exc.DBReferenceError, run, lambda conn: conn.execute(orphan))
-        with self.db.transactional_engine.connect() as conn:
-            self.assertEqual(
-                0, conn.execute(sa.select(sa.func.count()).select_from(models.console_connection)).scalar()
-            )
-
     def test_revisions_that_a_database_lacks(self):
         self.assertIsNone(migration.current(self.db))
         everything = migration.pending(None)

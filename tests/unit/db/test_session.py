@@ -9,7 +9,7 @@ from unittest import mock
 import fixtures
 import sqlalchemy as sa
 import testtools
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from oslo_db import exception as db_exc
 from sqlalchemy import exc as sa_exc
@@ -106,6 +106,7 @@ class RetryTest(testtools.TestCase):
         self.assertNotIn('canary', str(error))
         self.assertEqual(1, self.logged.output.count('The database does not answer'))
 
+    @settings(max_examples=30)
     @given(st.floats(0, 10), st.integers(0, 2**32))
     def test_pauses_are_bounded_in_number_length_and_sum(self, retry_time, seed):
         random.seed(seed)
@@ -161,6 +162,7 @@ class DatabaseTests:
         ):
             for run in (self.db.single, self.db.transaction):
                 self.assertRaises(error, run, lambda conn, s=statement: conn.execute(s))
+        self.assertEqual(0, self.count(models.console_connection))
 
     def test_no_error_shows_values(self):
         for run in (self.db.single, self.db.transaction):

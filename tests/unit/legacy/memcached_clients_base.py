@@ -86,6 +86,12 @@ class ClientTests:
             self.addCleanup(server.close)
         return found
 
+    @staticmethod
+    def name_of(url):
+        """Return the name of a server, as both libraries' clients give it to ``ServerHealth``."""
+        host, port = url.split(':')
+        return str((host, int(port)))
+
     def client(self, *servers):
         return self.make([server.url for server in servers], self.health)
 

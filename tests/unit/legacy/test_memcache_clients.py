@@ -13,11 +13,6 @@ from tests.unit.legacy import memcached_clients_base as base
 
 
 class _MemcacheTests(base.ClientTests):
-    @staticmethod
-    def name_of(url):
-        host, port = url.split(':')
-        return str((host, int(port)))
-
     def test_nothing_can_unpickle(self):
         (server,) = self.servers(1)
         client = self.client(server)

@@ -17,11 +17,6 @@ class PymemcacheClientTest(base.ClientTests, testtools.TestCase):
         pymemcache_client.bind(backend, health)
         return backend._create_client()
 
-    @staticmethod
-    def name_of(url):
-        host, port = url.split(':')
-        return str((host, int(port)))
-
     def test_prefixes_of_address_families_are_accepted(self):
         (server,) = self.servers(1)
         client = self.make([f'inet:{server.url}'], self.health)
