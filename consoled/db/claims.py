@@ -135,7 +135,7 @@ def claim(
 ) -> objects.ConsoleSession:
     """Create the session in a free slot of its console, and spend a single-use token, in one transaction.
 
-    Slots that are held by proxies whose lease has ended are freed first if none is free.
+    If the first slot is taken, slots that are held by proxies whose lease has ended are freed.
 
     :param single_use: the token opens one session only
     :param ends_with_token: the session ends when the token expires

@@ -97,7 +97,7 @@ class NoTokens:
 
 
 class MemcachedTokens:
-    """A ``TokenSource``: thread-safe, bounded in time, and without exceptions.
+    """A ``TokenSource`` that is thread-safe, bounded in time, and raises no exceptions.
 
     :param region: a region of oslo.cache whose backend creates bounded clients
     :param health: the servers' health, as these clients share it
