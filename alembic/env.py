@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the migrations on the connection that ``consoled.db.migration`` passes in."""
+"""Alembic environment: runs the migrations on the connection that ``consoled.db.migration`` passes in."""
 
 from alembic import context
 from consoled.db import models

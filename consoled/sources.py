@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where console auth tokens may live besides the cell's database: the port that such a place implements.
+"""Sources of console auth tokens besides the cell's database: the interface that they implement.
 
-The manager asks the database first, then the sources in their order. What a source knows is copied into the
-database when it is first used, and is a token like any other from then on. What a source says is not
-trusted: its values are checked before they come through this port, and the manager checks them against what
-compute agents have defined.
+The manager asks the database first, then the sources in their order. A token of a source is copied into the
+database when it is first used, and is a token like any other from then on. Sources are not trusted: they
+check their values before they return them, and the manager checks them against what compute agents have
+defined.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from consoled import objects
 class Issued:
     """A console auth token as its issuer described it, without the clear token.
 
-    :param access_url_base: where it is opened, without the token in it, or None
-    :param issued_at: seconds since 1970 UTC, by the issuer's clock
+    :ivar access_url_base: the URL at which a user opens it, without the token; or None
+    :ivar issued_at: seconds since 1970 UTC, by the issuer's clock
     """
 
     instance_uuid: str
@@ -34,20 +34,20 @@ class Issued:
 
 
 class TokenSource(Protocol):
-    """A place of tokens. Its methods are called from several threads and answer in bounded time.
+    """A source of tokens. Its methods are called from several threads and return in bounded time.
 
-    A place that is away has no token, and takes none: no method raises because of that.
+    A source that cannot be reached has no tokens and stores none; no method raises because of that.
     """
 
     @property
     def name(self) -> str:
-        """What its uses are counted by: at most 32 characters."""
+        """The name by which its uses are counted: 32 characters at most."""
 
     def lookup(self, token: str) -> Issued | None:
-        """What it knows of a clear token; None: nothing, or nothing that makes sense."""
+        """Return what the source has for a clear token; None if it has nothing, or nothing valid."""
 
     def store(self, grant: objects.ConsoleAuthToken) -> None:
-        """Keep a token that was authorized; ``token`` and ``access_url`` are set."""
+        """Store a token that was authorized; ``token`` and ``access_url`` are set."""
 
     def forget(self, instance_uuid: str, token_hashes: Collection[str] | None = None) -> None:
-        """Delete the instance's tokens, or those of them with these SHA-256."""
+        """Delete the instance's tokens: those with these SHA-256 hashes, or all of them."""

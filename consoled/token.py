@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Console auth tokens: mint, hash, recognise. Pure functions.
+"""Generating, recognizing and hashing of console auth tokens. Pure functions.
 
-A clear token lives in the user's hands, in the authorize reply, and in the arguments of ``validate`` and
-``open_session``; the database has the SHA-256 only (DESIGN invariant 1). An unsalted, fast hash is right for
-a random value of 256 bits: there is nothing to guess.
+The clear token is in the user's hands, in the reply of ``authorize``, and in the arguments of ``validate``
+and ``open_session``; the database has its SHA-256 only (doc/design.md, invariant 1). A fast hash without a
+salt is enough for a random value of 256 bits: nobody can guess it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import secrets
 
 TOKEN_BYTES = 32  # 256 bits from the system's random source, 43 characters of base64url
 
-# Tokens of ours are base64url; those of other sources (issued before a move) are UUIDs.
+# Our own tokens are base64url; those of other sources are UUIDs.
 _SHAPE = re.compile(r'[A-Za-z0-9_-]{16,128}')
 
 
@@ -24,7 +24,7 @@ def mint() -> str:
 
 
 def well_formed(token: object) -> bool:
-    """Tell whether a peer's value can be a token at all: a string of 16 to 128 URL-safe characters."""
+    """Return whether a value from a peer can be a token: a string of 16 to 128 URL-safe characters."""
     return isinstance(token, str) and _SHAPE.fullmatch(token) is not None
 
 

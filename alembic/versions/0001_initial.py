@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of the first release.
+"""Create the tables of the first release.
 
 Revision: 0001
 Revises: none
@@ -22,7 +22,7 @@ TABLE = {
     'mariadb_engine': 'InnoDB',
     'mariadb_charset': 'utf8mb4',
     'mariadb_collate': 'utf8mb4_bin',
-    # MariaDB and MySQL commit each CREATE: an upgrade that was interrupted must be able to run again
+    # MariaDB and MySQL commit each CREATE, so an interrupted upgrade must be repeatable.
     'if_not_exists': True,
 }
 
@@ -65,7 +65,7 @@ def upgrade() -> None:
     )
     _create_tokens()
     _create_sessions()
-    # MySQL has no IF NOT EXISTS for an index
+    # MySQL has no IF NOT EXISTS for an index.
     dialect = op.get_bind().dialect
     again = dialect.name != 'mysql' or dialect.is_mariadb
     for name, table, columns in INDEXES:

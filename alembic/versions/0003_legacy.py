@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the fall-back to the old consoleauth keeps: where a token came from, uses, what was taken back.
+"""Add the tables of the fallback to the old consoleauth service, and the sources of tokens.
 
 Revision: 0003
 Revises: 0002
@@ -21,7 +21,7 @@ TABLE = {
     'mariadb_engine': 'InnoDB',
     'mariadb_charset': 'utf8mb4',
     'mariadb_collate': 'utf8mb4_bin',
-    # MariaDB and MySQL commit each CREATE: an upgrade that was interrupted must be able to run again
+    # MariaDB and MySQL commit each CREATE, so an interrupted upgrade must be repeatable.
     'if_not_exists': True,
 }
 
@@ -40,11 +40,11 @@ def upgrade() -> None:
         sa.Column('since', MOMENT, nullable=False),
         **TABLE,
     )
-    # MySQL has no IF NOT EXISTS for an index
+    # MySQL has no IF NOT EXISTS for an index.
     dialect = op.get_bind().dialect
     again = dialect.name != 'mysql' or dialect.is_mariadb
     op.create_index('ix_legacy_void_since', 'legacy_void', ['since'], if_not_exists=again or None)
-    # not every database has IF NOT EXISTS for a column
+    # Not every database has IF NOT EXISTS for a column.
     if 'source' not in {
         column['name'] for column in sa.inspect(op.get_bind()).get_columns('console_auth_token')
     }:

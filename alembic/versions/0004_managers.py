@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The managers of a cell, their releases, and when each was last seen.
+"""Add the list of managers, with their releases and last heartbeats.
 
 Revision: 0004
 Revises: 0003
@@ -21,7 +21,7 @@ TABLE = {
     'mariadb_engine': 'InnoDB',
     'mariadb_charset': 'utf8mb4',
     'mariadb_collate': 'utf8mb4_bin',
-    # MariaDB and MySQL commit each CREATE: an upgrade that was interrupted must be able to run again
+    # MariaDB and MySQL commit each CREATE, so an interrupted upgrade must be repeatable.
     'if_not_exists': True,
 }
 

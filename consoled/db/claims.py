@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claiming a slot of a console. A unique key decides who gets it, never read-then-write."""
+"""Claims of a console's slots: a unique key decides them, never a read before the write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from oslo_db import exception as db_exc
 from consoled import exception, objects
 from consoled.db import clock, models
 from consoled.db.session import Database
-from consoled.db.sessions import BY_ID, Opening, load, to_session
+from consoled.db.sessions import BY_ID, OpenRequest, load, to_session
 
 _T = models.console_auth_token.c
 _P = models.console_proxy.c
@@ -36,7 +36,7 @@ _CLAIMED = (
     'connected_at',
     'ends_at',
 )
-# The row exists only if, at this moment, the proxy has a live lease and the token is alive.
+# Inserts a row only if, at this moment, the proxy's lease and the token are alive.
 _CLAIM = (
     sa.insert(models.console_session)
     .from_select(
@@ -65,14 +65,14 @@ _CLAIM = (
             _T.expires > clock.utc_now(),
         ),
     )
-    .execution_options(preserve_rowcount=True)  # of an INSERT it is not kept by default
+    .execution_options(preserve_rowcount=True)  # an INSERT does not keep it by default
 )
 _SPEND = (
     sa.update(models.console_auth_token)
     .where(_T.id == sa.bindparam('token'), _T.used_at.is_(None))
     .values(used_at=clock.utc_now())
 )
-_COUNTED = {'token': _S.token_id, 'instance': _S.instance_uuid, 'project': _S.project_id}
+_SCOPE_COLUMNS = {'token': _S.token_id, 'instance': _S.instance_uuid, 'project': _S.project_id}
 _PROXY_ALIVE = sa.select(_P.id).where(_P.id == sa.bindparam('proxy_id'), _P.lease_expires > clock.utc_now())
 _HOLDERS = (
     sa.select(
@@ -95,7 +95,7 @@ _HOLDERS = (
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Sessions at most, 0 meaning no limit: of the console, and per token, instance and project."""
+    """Maximum numbers of sessions: of the console, and per token, instance and project. 0 means no limit."""
 
     console: int
     token: int = 0
@@ -105,15 +105,21 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Holder:
-    """A session that holds a slot of a console."""
+    """A session that holds a slot of a console.
+
+    :ivar cut: the session is already marked to be cut
+    """
 
     id: str
     connected_at: datetime.datetime
-    cut: bool  # it is marked already
+    cut: bool
 
 
 class SlotsTaken(Exception):
-    """All slots of a console are taken; ``holders`` by the time they connected."""
+    """All slots of a console are taken.
+
+    :param holders: the sessions that hold them, the oldest first
+    """
 
     def __init__(self, holders: list[Holder]) -> None:
         super().__init__()
@@ -121,87 +127,92 @@ class SlotsTaken(Exception):
 
 
 class _NotClaimed(Exception):
-    """At the moment of the claim, the proxy had no live lease or the token was not alive."""
+    """The proxy's lease or the token was not alive at the moment of the claim."""
 
 
 def claim(
-    db: Database, opening: Opening, limits: Limits, *, single_use: bool, ends_with_token: bool
+    db: Database, request: OpenRequest, limits: Limits, *, single_use: bool, ends_with_token: bool
 ) -> objects.ConsoleSession:
-    """Make the session, in a free slot of its console, and spend a single-use token, in one transaction.
+    """Create the session in a free slot of its console, and spend a single-use token, in one transaction.
 
-    Slots of proxies whose lease has ended are taken over on the way.
+    If the first slot is taken, slots that are held by proxies whose lease has ended are freed.
 
+    :param single_use: the token opens one session only
+    :param ends_with_token: the session ends when the token expires
     :raises SlotsTaken: all slots of the console are taken
     :raises InvalidArgument: the session id belongs to another session
-    :raises InvalidToken: the token was spent, revoked or expired in between
+    :raises InvalidToken: the token was spent or revoked, or has expired, since it was looked up
     :raises ProxyUnknown: the proxy has no live lease
     :raises TooManySessions: a limit per token, instance or project is reached
     """
     slot = 0 if limits.console else None
     while True:
         try:
-            return _claim_slot(db, opening, slot, limits, single_use, ends_with_token)
+            return _claim_slot(db, request, slot, limits, single_use, ends_with_token)
         except (_NotClaimed, db_exc.DBReferenceError):
-            raise _refusal(db, opening) from None  # token or proxy ended, or deleted under our hands
+            # The token or the lease has ended, or the row of one was deleted during the claim.
+            raise _refusal(db, request) from None
         except (db_exc.DBDuplicateEntry, exception.InvalidToken) as exc:
-            # the same request may be carried out twice at once: then the other one was first
-            repeated = load(db, opening)
+            # The same request may be running twice, and the other one was first.
+            repeated = load(db, request)
             if repeated is not None:
                 return repeated
             if isinstance(exc, exception.InvalidToken):
                 raise
-            slot = _free_slot(db, opening, limits.console)
+            slot = _free_slot(db, request, limits.console)
 
 
 def _claim_slot(
     db: Database,
-    opening: Opening,
+    request: OpenRequest,
     slot: int | None,
     limits: Limits,
     single_use: bool,
     ends_with_token: bool,
 ) -> objects.ConsoleSession:
     values = {
-        'session_id': opening.session_id,
-        'proxy_id': opening.proxy_id,
-        'token_id': opening.token_id,
-        'console_type': opening.console.console_type,
-        'client_address': opening.client_address,
+        'session_id': request.session_id,
+        'proxy_id': request.proxy_id,
+        'token_id': request.token_id,
+        'console_type': request.console.console_type,
+        'client_address': request.client_address,
         'slot': slot,
         'ends': ends_with_token,
     }
 
     def work(conn: sa.Connection) -> objects.ConsoleSession:
-        if single_use and not conn.execute(_SPEND, {'token': opening.token_id}).rowcount:
+        if single_use and not conn.execute(_SPEND, {'token': request.token_id}).rowcount:
             raise exception.InvalidToken()
         if not conn.execute(_CLAIM, values).rowcount:
-            raise _NotClaimed  # and the token is not spent
-        _check_limits(conn, opening, limits)
-        row = conn.execute(BY_ID, {'session_id': opening.session_id}).one()
-        return to_session(row, opening.console)
+            raise _NotClaimed  # the rollback leaves the token unspent
+        _check_limits(conn, request, limits)
+        row = conn.execute(BY_ID, {'session_id': request.session_id}).one()
+        return to_session(row, request.console)
 
     return db.transaction(work)
 
 
-def _refusal(db: Database, opening: Opening) -> exception.ConsoledException:
-    values = {'proxy_id': opening.proxy_id}
+def _refusal(db: Database, request: OpenRequest) -> exception.ConsoledException:
+    values = {'proxy_id': request.proxy_id}
     if db.single(lambda conn: conn.execute(_PROXY_ALIVE, values).first()) is None:
-        return exception.ProxyUnknown(proxy_id=opening.proxy_id)
+        return exception.ProxyUnknown(proxy_id=request.proxy_id)
     return exception.InvalidToken()
 
 
-def _check_limits(conn: sa.Connection, opening: Opening, limits: Limits) -> None:
-    """Count with the new row in place; over a limit, the transaction is rolled back.
+def _check_limits(conn: sa.Connection, request: OpenRequest, limits: Limits) -> None:
+    """Check the limits with the new row in place: over a limit, the transaction is rolled back.
 
-    Opens in flight do not see each other: a limit may be passed by as many as are opened in the same
-    instant. These limits keep one user from filling a process; the console's own limit is exact.
+    Opens in flight do not see each other, so as many sessions as are opened in the same instant may exceed a
+    limit. These limits keep one user from filling a process; the console's own limit is exact.
+
+    :raises TooManySessions: a limit is exceeded
     """
     values = {
-        'token': opening.token_id,
-        'instance': opening.console.instance_uuid,
-        'project': opening.project_id,
+        'token': request.token_id,
+        'instance': request.console.instance_uuid,
+        'project': request.project_id,
     }
-    scopes = tuple(scope for scope in _COUNTED if getattr(limits, scope) and values[scope] is not None)
+    scopes = tuple(scope for scope in _SCOPE_COLUMNS if getattr(limits, scope) and values[scope] is not None)
     if not scopes:
         return
     counts = conn.execute(_count(scopes), values).one()
@@ -213,25 +224,25 @@ def _check_limits(conn: sa.Connection, opening: Opening, limits: Limits) -> None
 
 @functools.cache
 def _count(scopes: tuple[str, ...]) -> sa.Select[Any]:
-    """The statement that counts the live sessions of each scope; built once, as all of the hot path."""
+    """Return the statement that counts the live sessions of each scope. Built once: it is on the hot path."""
     live = models.console_session.join(models.console_proxy, _P.id == _S.proxy_id)
     return sa.select(
         *(
             sa.select(sa.func.count())
             .select_from(live)
-            .where(_COUNTED[scope] == sa.bindparam(scope), _P.lease_expires > clock.utc_now())
+            .where(_SCOPE_COLUMNS[scope] == sa.bindparam(scope), _P.lease_expires > clock.utc_now())
             .scalar_subquery()
             for scope in scopes
         )
     )
 
 
-def _free_slot(db: Database, opening: Opening, limit: int) -> int:
-    """A slot that no live session holds, after ending those of proxies whose lease is over.
+def _free_slot(db: Database, request: OpenRequest, limit: int) -> int:
+    """Return a slot that no live session holds; delete the sessions of proxies whose lease has ended.
 
-    :raises SlotsTaken: there is none
+    :raises SlotsTaken: live sessions hold all slots
     """
-    console = opening.console
+    console = request.console
     values = {'instance_uuid': console.instance_uuid, 'host': console.host, 'port': console.port}
     rows = db.single(lambda conn: conn.execute(_HOLDERS, values).all())
     dead = [row.id for row in rows if not row.alive]
@@ -251,7 +262,7 @@ def _free_slot(db: Database, opening: Opening, limit: int) -> int:
 
 
 def _delete_dead(session_ids: list[str]) -> sa.Delete:
-    """The statement looks at the lease again: the proxy may have renewed since."""
+    """Return the statement that deletes these sessions, unless their proxy has renewed its lease since."""
     return sa.delete(models.console_session).where(
         _S.id.in_(session_ids),
         _S.proxy_id.in_(sa.select(_P.id).where(_P.lease_expires <= clock.utc_now())),

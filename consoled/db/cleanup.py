@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Taking back: revocation, instances that are gone, and what time has made worthless."""
+"""Deletions: revoked tokens, instances that are gone, and whatever has expired."""
 
 from __future__ import annotations
 
@@ -13,32 +13,31 @@ from consoled.db import clock, consoles, models
 from consoled.db.session import Database
 
 _I = models.instances.c
-_C = models.console_connection.c
 _T = models.console_auth_token.c
 _P = models.console_proxy.c
 _S = models.console_session.c
 
-# A proxy that is still alive has this many leases to come back after an outage of the bus or database.
-LEASES_TO_COME_BACK = 10
+# For this many leases a proxy stays known after its lease has ended, so that a proxy that is still alive can
+# renew it after an outage of the bus or the database.
+GRACE_LEASES = 10
 
-BATCH = 1000  # rows a transaction: short locks, and small write sets on Galera
-
-# columns a revocation can select by, where both tables have them
-REVOCABLE = ('instance_uuid', 'project_id', 'user_id', 'compute_host')
+BATCH = 1000  # rows per transaction: short locks, and small write sets on Galera
 
 Progress = Callable[[int], object]
+
+_Column = sa.ColumnElement[Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Revoked:
-    """Tokens deleted, and the ids of the sessions to cut."""
+    """Result of ``revoke``: the number of deleted tokens, and the ids of the sessions to cut."""
 
     tokens: int
     sessions: list[str]
 
 
 def tokens_where(filters: Mapping[str, str]) -> list[sa.ColumnElement[bool]]:
-    """The condition on tokens that ``revoke`` takes by these filters."""
+    """Return the condition for the tokens that ``revoke`` deletes with these filters."""
     if 'session_id' in filters:
         token = sa.select(_S.token_id).where(_S.id == filters['session_id'], _S.token_id.is_not(None))
         return [_T.id.in_(token)]
@@ -48,11 +47,13 @@ def tokens_where(filters: Mapping[str, str]) -> list[sa.ColumnElement[bool]]:
 def revoke(db: Database, filters: dict[str, str], reason: str) -> Revoked:
     """Delete the matching tokens, then mark the matching sessions to be cut.
 
-    The order matters: a deletion waits for an open in flight on its token, so that open's session is there
-    to be marked; an open that comes later finds no token.
+    The order matters: the deletion waits for an open in flight on its token, so the session of that open is
+    in time to be marked; a later open finds no token.
 
-    :param filters: equality on ``REVOCABLE`` columns, or ``session_id`` alone: that session, and the token
-        it was opened with (with the token left, its user would just open the next one)
+    :param filters: values of ``instance_uuid``, ``project_id``, ``user_id`` or ``compute_host`` that all must
+        match; or ``session_id`` alone, for that session and the token it was opened with (which would open
+        the next session otherwise)
+    :param reason: the ``cut_reason`` of the sessions
     """
     if 'session_id' in filters:
         sessions_where: list[sa.ColumnElement[bool]] = [_S.id == filters['session_id']]
@@ -68,43 +69,41 @@ def forget_instance(
 ) -> list[str]:
     """Delete an instance with its consoles and tokens; mark its sessions to be cut.
 
-    :param compute_host: only what it has there; None: wherever it is. A guest that has moved is deleted where
-        it was, and lives on.
+    :param compute_host: delete only what the instance has on this compute host: a guest that has moved is
+        deleted on its former host and lives on. None: delete all of it.
     :returns: ids of the sessions to cut
     """
 
-    def of(columns: Any, instance: Any) -> list[sa.ColumnElement[bool]]:
-        there = [] if compute_host is None else [columns.compute_host == compute_host]
-        return [instance == instance_uuid, *there]
+    def matching(instance: _Column, host: _Column) -> list[sa.ColumnElement[bool]]:
+        on_host = [] if compute_host is None else [host == compute_host]
+        return [instance == instance_uuid, *on_host]
 
-    _delete_tokens(db, of(_T, _T.instance_uuid))  # in batches; what comes meanwhile goes below
+    # Most tokens go in batches; the cascade deletes those that are added meanwhile.
+    _delete_tokens(db, matching(_T.instance_uuid, _T.compute_host))
 
     def work(conn: sa.Connection) -> list[str]:
-        conn.execute(sa.delete(models.instances).where(*of(_I, _I.uuid)))
-        return consoles.mark_cut(conn, of(_S, _S.instance_uuid), reason)
+        conn.execute(sa.delete(models.instances).where(*matching(_I.uuid, _I.compute_host)))
+        return consoles.mark_cut(conn, matching(_S.instance_uuid, _S.compute_host), reason)
 
     return db.transaction(work)
 
 
 def delete_expired_of_host(db: Database, compute_host: str) -> int:
-    """Delete the expired tokens of a compute host.
-
-    :returns: how many
-    """
+    """Delete the expired tokens of a compute host, and return their number."""
     return _delete_tokens(db, [_T.compute_host == compute_host, _T.expires <= clock.utc_now()])
 
 
 def delete_expired(db: Database, *, older_than: int = 0, progress: Progress | None = None) -> int:
     """Delete all tokens that expired more than ``older_than`` seconds ago.
 
-    :param progress: called with the number of rows after each batch
-    :returns: how many
+    :param progress: called after each batch with the number of tokens in it
+    :returns: the number of deleted tokens
     """
     return _delete_tokens(db, [_T.expires <= clock.utc_after(-older_than)], progress)
 
 
 def count_expired(db: Database, *, older_than: int = 0) -> int:
-    """How many tokens ``delete_expired`` would delete."""
+    """Return the number of tokens that ``delete_expired`` would delete."""
     statement = sa.select(sa.func.count()).where(_T.expires <= clock.utc_after(-older_than))
     return int(db.single(lambda conn: conn.execute(statement)).scalar_one())
 
@@ -112,7 +111,7 @@ def count_expired(db: Database, *, older_than: int = 0) -> int:
 def _delete_tokens(
     db: Database, where: list[sa.ColumnElement[bool]], progress: Progress | None = None
 ) -> int:
-    """Delete matching tokens in batches, by primary key so that no gap is locked."""
+    """Delete matching tokens in batches: by primary key, which locks no gaps."""
     chosen = sa.select(_T.id).where(*where).order_by(_T.id).limit(BATCH)
     total = 0
     while True:
@@ -120,7 +119,7 @@ def _delete_tokens(
         if not ids:
             return total
         delete = sa.delete(models.console_auth_token).where(_T.id.in_(ids))
-        deleted = db.single(lambda conn: conn.execute(delete)).rowcount  # noqa: B023 - run at once
+        deleted = db.single(lambda conn: conn.execute(delete)).rowcount  # noqa: B023 - called at once
         total += deleted
         if progress is not None:
             progress(deleted)
@@ -129,20 +128,20 @@ def _delete_tokens(
 def delete_dead_proxies(db: Database, *, ended_for: int) -> int:
     """Delete proxies whose lease ended more than ``ended_for`` seconds ago, with their sessions.
 
-    :returns: how many proxies
+    :returns: the number of deleted proxies
     """
     statement = sa.delete(models.console_proxy).where(_P.lease_expires <= clock.utc_after(-ended_for))
     return int(db.single(lambda conn: conn.execute(statement)).rowcount)
 
 
 def retire_instances(db: Database, *, unused_for: int) -> int:
-    """Forget instances that no agent defined and that have no token and no session any more.
+    """Delete instances that no agent has defined and that have no token and no session left.
 
-    Two steps, ``unused_for`` seconds apart: mark, then delete what is still marked and unused. An
-    authorize that meets the mark takes it away before it stores its token, so the deletion and the new
-    token can't miss each other, without a lock that would have to be held meanwhile.
+    This takes two calls at least ``unused_for`` seconds apart: one marks an instance, the other deletes it if
+    it is still marked and unused. An authorize removes the mark before it stores its token, so a deletion
+    never misses a new token, and no lock is held in between.
 
-    :returns: how many were deleted
+    :returns: the number of deleted instances
     """
     unused = (
         _I.defined == sa.false(),
@@ -161,7 +160,7 @@ def retire_instances(db: Database, *, unused_for: int) -> int:
 
 
 def count_instances(db: Database, compute_host: str) -> int:
-    """How many instances ``forget_compute_host`` would forget."""
+    """Return the number of instances that ``forget_compute_host`` would delete."""
     statement = sa.select(sa.func.count()).where(_I.compute_host == compute_host)
     return int(db.single(lambda conn: conn.execute(statement).scalar_one()))
 
@@ -169,9 +168,11 @@ def count_instances(db: Database, compute_host: str) -> int:
 def forget_compute_host(
     db: Database, compute_host: str, reason: str, progress: Progress | None = None
 ) -> int:
-    """Forget all instances of a compute host that is gone for good.
+    """Delete all instances of a compute host that is gone for good.
 
-    :returns: how many
+    :param reason: the ``cut_reason`` of their sessions
+    :param progress: called with 1 after each instance
+    :returns: the number of deleted instances
     """
     statement = sa.select(_I.uuid).where(_I.compute_host == compute_host)
     uuids = db.single(lambda conn: conn.execute(statement).scalars().all())

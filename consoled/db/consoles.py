@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instances and their consoles: what exists, and what is free."""
+"""Instances and their consoles: definitions, and which consoles are free."""
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 
 from consoled import exception, objects
 from consoled.db import clock, models
+from consoled.db.models import Row
 from consoled.db.session import Database
 from consoled.objects import EndReason
 
@@ -21,18 +23,19 @@ _S = models.console_session.c
 _P = models.console_proxy.c
 
 
-# The compute host of an instance that no agent has named: those who know tell us later.
+# Stands in for the compute host of an instance until an agent, or a token request, names it.
 UNKNOWN_HOST = '(unknown)'
 
-INSTANCE = sa.select(_I.uuid, _I.compute_host, _I.defined, _I.retired_at).where(
+SELECT_INSTANCE = sa.select(_I.uuid, _I.compute_host, _I.defined, _I.retired_at).where(
     _I.uuid == sa.bindparam('instance_uuid')
 )
-CONSOLES = (
+_SELECT_CONSOLES = (
     sa.select(_C.host, _C.port, _C.console_type, _C.access_url_base, _C.options)
     .where(_C.instance_uuid == sa.bindparam('instance_uuid'))
     .order_by(_C.port, _C.host)
 )
-# a session whose proxy's lease has ended does not count
+_SELECT_CONSOLE = _SELECT_CONSOLES.where(_C.host == sa.bindparam('host'), _C.port == sa.bindparam('port'))
+# Sessions of a proxy whose lease has ended do not count.
 LIVE_SESSION = (
     sa.select(_S.id)
     .join(models.console_proxy, _P.id == _S.proxy_id)
@@ -43,23 +46,24 @@ LIVE_SESSION = (
         _P.lease_expires > clock.utc_now(),
     )
 )
-_FREE = CONSOLES.where(
+_SELECT_FREE = _SELECT_CONSOLES.where(
     _C.console_type == sa.bindparam('console_type'),
     ~LIVE_SESSION.correlate(models.console_connection).exists(),
 )
 
 
 def encode_options(options: dict[str, str | None]) -> str:
-    """The one text form of console options: JSON, keys sorted, so that equal options are equal text."""
+    """Return console options as JSON with sorted keys, so that equal options are equal text in SQL."""
     return json.dumps(options, sort_keys=True, separators=(',', ':'))
 
 
 def decode_options(text: str) -> dict[str, str | None]:
+    """Return the console options that ``encode_options`` wrote."""
     options: dict[str, str | None] = json.loads(text)
     return options
 
 
-def to_connection(instance_uuid: str, compute_host: str, row: Any) -> objects.ConsoleConnection:
+def to_connection(instance_uuid: str, compute_host: str, row: Row) -> objects.ConsoleConnection:
     """Build the object of a row with host, port, console_type, access_url_base and options."""
     return objects.ConsoleConnection(
         instance_uuid=instance_uuid,
@@ -72,17 +76,23 @@ def to_connection(instance_uuid: str, compute_host: str, row: Any) -> objects.Co
     )
 
 
+def load_console(conn: sa.Connection, instance_uuid: str, host: str | None, port: int | None) -> Row | None:
+    """Return the row of the instance's console at a host and port, or None."""
+    values = {'instance_uuid': instance_uuid, 'host': host, 'port': port}
+    return conn.execute(_SELECT_CONSOLE, values).first()
+
+
 def list_free(db: Database, instance_uuid: str, console_type: str) -> list[objects.ConsoleConnection]:
-    """The consoles of that type that are not connected, by port.
+    """Return the instance's consoles of a type that have no live session, by port.
 
     :raises InstanceNotFound: the instance has no row
     """
 
     def work(conn: sa.Connection) -> list[objects.ConsoleConnection]:
-        instance = conn.execute(INSTANCE, {'instance_uuid': instance_uuid}).first()
+        instance = conn.execute(SELECT_INSTANCE, {'instance_uuid': instance_uuid}).first()
         if instance is None:
             raise exception.InstanceNotFound(instance_uuid=instance_uuid)
-        rows = conn.execute(_FREE, {'instance_uuid': instance_uuid, 'console_type': console_type})
+        rows = conn.execute(_SELECT_FREE, {'instance_uuid': instance_uuid, 'console_type': console_type})
         return [to_connection(instance_uuid, instance.compute_host, row) for row in rows]
 
     return db.single(work)
@@ -90,7 +100,11 @@ def list_free(db: Database, instance_uuid: str, console_type: str) -> list[objec
 
 @dataclasses.dataclass(frozen=True)
 class Defined:
-    """What ``define`` did: the ids of the sessions to cut, and whether a console lost its tokens."""
+    """Result of ``define``.
+
+    :ivar cut: ids of the sessions to cut
+    :ivar dropped: whether the instance lost a console, with the console's tokens
+    """
 
     cut: list[str]
     dropped: bool
@@ -102,42 +116,42 @@ def define(
     compute_host: str,
     consoles: Iterable[objects.ConsoleConnection],
 ) -> Defined:
-    """Make these, and only these, the instance's consoles.
+    """Replace the instance's consoles by these.
 
-    A console that vanished, moved to another compute host or changed its type or options loses its tokens,
-    and its sessions are marked to be cut. "It has none here any more" from a compute host that the
-    instance has left already is late news and changes nothing.
+    A console that vanished, moved to another compute host, or changed its type or options loses its tokens,
+    and its sessions are marked to be cut. An empty list from a compute host that the instance has already
+    left is late news and changes nothing.
     """
     wanted = {(console.host, console.port): console for console in consoles}
 
     def work(conn: sa.Connection) -> Defined:
-        instance = conn.execute(INSTANCE, {'instance_uuid': instance_uuid}).first()
+        instance = conn.execute(SELECT_INSTANCE, {'instance_uuid': instance_uuid}).first()
         if not wanted and (instance is None or instance.compute_host != compute_host):
             return Defined([], False)
-        found = instance is not None and instance.compute_host == UNKNOWN_HOST
+        options_known = instance is None or instance.compute_host != UNKNOWN_HOST
         dropped = _has_moved(instance, compute_host)
-        cut = settle_instance(conn, instance, instance_uuid, compute_host, defined=True)
-        existing = conn.execute(CONSOLES, {'instance_uuid': instance_uuid}).all()
-        for row in existing:
+        cut = ensure_instance(conn, instance, instance_uuid, compute_host, defined=True)
+        rows = conn.execute(_SELECT_CONSOLES, {'instance_uuid': instance_uuid}).all()
+        for row in rows:
             if (row.host, row.port) not in wanted:
                 cut += drop_console(conn, instance_uuid, row.host, row.port, EndReason.CONSOLE_GONE)
                 dropped = True
-        by_place = {(row.host, row.port): row for row in existing}
-        for place, console in wanted.items():
-            there = by_place.get(place)
-            dropped |= there is not None and _is_another(there, console, described=not found)
-            cut += settle_console(conn, there, console, described=not found)
+        row_at = {(row.host, row.port): row for row in rows}
+        for endpoint, console in wanted.items():
+            known = row_at.get(endpoint)
+            dropped |= known is not None and _differs(known, console, options_known=options_known)
+            cut += ensure_console(conn, known, console, options_known=options_known)
         return Defined(cut, dropped)
 
     return db.transaction(work, racing=True)
 
 
-def settle_instance(
-    conn: sa.Connection, instance: Any, instance_uuid: str, compute_host: str, *, defined: bool
+def ensure_instance(
+    conn: sa.Connection, instance: Row | None, instance_uuid: str, compute_host: str, *, defined: bool
 ) -> list[str]:
-    """Make the instance's row say where it is; on another compute host, its old consoles go.
+    """Insert or update the instance's row; drop its consoles if it has moved to another compute host.
 
-    If it was not known where it is, it has not moved: what it has is found to be there.
+    An instance whose compute host was unknown has not moved: its consoles stay.
 
     :param instance: its row as read in this transaction, or None
     :returns: ids of the sessions to cut
@@ -151,24 +165,25 @@ def settle_instance(
         return []
     cut = []
     if _has_moved(instance, compute_host):
-        for row in conn.execute(CONSOLES, {'instance_uuid': instance_uuid}).all():
+        for row in conn.execute(_SELECT_CONSOLES, {'instance_uuid': instance_uuid}).all():
             cut += drop_console(conn, instance_uuid, row.host, row.port, EndReason.CONSOLE_MOVED)
     changed = {'compute_host': compute_host, 'defined': defined or instance.defined, 'retired_at': None}
     if any(getattr(instance, name) != value for name, value in changed.items()):
         conn.execute(sa.update(models.instances).where(_I.uuid == instance_uuid).values(**changed))
     if instance.compute_host == UNKNOWN_HOST != compute_host:
-        _name_host(conn, instance_uuid, compute_host)
+        _fill_in_host(conn, instance_uuid, compute_host)
     return cut
 
 
-def _has_moved(instance: Any, compute_host: str) -> bool:
+def _has_moved(instance: Row | None, compute_host: str) -> bool:
     return instance is not None and instance.compute_host not in (compute_host, UNKNOWN_HOST)
 
 
-def _name_host(conn: sa.Connection, instance_uuid: str, compute_host: str) -> None:
-    """Tokens and sessions of the instance are of that compute host, which was not known.
+def _fill_in_host(conn: sa.Connection, instance_uuid: str, compute_host: str) -> None:
+    """Name the compute host in the instance's tokens and sessions that were stored without it.
 
-    The instance's row has been changed by now: who adds a token waits for that, or was waited for there.
+    The instance's row is changed before this: a transaction that adds a token waits for that lock, or this
+    one has waited for it.
     """
     for table in (models.console_auth_token, models.console_session):
         conn.execute(
@@ -178,49 +193,48 @@ def _name_host(conn: sa.Connection, instance_uuid: str, compute_host: str) -> No
         )
 
 
-def _is_another(
-    row: Any, console: objects.ConsoleConnection | objects.ConsoleAuthToken, *, described: bool = True
-) -> bool:
-    """Whether it is another console that has the place of ``row`` now.
+def _differs(row: Row, console: objects.ConsoleConnection, *, options_known: bool) -> bool:
+    """Return whether ``console`` is another console than the one at its host and port so far.
 
-    :param described: the row was described by somebody who knew all of the console's options
+    :param options_known: whoever described ``row`` knew all options of the console, so they are compared too
     """
-    options = encode_options(console.options) if described else row.options
+    options = encode_options(console.options) if options_known else row.options
     return (row.console_type, row.options) != (console.console_type, options)
 
 
-def settle_console(
+def ensure_console(
     conn: sa.Connection,
-    row: Any,
-    console: objects.ConsoleConnection | objects.ConsoleAuthToken,
+    row: Row | None,
+    console: objects.ConsoleConnection,
     *,
-    described: bool = True,
+    options_known: bool = True,
 ) -> list[str]:
-    """Make the console's row equal ``console``.
+    """Insert or update the console's row; a different console at its host and port is dropped first.
 
-    :param row: the row at that place as read in this transaction, or None
-    :param described: the row was described by somebody who knew all of the console's options
+    :param row: the row at that host and port as read in this transaction, or None
+    :param options_known: as for ``_differs``
     :returns: ids of the sessions to cut
     """
-    place = (_C.instance_uuid == console.instance_uuid, _C.host == console.host, _C.port == console.port)
     options = encode_options(console.options)
     cut: list[str] = []
-    if row is not None and _is_another(row, console, described=described):
+    if row is not None and _differs(row, console, options_known=options_known):
         cut = drop_console(conn, console.instance_uuid, console.host, console.port, EndReason.CONSOLE_GONE)
         row = None
     if row is None:
-        conn.execute(sa.insert(models.console_connection).values(row_of(console, clock.utc_now())))
+        conn.execute(sa.insert(models.console_connection).values(new_row(console, clock.utc_now())))
     elif (row.access_url_base, row.options) != (console.access_url_base, options):
         conn.execute(
             sa.update(models.console_connection)
-            .where(*place)
+            .where(
+                _C.instance_uuid == console.instance_uuid, _C.host == console.host, _C.port == console.port
+            )
             .values(access_url_base=console.access_url_base, options=options, updated_at=clock.utc_now())
         )
     return cut
 
 
-def row_of(console: objects.ConsoleConnection | objects.ConsoleAuthToken, now: Any) -> dict[str, Any]:
-    """The row of a new console."""
+def new_row(console: objects.ConsoleConnection, now: datetime.datetime | clock.utc_now) -> dict[str, Any]:
+    """Return the values of a new console's row."""
     return {
         'instance_uuid': console.instance_uuid,
         'host': console.host,
@@ -236,8 +250,8 @@ def row_of(console: objects.ConsoleConnection | objects.ConsoleAuthToken, now: A
 def drop_console(conn: sa.Connection, instance_uuid: str, host: str, port: int, reason: str) -> list[str]:
     """Delete a console with its tokens, and mark its sessions to be cut.
 
-    The order matters: the deletion waits for an open in flight (it holds the token's row), so the session
-    of that open is there to be marked.
+    The order matters: an open in flight holds its token's row, so the deletion waits for it and its session
+    is in time to be marked.
 
     :returns: ids of the sessions to cut
     """
@@ -250,7 +264,7 @@ def drop_console(conn: sa.Connection, instance_uuid: str, host: str, port: int, 
 
 
 def mark_cut(conn: sa.Connection, where: list[sa.ColumnElement[bool]], reason: str) -> list[str]:
-    """Mark the matching sessions that are not marked yet.
+    """Mark those of the matching sessions to be cut that are not marked yet.
 
     :returns: their ids
     """

@@ -1,55 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens that come from elsewhere: their copies here, what was taken back meanwhile, how they are used."""
+"""Tokens that were issued elsewhere: their copies in the database, their revocations, their uses."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import sqlalchemy as sa
 
 from consoled import objects
 from consoled.db import cleanup, clock, consoles, models
+from consoled.db.models import Row
 from consoled.db.session import Database
-from consoled.db.tokens import Grant, expires_of
+from consoled.db.tokens import Stored, load_expiry
 
 _I = models.instances.c
 _T = models.console_auth_token.c
 _U = models.legacy_use.c
 _V = models.legacy_void.c
 
-_VOIDED = sa.select(_V.subject, _V.since).where(_V.subject.in_(sa.bindparam('subjects', expanding=True)))
+_SELECT_REVOCATIONS = sa.select(_V.subject, _V.since).where(
+    _V.subject.in_(sa.bindparam('subjects', expanding=True))
+)
 _COUNT_USE = (
     sa.update(models.legacy_use)
-    .where(_U.source == sa.bindparam('of'))
+    .where(_U.source == sa.bindparam('counted'))
     .values(uses=_U.uses + 1, last_used_at=clock.utc_now())
 )
-_USAGE = sa.select(_U.source, _U.uses, _U.last_used_at).order_by(_U.source)
-_LONGEST_LIFE = sa.select(sa.func.max(_T.expires)).where(_T.source.is_not(None), _T.expires > clock.utc_now())
-_ON_HOST = sa.select(_I.uuid).where(_I.compute_host == sa.bindparam('compute_host'))
+_SELECT_USES = sa.select(_U.source, _U.uses, _U.last_used_at).order_by(_U.source)
+_SELECT_LAST_EXPIRY = sa.select(sa.func.max(_T.expires)).where(
+    _T.source.is_not(None), _T.expires > clock.utc_now()
+)
+_SELECT_BY_HOST = sa.select(_I.uuid).where(_I.compute_host == sa.bindparam('compute_host'))
 
-# While this is held nobody names the compute host, and after it the new token gets the name as well.
-_HOLD_UNKNOWN = (
+# Locks the row of an instance whose compute host is unknown: nobody names the host until the new token is
+# stored, so whoever names it then updates this token too.
+_LOCK_UNKNOWN = (
     sa.update(models.instances)
-    .where(_I.uuid == sa.bindparam('held'), _I.compute_host == consoles.UNKNOWN_HOST)
+    .where(_I.uuid == sa.bindparam('locked'), _I.compute_host == consoles.UNKNOWN_HOST)
     .values(compute_host=consoles.UNKNOWN_HOST)
 )
 
 _REVOKED = 'revoked'
 
-# Instances, and the hashes of the tokens of each; None: all that it has
-TakenBack = Mapping[str, Collection[str] | None]
+# By instance, the hashes of its revoked tokens; None for all of its tokens.
+Revocations = Mapping[str, Collection[str] | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Where a token comes from.
+    """Where and when a token was issued.
 
-    :param source: a name of ``legacy_use``
-    :param ttl: seconds it lives, from when it was issued
-    :param issued_at: seconds since 1970 by the issuer's clock; None: it is being issued now
+    :ivar source: a ``source`` of ``legacy_use``
+    :ivar ttl: lifetime in seconds from when it was issued
+    :ivar issued_at: seconds since 1970 UTC by the issuer's clock; None if it is being issued now
     """
 
     source: str
@@ -59,7 +64,7 @@ class Provenance:
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """How often something of the old service was used, and when last (UTC)."""
+    """How often a source of the old service was used, and when last (UTC)."""
 
     source: str
     uses: int
@@ -67,7 +72,7 @@ class Use:
 
 
 class _Unacceptable(Exception):
-    """The token can't be taken over."""
+    """The token cannot be copied."""
 
 
 def adopt(
@@ -76,15 +81,15 @@ def adopt(
     grant: objects.ConsoleAuthToken,
     origin: Provenance,
     request_id: str | None = None,
-) -> Grant | None:
-    """Copy a token that was issued elsewhere, with what is left of its life.
+) -> Stored | None:
+    """Copy a token that was issued elsewhere into the database, with the rest of its lifetime.
 
-    What is known here of the instance and the console stands; only what is not known is taken from the
-    grant. Of an instance that an agent has defined, a token that was issued earlier must be for one of its
-    consoles: it may have got that place only since. Where there is no agent, a token that is being issued
-    now says what is at its place now. Repeating it is harmless.
+    What the database knows of the instance and the console takes precedence; only the rest is taken from the
+    grant. If an agent has defined the instance, a token that was issued earlier must be for one of its
+    consoles: its host and port may belong to another guest by now. Without an agent, a token that is being
+    issued now tells which console is at its host and port now. A repetition is harmless.
 
-    :returns: None if it is not here now: it has expired, was taken back, or its console is another one
+    :returns: None if the token has expired or was revoked, or if its console is a different one by now
     """
     try:
         adopted = db.transaction(
@@ -94,10 +99,10 @@ def adopt(
         return None
     if origin.issued_at is None:
         return adopted
-    # A revocation that came meanwhile has not seen the copy. It is noted before it deletes, so it is
-    # seen here.
+    # A revocation that ran meanwhile has not seen the copy. It was recorded before it deleted anything, so it
+    # is found here.
     try:
-        db.single(lambda conn: _check_not_void(conn, token_hash, grant.instance_uuid, origin.issued_at))
+        db.single(lambda conn: _check_not_revoked(conn, token_hash, grant.instance_uuid, origin.issued_at))
     except _Unacceptable:
         cleanup.revoke(db, {'instance_uuid': grant.instance_uuid}, _REVOKED)
         return None
@@ -110,12 +115,12 @@ def _adopt(
     grant: objects.ConsoleAuthToken,
     origin: Provenance,
     request_id: str | None,
-) -> Grant:
-    expires = expires_of(conn, token_hash)
+) -> Stored:
+    expires = load_expiry(conn, token_hash)
     if expires is not None:
-        return Grant(clock.aware(expires), [])
-    _check_not_void(conn, token_hash, grant.instance_uuid, origin.issued_at)
-    compute_host, cut = _settle(conn, grant, issued_earlier=origin.issued_at is not None)
+        return Stored(clock.aware(expires), [])
+    _check_not_revoked(conn, token_hash, grant.instance_uuid, origin.issued_at)
+    compute_host, cut = _ensure_console(conn, grant, issued_earlier=origin.issued_at is not None)
     conn.execute(
         sa.insert(models.console_auth_token).values(
             token_hash=token_hash,
@@ -126,79 +131,82 @@ def _adopt(
             user_id=grant.user_id,
             project_id=grant.project_id,
             request_id=request_id,
-            expires=clock.utc_after(_left(conn, origin)),
+            expires=clock.utc_after(_remaining_ttl(conn, origin)),
             created_at=clock.utc_now(),
             source=origin.source,
         )
     )
-    expires = expires_of(conn, token_hash)
+    expires = load_expiry(conn, token_hash)
     assert expires is not None  # it was inserted just now
-    return Grant(clock.aware(expires), cut)
+    return Stored(clock.aware(expires), cut)
 
 
-def _settle(
+def _ensure_console(
     conn: sa.Connection, grant: objects.ConsoleAuthToken, *, issued_earlier: bool
 ) -> tuple[str, list[str]]:
-    """Make the rows of the instance and the console, if they are not there.
+    """Insert the instance and the console, or update them where the grant takes precedence.
 
-    :returns: the compute host, as far as it is known, and ids of the sessions to cut
+    :returns: the compute host (``consoles.UNKNOWN_HOST`` if it is not known), and the ids of the sessions to
+        cut
+    :raises _Unacceptable: the grant contradicts what the database knows
     """
-    conn.execute(_HOLD_UNKNOWN, {'held': grant.instance_uuid})
-    where = {'instance_uuid': grant.instance_uuid}
-    instance = conn.execute(consoles.INSTANCE, where).first()
+    conn.execute(_LOCK_UNKNOWN, {'locked': grant.instance_uuid})
+    instance = conn.execute(consoles.SELECT_INSTANCE, {'instance_uuid': grant.instance_uuid}).first()
     compute_host: str = consoles.UNKNOWN_HOST if instance is None else instance.compute_host
-    place = (grant.host, grant.port)
-    console = next(
-        (row for row in conn.execute(consoles.CONSOLES, where) if (row.host, row.port) == place), None
-    )
+    console = consoles.load_console(conn, grant.instance_uuid, grant.host, grant.port)
     defined = instance is not None and instance.defined
     if console is None and issued_earlier and defined:
         raise _Unacceptable
-    stands = defined or issued_earlier
-    if console is not None and stands and console.console_type != grant.console_type:
+    database_wins = defined or issued_earlier
+    if console is not None and database_wins and console.console_type != grant.console_type:
         raise _Unacceptable
-    consoles.settle_instance(conn, instance, grant.instance_uuid, compute_host, defined=False)
-    if console is not None and stands:
+    consoles.ensure_instance(conn, instance, grant.instance_uuid, compute_host, defined=False)
+    if console is not None and database_wins:
         return compute_host, []
-    completed = _completed(grant, console)
-    return compute_host, consoles.settle_console(conn, console, completed, described=False)
+    completed = _complete(grant, console)
+    return compute_host, consoles.ensure_console(conn, console, completed.console(), options_known=False)
 
 
-def _completed(grant: objects.ConsoleAuthToken, console: Any) -> objects.ConsoleAuthToken:
-    """The grant with what is known of the console besides, if that is the same one."""
-    completed: objects.ConsoleAuthToken = grant.obj_clone()
+def _complete(grant: objects.ConsoleAuthToken, console: Row | None) -> objects.ConsoleAuthToken:
+    """Return the grant, completed by the console's row if that is of the same type."""
+    completed = grant.copy()
     if console is not None and console.console_type == grant.console_type:
         completed.options = consoles.decode_options(console.options) | grant.options
         completed.access_url_base = grant.access_url_base or console.access_url_base
     return completed
 
 
-def _left(conn: sa.Connection, origin: Provenance) -> int:
-    """Seconds that are left of a token's life; the issuer's clock may be off, and gives it no longer one."""
+def _remaining_ttl(conn: sa.Connection, origin: Provenance) -> int:
+    """Return the seconds until the token expires; an issuer's clock that is ahead does not make them more.
+
+    :raises _Unacceptable: it has expired
+    """
     if origin.issued_at is None:
         return origin.ttl
     now = clock.aware(conn.execute(clock.NOW).scalar_one()).timestamp()
-    left = min(origin.ttl, int(origin.issued_at + origin.ttl - now))
-    if left <= 0:
+    remaining = min(origin.ttl, int(origin.issued_at + origin.ttl - now))
+    if remaining <= 0:
         raise _Unacceptable
-    return left
+    return remaining
 
 
-# what was taken back
+# Revocations
 
 
-def void(db: Database, taken_back: TakenBack) -> None:
-    """Note what is taken back, before it is: a source that is away, or a copy that is being made, can't
-    bring it back then."""
+def record_revocations(db: Database, revocations: Revocations) -> None:
+    """Record revocations. Call it before the tokens are deleted.
+
+    Then neither a source that was away nor a copy in flight can bring a revoked token back.
+    """
     subjects: set[str] = set()
-    for instance_uuid, hashes in taken_back.items():
+    for instance_uuid, hashes in revocations.items():
         subjects.update([instance_uuid] if hashes is None else hashes)
     ordered = sorted(subjects)
     for start in range(0, len(ordered), cleanup.BATCH):
-        _void(db, ordered[start : start + cleanup.BATCH])
+        _record(db, ordered[start : start + cleanup.BATCH])
 
 
-def _void(db: Database, subjects: list[str]) -> None:
+def _record(db: Database, subjects: list[str]) -> None:
     def work(conn: sa.Connection) -> None:
         conn.execute(sa.delete(models.legacy_void).where(_V.subject.in_(subjects)))
         conn.execute(
@@ -209,34 +217,36 @@ def _void(db: Database, subjects: list[str]) -> None:
     db.transaction(work, racing=True)
 
 
-def _check_not_void(
+def _check_not_revoked(
     conn: sa.Connection, token_hash: str, instance_uuid: str, issued_at: float | None
 ) -> None:
+    """:raises _Unacceptable: the token, or all tokens of its instance issued until later, were revoked"""
     if issued_at is None:
         return
-    for row in conn.execute(_VOIDED, {'subjects': [token_hash, instance_uuid]}):
+    for row in conn.execute(_SELECT_REVOCATIONS, {'subjects': [token_hash, instance_uuid]}):
         if row.subject == token_hash or issued_at <= clock.aware(row.since).timestamp():
             raise _Unacceptable
 
 
-def delete_void(db: Database, *, older_than: int) -> int:
-    """Delete what was noted more than ``older_than`` seconds ago: no token lives so long.
+def delete_revocations(db: Database, *, older_than: int) -> int:
+    """Delete the revocations that were recorded more than ``older_than`` seconds ago.
 
-    :returns: how many
+    :param older_than: longer than any token lives
+    :returns: the number of deleted revocations
     """
     old = sa.delete(models.legacy_void).where(_V.since <= clock.utc_after(-older_than))
     return int(db.single(lambda conn: conn.execute(old)).rowcount)
 
 
-def find_taken_back(db: Database, filters: Mapping[str, str]) -> TakenBack:
-    """What a revocation with these filters takes back, as far as it is known here.
+def find_revoked(db: Database, filters: Mapping[str, str]) -> Revocations:
+    """Return the tokens that a revocation with these filters revokes, as far as the database knows them.
 
-    :param filters: as ``cleanup.revoke`` takes them
+    :param filters: as for ``cleanup.revoke``
     """
     if set(filters) == {'instance_uuid'}:
         return {filters['instance_uuid']: None}
     if set(filters) == {'compute_host'}:
-        rows = db.single(lambda conn: conn.execute(_ON_HOST, dict(filters)).scalars().all())
+        rows = db.single(lambda conn: conn.execute(_SELECT_BY_HOST, dict(filters)).scalars().all())
         return dict.fromkeys(rows)
     found: dict[str, set[str]] = {}
     chosen = sa.select(_T.instance_uuid, _T.token_hash).where(*cleanup.tokens_where(filters))
@@ -245,14 +255,14 @@ def find_taken_back(db: Database, filters: Mapping[str, str]) -> TakenBack:
     return found
 
 
-# how it is used
+# Uses
 
 
 def count_use(db: Database, source: str) -> None:
-    """Count a use, and note when."""
+    """Count a use of a source, and store when it was."""
 
     def work(conn: sa.Connection) -> None:
-        if not conn.execute(_COUNT_USE, {'of': source}).rowcount:
+        if not conn.execute(_COUNT_USE, {'counted': source}).rowcount:
             conn.execute(
                 sa.insert(models.legacy_use).values(source=source, uses=1, last_used_at=clock.utc_now())
             )
@@ -261,12 +271,12 @@ def count_use(db: Database, source: str) -> None:
 
 
 def usage(db: Database) -> list[Use]:
-    """What was used of the old service so far."""
-    rows = db.single(lambda conn: conn.execute(_USAGE).all())
+    """Return the uses of all sources of the old service."""
+    rows = db.single(lambda conn: conn.execute(_SELECT_USES).all())
     return [Use(row.source, row.uses, clock.aware(row.last_used_at)) for row in rows]
 
 
-def longest_life(db: Database) -> datetime.datetime | None:
-    """When the last of the live tokens that came from elsewhere expires (UTC); None: there is none."""
-    expires = db.single(lambda conn: conn.execute(_LONGEST_LIFE).scalar())
+def last_expiry(db: Database) -> datetime.datetime | None:
+    """Return when the last live token that was issued elsewhere expires (UTC); None if there is none."""
+    expires = db.single(lambda conn: conn.execute(_SELECT_LAST_EXPIRY).scalar())
     return None if expires is None else clock.aware(expires)

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The managers of the cell: each tells from time to time that it lives, and of which release it is.
-
-Nothing depends on a manager being in this table; it is for operators.
-"""
+"""The managers of the cell, listed by their heartbeats. The list is for operators: no decision uses it."""
 
 from __future__ import annotations
 
@@ -13,16 +10,16 @@ import sqlalchemy as sa
 from consoled.db import clock, models
 from consoled.db.session import Database
 
-ALIVE_WITHIN = 180  # seconds since its last sign of life
+ALIVE_WITHIN = 180  # seconds since the last heartbeat
 
 _M = models.console_manager.c
 
-_NOTE = (
+_UPDATE = (
     sa.update(models.console_manager)
-    .where(_M.name == sa.bindparam('of'))
+    .where(_M.name == sa.bindparam('manager'))
     .values(version=sa.bindparam('version'), rpc_version=sa.bindparam('rpc_version'), seen_at=clock.utc_now())
 )
-_SEEN = (
+_SELECT_ALIVE = (
     sa.select(_M.name, _M.version, _M.rpc_version, _M.seen_at, clock.utc_now().label('now'))
     .where(_M.seen_at > clock.utc_after(sa.bindparam('from_now')))
     .order_by(_M.name)
@@ -31,11 +28,12 @@ _SEEN = (
 
 @dataclasses.dataclass(frozen=True)
 class Manager:
-    """A manager and its release.
+    """A manager as of its last heartbeat.
 
-    :param name: its ``[DEFAULT] host``
-    :param rpc_version: the newest version of the RPC contract it speaks
-    :param age: seconds since it was last seen
+    :ivar name: its ``[DEFAULT] host``
+    :ivar version: its release
+    :ivar rpc_version: newest version of the RPC contract that it speaks
+    :ivar age: seconds since the heartbeat
     """
 
     name: str
@@ -44,20 +42,20 @@ class Manager:
     age: float
 
 
-def is_kept(db: Database) -> bool:
-    """Whether the schema has the table: a manager may run with that of the release before."""
+def has_table(db: Database) -> bool:
+    """Return whether the schema has the table of managers: it may be that of an earlier release."""
     return db.single(lambda conn: bool(sa.inspect(conn).has_table(models.console_manager.name)))
 
 
-def note(db: Database, name: str, version: str, rpc_version: str) -> None:
-    """Note that a manager lives.
+def record_heartbeat(db: Database, name: str, version: str, rpc_version: str) -> None:
+    """Store a manager's heartbeat.
 
-    :param version: of its release
+    :param version: the manager's release
     """
     values = {'version': version, 'rpc_version': rpc_version}
 
     def work(conn: sa.Connection) -> None:
-        if not conn.execute(_NOTE, {'of': name, **values}).rowcount:
+        if not conn.execute(_UPDATE, {'manager': name, **values}).rowcount:
             conn.execute(
                 sa.insert(models.console_manager).values(name=name, seen_at=clock.utc_now(), **values)
             )
@@ -65,25 +63,25 @@ def note(db: Database, name: str, version: str, rpc_version: str) -> None:
     db.transaction(work, racing=True)
 
 
-def gone(db: Database, name: str) -> None:
-    """Forget a manager that has stopped."""
+def remove(db: Database, name: str) -> None:
+    """Delete a manager that has stopped."""
     statement = sa.delete(models.console_manager).where(_M.name == name)
     db.single(lambda conn: conn.execute(statement))
 
 
-def seen(db: Database, *, within: int = ALIVE_WITHIN) -> list[Manager]:
-    """The managers that were seen within the last so many seconds, by name."""
-    rows = db.single(lambda conn: conn.execute(_SEEN, {'from_now': -within}).all())
+def list_alive(db: Database, *, within: int = ALIVE_WITHIN) -> list[Manager]:
+    """Return the managers with a heartbeat in the last ``within`` seconds, by name."""
+    rows = db.single(lambda conn: conn.execute(_SELECT_ALIVE, {'from_now': -within}).all())
     return [
         Manager(row.name, row.version, row.rpc_version, (row.now - row.seen_at).total_seconds())
         for row in rows
     ]
 
 
-def forget(db: Database, *, not_seen_for: int) -> int:
-    """Forget the managers that were last seen more than so many seconds ago.
+def delete_silent(db: Database, *, silent_for: int) -> int:
+    """Delete the managers whose last heartbeat is more than ``silent_for`` seconds old.
 
-    :returns: how many
+    :returns: the number of deleted managers
     """
-    statement = sa.delete(models.console_manager).where(_M.seen_at <= clock.utc_after(-not_seen_for))
+    statement = sa.delete(models.console_manager).where(_M.seen_at <= clock.utc_after(-silent_for))
     return int(db.single(lambda conn: conn.execute(statement)).rowcount)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schema migrations: alembic, run from a checkout or from an installed wheel."""
+"""Schema migrations with alembic, from a checkout or an installed wheel."""
 
 from __future__ import annotations
 
@@ -22,31 +22,35 @@ LOG = logging.getLogger(__name__)
 VERSION_TABLE = 'consoled_alembic_version'
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
-# setup.py installs the checkout's alembic/ as the first of these
-_PLACES = (_PACKAGE / 'alembic', _PACKAGE.parent.parent / 'alembic')
+# The first is where setup.py installs the checkout's alembic/, the second is the checkout.
+_SCRIPT_DIRECTORIES = (_PACKAGE / 'alembic', _PACKAGE.parent.parent / 'alembic')
 
 
 def _config(connection: sa.Connection | None = None) -> alembic_config.Config:
-    place = next((path for path in _PLACES if (path / 'env.py').is_file()), None)
-    if place is None:
-        raise FileNotFoundError('the migrations of consoled are not installed')
+    directory = next((path for path in _SCRIPT_DIRECTORIES if (path / 'env.py').is_file()), None)
+    if directory is None:
+        raise FileNotFoundError('The migrations of consoled are not installed.')
     config = alembic_config.Config()
-    config.set_main_option('script_location', str(place))
+    config.set_main_option('script_location', str(directory))
     config.attributes['connection'] = connection
     config.attributes['version_table'] = VERSION_TABLE
     return config
 
 
 def head() -> str:
-    """The revision that this release needs."""
+    """Return the revision of this release."""
     revision = ScriptDirectory.from_config(_config()).get_current_head()
     if revision is None:
-        raise FileNotFoundError('the migrations of consoled are empty')
+        raise FileNotFoundError('The installed migrations of consoled have no revision.')
     return revision
 
 
 def pending(revision: str | None) -> list[str] | None:
-    """What a database at ``revision`` lacks, oldest first; None: a newer release has upgraded it."""
+    """Return the revisions that a database at ``revision`` lacks, oldest first.
+
+    :param revision: as ``current`` returns it
+    :returns: None if this release does not know the revision: a newer one has upgraded the database
+    """
     script = ScriptDirectory.from_config(_config())
     try:
         missing = [each.revision for each in script.iterate_revisions('head', revision or 'base')]
@@ -56,9 +60,9 @@ def pending(revision: str | None) -> list[str] | None:
 
 
 def current(db: Database) -> str | None:
-    """The revision the database is at; None if it has none of our tables.
+    """Return the revision of the database; None if it has none of consoled's tables.
 
-    :raises DatabaseUnavailable: it does not answer
+    :raises DatabaseUnavailable: the database does not answer
     """
     try:
         with db.transactional_engine.connect() as conn:
@@ -71,9 +75,9 @@ def current(db: Database) -> str | None:
 
 
 def upgrade(db: Database, revision: str = 'head') -> None:
-    """Bring the database to a revision; one that is there already is left as it is.
+    """Upgrade the database to a revision; one that is there already stays as it is.
 
-    :raises DatabaseUnavailable: it does not answer
+    :raises DatabaseUnavailable: the database does not answer
     """
     try:
         with db.transactional_engine.begin() as conn:
@@ -83,15 +87,18 @@ def upgrade(db: Database, revision: str = 'head') -> None:
 
 
 def warn_if_behind(db: Database) -> None:
-    """Log if the database is not at this release's revision. It may be ahead while a cell is upgraded."""
+    """Log a warning unless the database is at this release's revision.
+
+    It may well be ahead of it while a cell is being upgraded.
+    """
     try:
         revision = current(db)
     except exception.DatabaseUnavailable as exc:
-        LOG.warning('the schema could not be checked: %s', exc)
+        LOG.warning('Cannot check the database schema: %s', exc)
         return
     if revision != head():
         LOG.warning(
-            'the database is at revision %s and this release is made for %s: run consoled-manage db upgrade',
+            'The database is at revision %s, this release needs %s: run consoled-manage db upgrade',
             revision,
             head(),
         )

@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables of a cell's database, for SQLAlchemy Core.
 
-They must equal what the migrations in ``alembic/`` make; a functional test compares them on each database.
+They must equal the result of the migrations in ``alembic/``; a test compares them on each database.
 
-Text is compared byte by byte on MariaDB and MySQL (``utf8mb4_bin``), as PostgreSQL and SQLite do: with the
-server's default collation, projects ``a`` and ``A`` would be one.
+MariaDB and MySQL compare text byte by byte (``utf8mb4_bin``), as PostgreSQL and SQLite do: with the server's
+default collation, projects ``a`` and ``A`` would be the same.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 metadata = sa.MetaData()
+
+
+class Row(Protocol):
+    """A row of a result: its columns by name, without static types."""
+
+    def __getattr__(self, name: str) -> Any: ...
+
 
 _TABLE_ARGS: dict[str, Any] = {
     'mysql_engine': 'InnoDB',
@@ -25,9 +32,9 @@ _TABLE_ARGS: dict[str, Any] = {
     'mariadb_collate': 'utf8mb4_bin',
 }
 
-# UTC, without a zone, to the microsecond.
+# UTC without a zone, in microseconds.
 Moment = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), 'mysql', 'mariadb')
-# SQLite numbers rows by itself for INTEGER only.
+# SQLite generates values of an INTEGER primary key only.
 BigId = sa.BigInteger().with_variant(sa.Integer(), 'sqlite')
 
 instances = sa.Table(
@@ -35,9 +42,9 @@ instances = sa.Table(
     metadata,
     sa.Column('uuid', sa.CHAR(36), primary_key=True),
     sa.Column('compute_host', sa.String(255), nullable=False),
-    # an agent has defined its consoles, so it can be asked about them
+    # A compute agent has defined its consoles, so the agent can be asked about them.
     sa.Column('defined', sa.Boolean(create_constraint=False), nullable=False, server_default=sa.false()),
-    # set by the sweep on an instance that nothing needs any more; see db/cleanup.py
+    # Set by the sweep on an unused instance: see cleanup.retire_instances.
     sa.Column('retired_at', Moment),
     sa.Column('created_at', Moment, nullable=False),
     sa.Index('ix_instances_host', 'compute_host'),
@@ -57,7 +64,7 @@ console_connection = sa.Table(
     sa.Column('port', sa.Integer, primary_key=True, autoincrement=False),
     sa.Column('console_type', sa.String(32), nullable=False),
     sa.Column('access_url_base', sa.String(1024)),
-    sa.Column('options', sa.Text, nullable=False),  # JSON, keys sorted
+    sa.Column('options', sa.Text, nullable=False),  # JSON with sorted keys
     sa.Column('created_at', Moment, nullable=False),
     sa.Column('updated_at', Moment, nullable=False),
     **_TABLE_ARGS,
@@ -78,7 +85,7 @@ console_auth_token = sa.Table(
     sa.Column('expires', Moment, nullable=False),
     sa.Column('used_at', Moment),
     sa.Column('created_at', Moment, nullable=False),
-    # where it came from, if not from authorize: a name of ``legacy_use``
+    # Set if the token was issued elsewhere, or through the old RPC: a ``source`` of ``legacy_use``.
     sa.Column('source', sa.String(32)),
     sa.ForeignKeyConstraint(
         ['instance_uuid', 'host', 'port'],
@@ -118,8 +125,8 @@ console_session = sa.Table(
     sa.Column('console_type', sa.String(32), nullable=False),
     sa.Column('compute_host', sa.String(255), nullable=False),
     sa.Column('slot', sa.Integer),  # NULL: no limit; else 0..max_sessions-1
-    # The foreign key makes an open wait for a revocation in flight, and the other way round: a session
-    # can't be born between the deletion of its token and the cut of the sessions (DESIGN invariant 5).
+    # The foreign key makes an open and a revocation wait for each other: no session is created between the
+    # deletion of its token and the cut of the sessions (doc/design.md, invariant 5).
     sa.Column(
         'token_id',
         BigId,
@@ -131,7 +138,8 @@ console_session = sa.Table(
     sa.Column('connected_at', Moment, nullable=False),
     sa.Column('ends_at', Moment),
     sa.Column('cut_reason', sa.String(64)),
-    # One session a slot, whatever the interleaving (DESIGN invariant 3). Serves look-ups by instance too.
+    # One session per slot, whatever the interleaving (doc/design.md, invariant 3). It also serves look-ups by
+    # instance.
     sa.UniqueConstraint('instance_uuid', 'host', 'port', 'slot', name='uq_console_session_slot'),
     sa.Index('ix_console_session_proxy', 'proxy_id'),
     sa.Index('ix_console_session_token', 'token_id'),
@@ -139,7 +147,7 @@ console_session = sa.Table(
     **_TABLE_ARGS,
 )
 
-# How often, and when, something of the old consoleauth was used: says when the fall-back may go.
+# Uses of tokens of the old consoleauth service, and of its RPC: they tell when the fallback can be removed.
 legacy_use = sa.Table(
     'legacy_use',
     metadata,
@@ -149,8 +157,8 @@ legacy_use = sa.Table(
     **_TABLE_ARGS,
 )
 
-# What was taken back, while memcached may still have it: the UUID of an instance (what was issued for it
-# until then), or the hash of a token.
+# Revocations that memcached may have missed. The subject is an instance's UUID, for all tokens that were
+# issued for it until then, or the hash of one token.
 legacy_void = sa.Table(
     'legacy_void',
     metadata,
@@ -160,7 +168,7 @@ legacy_void = sa.Table(
     **_TABLE_ARGS,
 )
 
-# The managers of the cell and their releases, each with its last sign of life.
+# The managers of the cell, with their releases and their last heartbeats.
 console_manager = sa.Table(
     'console_manager',
     metadata,

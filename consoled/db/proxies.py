@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Proxies and their leases. A lease belongs to the proxy: one UPDATE renews all its sessions."""
+"""Proxies and their leases: one UPDATE of the proxy renews all its sessions."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from consoled.objects import EndReason
 _P = models.console_proxy.c
 _S = models.console_session.c
 
-
-# Longest time, in seconds, between a proxy's request to open a session and the session's row, plus the
-# time the proxy waits for the answer: past it the proxy knows whether the session is one of its own.
+# Seconds from a proxy's request to open a session until the session has a row and the proxy has either the
+# answer or stopped waiting for it. After that the proxy knows whether the session is one of its own.
 OPEN_TAKES_AT_MOST = 30
 
 _RENEW = (
@@ -39,15 +38,16 @@ _TO_CUT = sa.select(_S.id, _S.cut_reason).where(
 
 @dataclasses.dataclass(frozen=True)
 class Renewal:
-    """The database's time of the renewal (UTC), and the sessions to cut with their reasons."""
+    """Result of ``renew``: the database's time (UTC), and the sessions to cut with their reasons."""
 
     now: datetime.datetime
     cut: dict[str, str]
 
 
 def register(db: Database, proxy_id: str, name: str, lease: int) -> datetime.datetime:
-    """Start a life of a proxy, or renew it if it is known; end earlier lives of that name.
+    """Register a proxy process, or renew its lease if it is known; delete earlier processes of its name.
 
+    :param lease: seconds
     :returns: the database's time (UTC)
     """
 
@@ -67,10 +67,12 @@ def register(db: Database, proxy_id: str, name: str, lease: int) -> datetime.dat
 def renew(db: Database, proxy_id: str, lease: int) -> Renewal:
     """Renew the lease of a proxy.
 
-    A lease that had ended is granted anew while the proxy is known: its unlimited sessions went on through
-    an outage and can be revoked again. Its limited ones it has cut by itself, and they are over here too.
+    A lease that has ended is granted again while the proxy is known: its unlimited sessions went on through
+    the outage and can be revoked again. The proxy has cut its limited sessions by itself, so their rows are
+    deleted.
 
-    :raises ProxyUnknown: no such proxy
+    :param lease: seconds
+    :raises ProxyUnknown: there is no such proxy
     """
     values = {'proxy': proxy_id, 'lease': lease}
 
@@ -95,23 +97,24 @@ def renew(db: Database, proxy_id: str, lease: int) -> Renewal:
 def reconcile(
     db: Database, proxy_id: str, session_ids: Collection[str], as_of: datetime.datetime
 ) -> list[str]:
-    """Make the rows of a proxy agree with the sessions it says it has.
+    """Delete the rows of a proxy's sessions that the proxy does not have.
 
-    A row it does not name is the rest of an open whose answer was lost or came too late, or of a close
-    that was lost: it is deleted, but only if it was there ``OPEN_TAKES_AT_MOST`` seconds before the proxy
-    made its list. ``as_of`` says when that was, by the database's clock as an earlier reply gave it: the
-    message may be old when it is read.
+    Such a row is left over from an open whose answer was lost or late, or from a close that was lost. It is
+    deleted only if it existed ``OPEN_TAKES_AT_MOST`` seconds before the proxy made its list.
 
-    :returns: ids the proxy named that have no row: they lost their lease, the proxy must cut them
+    :param session_ids: all sessions that the proxy has
+    :param as_of: when the proxy made the list, by the database's clock as an earlier reply gave it: the
+        message may be old when it is read
+    :returns: the ids among ``session_ids`` that have no row: the proxy must cut them
     """
-    named = set(session_ids)
+    listed = set(session_ids)
     settled = as_of.astimezone(datetime.UTC).replace(tzinfo=None) - datetime.timedelta(
         seconds=OPEN_TAKES_AT_MOST
     )
     statement = sa.select(_S.id, _S.connected_at).where(_S.proxy_id == proxy_id)
     rows = db.single(lambda conn: conn.execute(statement).all())
-    stale = [row.id for row in rows if row.id not in named and row.connected_at < settled]
+    stale = [row.id for row in rows if row.id not in listed and row.connected_at < settled]
     if stale:
         delete = sa.delete(models.console_session).where(_S.id.in_(stale))
         db.single(lambda conn: conn.execute(delete))
-    return sorted(named - {row.id for row in rows})
+    return sorted(listed - {row.id for row in rows})

@@ -20,8 +20,8 @@ LOG = logging.getLogger(__name__)
 
 T = TypeVar('T')
 
-# What may go away by itself: a deadlock or failed certification rolled back, a server restarting, a
-# connection the server closed, SQLite locked by another writer.
+# Errors that may not happen again: a deadlock or failed certification that was rolled back, a server that is
+# restarting, a connection that the server has closed, SQLite locked by another writer.
 TRANSIENT = (
     db_exc.DBDeadlock,
     db_exc.DBConnectionError,
@@ -32,28 +32,28 @@ TRANSIENT = (
 
 _RACE = (db_exc.DBDuplicateEntry, db_exc.DBReferenceError)
 
-# Of MySQL's operational errors these do not go away: access denied, unknown database, unknown column.
+# MySQL's operational errors that are permanent: access denied, unknown database, unknown column.
 _PERMANENT = frozenset({1044, 1045, 1049, 1054, 1142, 1143})
 
-_FIRST_PAUSE = 0.02  # seconds; doubles up to
-_LONGEST_PAUSE = 0.5
+_FIRST_PAUSE = 0.02  # seconds; doubled after each attempt
+_LONGEST_PAUSE = 0.5  # seconds
 
 
 class Database:
     """The cell's database: two engines over one URL.
 
-    Most calls are one statement: they run on an AUTOCOMMIT engine, which saves the BEGIN, the COMMIT and
-    the ROLLBACK of the pool, three round trips of four. Calls of several statements run in a transaction.
+    Most calls are one statement. They run on an AUTOCOMMIT engine, which saves the BEGIN, the COMMIT and the
+    pool's ROLLBACK: three round trips of four. Calls of several statements run in a transaction.
 
     :param url: SQLAlchemy URL of the database
-    :param pool_size: connections kept per engine; one for each thread that answers calls
+    :param pool_size: connections per engine; one for each thread that answers calls
     :param recycle: seconds after which a pooled connection is replaced
-    :param retry_time: seconds in all that work is tried again for transient errors
+    :param retry_time: total seconds for which work is retried after transient errors
     """
 
     def __init__(self, url: str, *, pool_size: int = 8, recycle: int = 3600, retry_time: float = 4.0) -> None:
         self._retry_time = retry_time
-        # Nothing is open on such a connection: without these two a ROLLBACK would follow each statement.
+        # Such a connection has no open transaction, so the ROLLBACK after each statement is left out.
         self._autocommit = _engine(
             url,
             pool_size,
@@ -94,29 +94,29 @@ class Database:
 
     @property
     def transactional_engine(self) -> sa.Engine:
-        """The engine for migrations and checks."""
+        """The engine of the transactions, for migrations and checks."""
         return self._transactional
 
     def single(self, work: Callable[[sa.Connection], T]) -> T:
-        """Run ``work`` on an AUTOCOMMIT connection: each statement is durable when it returns.
+        """Run ``work`` on an AUTOCOMMIT connection: each of its statements is committed at once.
 
         :raises DatabaseUnavailable: the database did not answer within the retry time
         """
         return self._retried(self._autocommit.connect, work, TRANSIENT)
 
     def transaction(self, work: Callable[[sa.Connection], T], *, racing: bool = False) -> T:
-        """Run ``work`` in a transaction, all of it again after a rollback: it must have no other effect.
+        """Run ``work`` in a transaction. It runs again after a rollback, so it must have no other effect.
 
-        :param racing: others may make or delete the same rows: a key that is there by now, or a parent that
-            is gone, means that ``work`` must look again
+        :param racing: other transactions may insert or delete the same rows, so a duplicate key or a missing
+            parent is a reason to run ``work`` again
         :raises DatabaseUnavailable: the database did not answer within the retry time
         """
         return self._retried(self._transactional.begin, work, (*TRANSIENT, *_RACE) if racing else TRANSIENT)
 
     def ping(self) -> None:
-        """Ask the database once, without a retry.
+        """Check that the database answers, without a retry.
 
-        :raises DatabaseUnavailable: it does not answer
+        :raises DatabaseUnavailable: it does not
         """
         try:
             with self._autocommit.connect() as conn:
@@ -144,7 +144,7 @@ class Database:
             except transient as exc:
                 if _is_permanent(exc):
                     raise
-                # full jitter: those who collided must not meet again
+                # Full jitter, so that transactions that collided do not collide again.
                 pause_now = backoff.anywhere(pause)
                 if time.monotonic() + pause_now > deadline:
                     LOG.error('The database does not answer: %s', str(exc).partition('\n')[0])
@@ -165,13 +165,13 @@ def _engine(url: str, pool_size: int, recycle: int, **kwargs: Any) -> sa.Engine:
         max_overflow=0,
         pool_timeout=5,
         pool_recycle=recycle,
-        pool_use_lifo=True,  # the connection used last is the warm one, here and in the server
-        hide_parameters=True,  # no values in errors and logs
-        enable_from_linting=False,  # it takes an outer join on a parameter for a mistake
+        pool_use_lifo=True,  # the connection used last is warm, here and in the server
+        hide_parameters=True,  # no values in error messages and logs
+        enable_from_linting=False,  # it warns of an outer join on a parameter
         **kwargs,
     )
-    # Not register_engine: its other listeners serve savepoints, which are not used here, and with them
-    # SQLAlchemy looks for listeners at every step of every statement.
+    # Not oslo.db's register_engine: its other listeners serve savepoints, which are not used here, and would
+    # cost time at every step of every statement.
     sa.event.listen(engine, 'handle_error', exc_filters.handler, retval=True)
     if engine.dialect.name == 'sqlite':
         sa.event.listen(engine, 'connect', _prepare_sqlite)
@@ -179,7 +179,7 @@ def _engine(url: str, pool_size: int, recycle: int, **kwargs: Any) -> sa.Engine:
 
 
 def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
-    """Enforce foreign keys; let readers and a writer work side by side; leave BEGIN to us."""
+    """Enforce foreign keys, let readers and a writer run concurrently, and leave BEGIN to SQLAlchemy."""
     dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
     for pragma in ('foreign_keys=ON', 'journal_mode=WAL', 'busy_timeout=3000'):
@@ -188,8 +188,8 @@ def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
 
 
 def _begin_immediate(conn: sa.Connection) -> None:
-    """Take SQLite's write lock at the start of a transaction.
+    """Take SQLite's write lock at the start of a transaction, waiting for it.
 
-    One that reads first and then writes fails at once when another wrote in between; this one waits.
+    A transaction that reads first and writes later fails at once if another one has written in between.
     """
     conn.exec_driver_sql('BEGIN IMMEDIATE')

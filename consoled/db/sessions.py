@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sessions: what is known of them, and their end. ``claims.py`` has their beginning."""
+"""Sessions: look-ups, listing and closing. ``claims`` creates them."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import sqlalchemy as sa
 
 from consoled import exception, objects
 from consoled.db import clock, consoles, models
+from consoled.db.models import Row
 from consoled.db.session import Database
 
 _I = models.instances.c
@@ -35,14 +35,14 @@ SESSION_COLUMNS = (
     _S.slot,
 )
 
-# everything that opening a session decides on, in one statement
+# Everything that the decision to open a session needs, in one statement.
 _FOR_OPEN = (
     sa.select(
         _T.id.label('token_id'),
         _T.instance_uuid,
         _T.host,
         _T.port,
-        _I.compute_host,  # of a token it may have been unknown when that was stored
+        _I.compute_host,  # the token's own may have been unknown when it was stored
         _T.user_id,
         _T.project_id,
         _T.used_at,
@@ -69,8 +69,14 @@ _CLOSE_OWN = _CLOSE.where(_S.proxy_id == sa.bindparam('proxy_id'))
 
 
 @dataclasses.dataclass(frozen=True)
-class Opening:
-    """A validated request to open a session: what was asked, and what the token grants."""
+class OpenRequest:
+    """A request to open a session, with the console and the user of its token.
+
+    :ivar spent: the token has been used
+    :ivar defined: a compute agent has defined the console
+    :ivar already_open: the same request was carried out before
+    :ivar source: where the token was issued, if not by ``authorize``
+    """
 
     session_id: str
     proxy_id: str
@@ -79,24 +85,25 @@ class Opening:
     console: objects.ConsoleConnection
     user_id: str | None
     project_id: str | None
-    spent: bool  # the token has been used
-    defined: bool  # a compute agent is behind the console
-    already_open: bool  # the same request was carried out before
-    source: str | None  # where the token came from, if not from authorize
+    spent: bool
+    defined: bool
+    already_open: bool
+    source: str | None
 
 
 def find_for_open(
     db: Database, token_hash: str, session_id: str, proxy_id: str, client_address: str | None
-) -> Opening | None:
-    """Look a live token up for a session to open.
+) -> OpenRequest | None:
+    """Look up a live token for a session to open.
 
+    :param session_id: chosen by the proxy
     :returns: None if there is no such live token
     """
     values = {'token_hash': token_hash, 'session_id': session_id}
     row = db.single(lambda conn: conn.execute(_FOR_OPEN, values).first())
     if row is None:
         return None
-    return Opening(
+    return OpenRequest(
         session_id=session_id,
         proxy_id=proxy_id,
         client_address=client_address,
@@ -111,30 +118,30 @@ def find_for_open(
     )
 
 
-def load(db: Database, opening: Opening) -> objects.ConsoleSession | None:
-    """The session of a request that was carried out, or None if there is none of that id.
+def load(db: Database, request: OpenRequest) -> objects.ConsoleSession | None:
+    """Return the session of a request that was carried out before; None if there is no session of that id.
 
     :raises InvalidArgument: the session id belongs to another session
     """
-    row = db.single(lambda conn: conn.execute(BY_ID, {'session_id': opening.session_id}).first())
+    row = db.single(lambda conn: conn.execute(BY_ID, {'session_id': request.session_id}).first())
     if row is None:
         return None
-    # the token's id goes when the token is revoked: then the session is marked to be cut
-    if row.proxy_id != opening.proxy_id or row.token_id not in (opening.token_id, None):
+    # A revocation deletes the token, which clears token_id, and marks the session to be cut.
+    if row.proxy_id != request.proxy_id or row.token_id not in (request.token_id, None):
         raise exception.InvalidArgument(argument='session_id', reason='is in use for another session')
-    return to_session(row, opening.console)
+    return to_session(row, request.console)
 
 
 def mark_taken_over(db: Database, session_id: str, reason: str) -> None:
-    """Mark a session to be cut."""
+    """Mark a session to be cut, because another user takes its slot over."""
     db.single(lambda conn: consoles.mark_cut(conn, [_S.id == session_id], reason))
 
 
 def close(db: Database, session_id: str, proxy_id: str | None = None) -> bool:
-    """Delete a session; its slot is free. One that is not there is closed already.
+    """Delete a session, which frees its slot. A session that does not exist is closed already.
 
-    :param proxy_id: close it only if it is that proxy's
-    :returns: whether there was one
+    :param proxy_id: close the session only if it is this proxy's
+    :returns: whether a session was closed
     """
     statement = _CLOSE if proxy_id is None else _CLOSE_OWN
     values = {'session_id': session_id, 'proxy_id': proxy_id}
@@ -144,9 +151,11 @@ def close(db: Database, session_id: str, proxy_id: str | None = None) -> bool:
 def list_live(
     db: Database, filters: dict[str, str], *, limit: int, marker: str | None = None
 ) -> list[objects.ConsoleSession]:
-    """Live sessions by id, at most ``limit``, after the id ``marker``.
+    """Return live sessions in the order of their ids.
 
-    :param filters: equality on columns of ``console_session``
+    :param filters: values of columns of ``console_session``, which must all match
+    :param limit: number of sessions at most
+    :param marker: return sessions after this id only
     """
     statement = (
         sa.select(*SESSION_COLUMNS)
@@ -162,9 +171,12 @@ def list_live(
     return [to_session(row, None) for row in rows]
 
 
-def to_session(row: Any, console: objects.ConsoleConnection | None) -> objects.ConsoleSession:
-    """Build the object of a row of the session columns, with its console as far as it is known."""
-    if console is None:  # listed: what the session's own row knows of its console
+def to_session(row: Row, console: objects.ConsoleConnection | None) -> objects.ConsoleSession:
+    """Build the object of a row with ``SESSION_COLUMNS``.
+
+    :param console: None: build it from the session's row, without the options and the base URL
+    """
+    if console is None:
         console = objects.ConsoleConnection(
             instance_uuid=row.instance_uuid,
             console_type=row.console_type,

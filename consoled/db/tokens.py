@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Console auth tokens: store, look up, choose the next free console.
+"""Console auth tokens: storing them, looking them up, and choosing the next free console.
 
-The database sees hashes only. Expiry is decided in SQL, by the database's clock.
+The database has hashes of tokens only. Expiry is decided in SQL, by the database's clock.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from oslo_db import exception as db_exc
 
 from consoled import backoff, exception, objects
 from consoled.db import clock, consoles, models
+from consoled.db.models import Row
 from consoled.db.session import Database
 
 _I = models.instances.c
@@ -29,7 +30,7 @@ _JOINED = models.console_auth_token.join(
     sa.and_(_C.instance_uuid == _T.instance_uuid, _C.host == _T.host, _C.port == _T.port),
 )
 _LIVE = (_T.token_hash == sa.bindparam('token_hash'), _T.expires > clock.utc_now())
-_SHOWN = (
+_GRANT_COLUMNS = (
     _T.instance_uuid,
     _T.host,
     _T.port,
@@ -42,12 +43,12 @@ _SHOWN = (
     _C.options,
     _T.source,
 )
-_VALIDATE = sa.select(*_SHOWN).select_from(_JOINED).where(*_LIVE)
+_VALIDATE = sa.select(*_GRANT_COLUMNS).select_from(_JOINED).where(*_LIVE)
 _VALIDATE_UNUSED = _VALIDATE.where(_T.used_at.is_(None))
 
-_EXPIRES_OF = sa.select(_T.expires).where(_T.token_hash == sa.bindparam('token_hash'))
+_SELECT_EXPIRY = sa.select(_T.expires).where(_T.token_hash == sa.bindparam('token_hash'))
 
-_STORED = (
+_STORED_COLUMNS = (
     'token_hash',
     'instance_uuid',
     'host',
@@ -59,12 +60,12 @@ _STORED = (
     'expires',
     'created_at',
 )
-# The grant is made from the console's own row: a console that is unknown, or known as another type, with
-# other options or on another compute host, yields no row, and the slow path settles that.
+# Inserts the token from the console's own row. If the console is unknown, or known with another type, other
+# options or another compute host, no row is inserted and the slow path corrects that first.
 _STORE = (
     sa.insert(models.console_auth_token)
     .from_select(
-        _STORED,
+        _STORED_COLUMNS,
         sa.select(
             sa.bindparam('token_hash', type_=sa.String),
             _C.instance_uuid,
@@ -89,10 +90,11 @@ _STORE = (
             _I.retired_at.is_(None),
         ),
     )
-    .execution_options(preserve_rowcount=True)  # of an INSERT it is not kept by default
+    .execution_options(preserve_rowcount=True)  # an INSERT does not keep it by default
 )
 _STORE_RETURNING = _STORE.returning(_T.expires)
 
+# Another user has a live token for the console.
 _PROMISED = (
     sa.select(_T.id)
     .where(
@@ -137,21 +139,24 @@ _OTHER_PROMISES = (
     )
 )
 
-_MOVES = 8  # times that a grant moves on to another console that is not promised
-_MOVE_PAUSE = 0.02  # seconds at most, longer than a move takes: two after the last one must not meet again
+_MAX_RETRIES = 8  # choices of another console after a collision with another user
+_MAX_PAUSE = 0.02  # seconds; longer than a retry takes, so that those who collided once do not collide again
 
 
 @dataclasses.dataclass(frozen=True)
-class Grant:
-    """What ``store`` did: when the token expires (UTC), and the sessions to cut."""
+class Stored:
+    """Result of storing a token: when it expires (UTC), and the ids of the sessions to cut."""
 
     expires: datetime.datetime
     cut: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
-class Valid:
-    """A live token: without its clear text, and where it came from, if not from ``authorize``."""
+class ValidToken:
+    """A live token, without its clear text.
+
+    :ivar source: where it was issued, if not by ``authorize``
+    """
 
     grant: objects.ConsoleAuthToken
     source: str | None
@@ -159,10 +164,11 @@ class Valid:
 
 def store(
     db: Database, token_hash: str, grant: objects.ConsoleAuthToken, ttl: int, request_id: str | None
-) -> Grant:
-    """Store a grant; the console and its instance are made or corrected if need be.
+) -> Stored:
+    """Store a token; insert or correct its console and instance if necessary.
 
-    One INSERT, when the console is known as it is described. Repeating it with the same hash is harmless.
+    This is one INSERT if the console is known as the grant describes it. A repetition with the same hash is
+    harmless.
 
     :param grant: with host and port set
     :param ttl: lifetime in seconds, by the database's clock
@@ -171,9 +177,9 @@ def store(
     try:
         expires = db.single(lambda conn: _insert(conn, values))
     except (db_exc.DBReferenceError, db_exc.DBDuplicateEntry):
-        expires = None  # the console was deleted under our hands, or an earlier try was carried out
+        expires = None  # the console was deleted meanwhile, or an earlier attempt has stored the token
     if expires is not None:
-        return Grant(clock.aware(expires), [])
+        return Stored(clock.aware(expires), [])
     return _store_unknown(db, grant, values)
 
 
@@ -197,43 +203,35 @@ def _values(
 
 
 def _insert(conn: sa.Connection, values: dict[str, Any]) -> datetime.datetime | None:
-    """Insert the grant; returns its expiry, or None if the console is not known like that."""
+    """Insert the token and return its expiry; None if the console is not known as described."""
     if conn.dialect.insert_returning:
-        # all rows are fetched: SQLite commits a statement only when it has run to its end
+        # Fetch all rows: SQLite commits a statement only when it has run to its end.
         rows = conn.execute(_STORE_RETURNING, values).all()
         return rows[0].expires if rows else None
-    # MySQL has no RETURNING
+    # MySQL has no RETURNING.
     if not conn.execute(_STORE, values).rowcount:
         return None
-    return expires_of(conn, values['token_hash'])
+    return load_expiry(conn, values['token_hash'])
 
 
-def expires_of(conn: sa.Connection, token_hash: str) -> datetime.datetime | None:
-    """When a token expires, by the database's clock; None: there is none."""
-    return conn.execute(_EXPIRES_OF, {'token_hash': token_hash}).scalar()
+def load_expiry(conn: sa.Connection, token_hash: str) -> datetime.datetime | None:
+    """Return when a token expires (UTC, without a zone); None if there is no such token."""
+    return conn.execute(_SELECT_EXPIRY, {'token_hash': token_hash}).scalar()
 
 
-def _store_unknown(db: Database, grant: objects.ConsoleAuthToken, values: dict[str, Any]) -> Grant:
-    def work(conn: sa.Connection) -> Grant:
-        stored = expires_of(conn, values['token_hash'])
-        if stored is not None:  # by a try whose answer was lost: it is ours, hashes are not guessed
-            return Grant(clock.aware(stored), [])
-        where = {'instance_uuid': grant.instance_uuid}
-        instance = conn.execute(consoles.INSTANCE, where).first()
-        cut = consoles.settle_instance(conn, instance, grant.instance_uuid, grant.compute_host, defined=False)
-        row = next(
-            (
-                row
-                for row in conn.execute(consoles.CONSOLES, where)
-                if (row.host, row.port) == (grant.host, grant.port)
-            ),
-            None,
-        )
-        cut += consoles.settle_console(conn, row, grant)
+def _store_unknown(db: Database, grant: objects.ConsoleAuthToken, values: dict[str, Any]) -> Stored:
+    def work(conn: sa.Connection) -> Stored:
+        stored = load_expiry(conn, values['token_hash'])
+        if stored is not None:  # by an earlier attempt whose answer was lost: nobody else has this hash
+            return Stored(clock.aware(stored), [])
+        instance = conn.execute(consoles.SELECT_INSTANCE, {'instance_uuid': grant.instance_uuid}).first()
+        cut = consoles.ensure_instance(conn, instance, grant.instance_uuid, grant.compute_host, defined=False)
+        row = consoles.load_console(conn, grant.instance_uuid, grant.host, grant.port)
+        cut += consoles.ensure_console(conn, row, grant.console())
         expires = _insert(conn, values)
-        if expires is None:  # another transaction changed it in between: start again
+        if expires is None:  # another transaction has changed it in between, so start again
             raise db_exc.DBDeadlock()
-        return Grant(clock.aware(expires), cut)
+        return Stored(clock.aware(expires), cut)
 
     return db.transaction(work, racing=True)
 
@@ -246,16 +244,16 @@ def store_next_free(
     request_id: str | None,
     *,
     unlimited: bool,
-) -> tuple[objects.ConsoleAuthToken, Grant]:
-    """Store a grant for the next console of the type that is not connected.
+) -> tuple[objects.ConsoleAuthToken, Stored]:
+    """Store a token for the next console of the type that has no live session.
 
-    One not promised to somebody else's live token is preferred. Users who ask at the same moment may choose
-    the same console: who sees that after storing the grant moves on, while there is one to move to.
+    A console without a live token of another user is preferred. Users who ask at the same moment may choose
+    the same console: whoever finds that after storing the token chooses again, while there is a choice.
 
-    :param unlimited: consoles of this type may have any number of sessions, so a connected one will do
-    :returns: the grant with its place filled in, and what was stored
-    :raises InstanceNotFound: no such instance
-    :raises ConsolePortsExhausted: all are connected
+    :param unlimited: consoles of this type may have any number of sessions, so one with a session will do
+    :returns: the grant with its console filled in, and the result of storing it
+    :raises InstanceNotFound: there is no such instance
+    :raises ConsolePortsExhausted: all consoles of the type have a session
     """
     wanted = {
         'instance_uuid': grant.instance_uuid,
@@ -263,21 +261,21 @@ def store_next_free(
         'user_id': grant.user_id,
         'project_id': grant.project_id,
     }
-    for move in range(_MOVES + 1):
+    for attempt in range(_MAX_RETRIES + 1):
         rows = db.single(lambda conn: conn.execute(_NEXT_FREE, wanted).all())
         rows = [row for row in rows if unlimited or not row.connected]
         if not rows:
             _raise_none_free(db, grant)
-        unpromised = [row for row in rows if not (row.connected or row.promised)]
-        # those who moved on together must not choose the same one again
-        chosen = random.choice(unpromised) if move and unpromised else rows[0]
-        placed = _placed(grant, chosen)
-        stored = store(db, token_hash, placed, ttl, request_id)
-        if move == _MOVES or not unpromised or not _is_promised_to_others(db, placed):
+        unclaimed = [row for row in rows if not (row.connected or row.promised)]
+        # Chosen at random after a collision, or those who collided would choose the same console again.
+        chosen = random.choice(unclaimed) if attempt and unclaimed else rows[0]
+        completed = _with_console(grant, chosen)
+        stored = store(db, token_hash, completed, ttl, request_id)
+        if attempt == _MAX_RETRIES or not unclaimed or not _is_promised_to_others(db, completed):
             break
-        forget(db, token_hash)
-        time.sleep(backoff.anywhere(_MOVE_PAUSE))
-    return placed, stored
+        delete(db, token_hash)
+        time.sleep(backoff.anywhere(_MAX_PAUSE))
+    return completed, stored
 
 
 def _raise_none_free(db: Database, grant: objects.ConsoleAuthToken) -> None:
@@ -285,30 +283,34 @@ def _raise_none_free(db: Database, grant: objects.ConsoleAuthToken) -> None:
     raise exception.ConsolePortsExhausted(instance_uuid=grant.instance_uuid, console_type=grant.console_type)
 
 
-def _placed(grant: objects.ConsoleAuthToken, row: Any) -> objects.ConsoleAuthToken:
-    placed: objects.ConsoleAuthToken = grant.obj_clone()
-    placed.host, placed.port, placed.compute_host = row.host, row.port, row.compute_host
-    placed.options = consoles.decode_options(row.options)
-    # the console's own base stands, unless the caller says otherwise
-    placed.access_url_base = grant.access_url_base or row.access_url_base
-    return placed
+def _with_console(grant: objects.ConsoleAuthToken, row: Row) -> objects.ConsoleAuthToken:
+    completed = grant.copy()
+    completed.host, completed.port, completed.compute_host = row.host, row.port, row.compute_host
+    completed.options = consoles.decode_options(row.options)
+    # The caller may replace the console's own base URL.
+    completed.access_url_base = grant.access_url_base or row.access_url_base
+    return completed
 
 
-def _is_promised_to_others(db: Database, placed: objects.ConsoleAuthToken) -> bool:
+def _is_promised_to_others(db: Database, grant: objects.ConsoleAuthToken) -> bool:
     names = ('instance_uuid', 'host', 'port', 'user_id', 'project_id')
-    values = {name: getattr(placed, name) for name in names}
+    values = {name: getattr(grant, name) for name in names}
     return bool(db.single(lambda conn: conn.execute(_OTHER_PROMISES, values).scalar()))
 
 
-def forget(db: Database, token_hash: str) -> None:
-    """Delete a token; one that is not there is deleted already."""
+def delete(db: Database, token_hash: str) -> None:
+    """Delete a token; one that does not exist is deleted already."""
     db.single(
         lambda conn: conn.execute(sa.delete(models.console_auth_token).where(_T.token_hash == token_hash))
     )
 
 
-def validate(db: Database, token_hash: str, *, single_use: bool) -> Valid | None:
-    """Look a live token up, without side effect."""
+def validate(db: Database, token_hash: str, *, single_use: bool) -> ValidToken | None:
+    """Look up a live token, without side effect.
+
+    :param single_use: a token that was used is not live any more
+    :returns: None if there is no such live token
+    """
     statement = _VALIDATE_UNUSED if single_use else _VALIDATE
     row = db.single(lambda conn: conn.execute(statement, {'token_hash': token_hash}).first())
     if row is None:
@@ -327,4 +329,4 @@ def validate(db: Database, token_hash: str, *, single_use: bool) -> Valid | None
         user_id=row.user_id,
         project_id=row.project_id,
     )
-    return Valid(grant, row.source)
+    return ValidToken(grant, row.source)

@@ -130,7 +130,14 @@ def _count_free(cell: Cell, guest: demo_driver.Guest, console_type: str) -> int 
 
 
 def _masked_url(grant: objects.ConsoleAuthToken) -> str:
-    return str(grant.access_url).replace(grant.token, f'{grant.token[:4]}***')
+    token = str(grant.token)
+    return str(grant.access_url).replace(token, f'{token[:4]}***')
+
+
+def _expires(grant: objects.ConsoleAuthToken) -> datetime.datetime:
+    if grant.expires is None:
+        raise ValueError('the grant has no end')
+    return grant.expires
 
 
 def _format_time(moment: datetime.datetime) -> str:
@@ -176,17 +183,17 @@ def authorize(cell: Cell) -> Outcome:
     cell.grants['screen'] = grant
     return Outcome(
         asked=f'{ALICE}: open the screen of {_DESKTOP.name}',
-        answered=f'{_masked_url(grant)}  (expires {_format_time(grant.expires)})',
+        answered=f'{_masked_url(grant)}  (expires {_format_time(_expires(grant))})',
         got={
             'user': grant.user_id,
             'host': grant.host,
-            'token in the URL': grant.token in grant.access_url,
+            'token in the URL': str(grant.token) in str(grant.access_url),
         },
     )
 
 
 def validate(cell: Cell) -> Outcome:
-    grant = cell.manager.validate(RequestContext(), cell.grants['screen'].token)
+    grant = cell.manager.validate(RequestContext(), str(cell.grants['screen'].token))
     wrong = _refusal(cell.manager.validate, RequestContext(), 'A' * 20)
     return Outcome(
         asked=f'{PROXY}: is this token valid, and for which console? And this invented one?',
@@ -200,7 +207,7 @@ def validate(cell: Cell) -> Outcome:
 
 
 def open_screen(cell: Cell) -> Outcome:
-    with user.websocket(cell, cell.grants['screen'].token) as browser:
+    with user.websocket(cell, str(cell.grants['screen'].token)) as browser:
         # RFC 6143, section 7: version, security type None, shared flag; then ServerInit
         reader = user.Reader(browser)
         for length, answer in ((len(_RFB_VERSION), _RFB_VERSION), (2, b'\x01'), (4, b'\x01')):
@@ -220,7 +227,7 @@ def connect(cell: Cell) -> Outcome:
     before = _count_free(cell, _ROUTER, ConsoleType.SERIAL)
     grant = cell.compute.get_console(_user(ALICE), COMPUTE_HOST, _ROUTER.uuid, ConsoleType.SERIAL)
     cell.grants['port'] = grant
-    terminal = cell.connections[ALICE] = user.websocket(cell, grant.token)
+    terminal = cell.connections[ALICE] = user.websocket(cell, str(grant.token))
     terminal.send(b'\r')
     output = b''
     while _PROMPT not in output and len(output) < _MAX_OUTPUT:
@@ -237,7 +244,7 @@ def refuse_second(cell: Cell) -> Outcome:
     taken = cell.grants['port']
     grant = cell.manager.authorize(_user(BOB), _token_request(taken))
     cell.grants[BOB] = grant
-    status, reason = user.refusal(cell, grant.token)
+    status, reason = user.refusal(cell, str(grant.token))
     free = _count_free(cell, _ROUTER, ConsoleType.SERIAL)
     return Outcome(
         asked=f'{BOB}, with a token of his own for port {taken.port}: open it too',
@@ -276,7 +283,7 @@ def expire(cell: Cell) -> Outcome:
             break
     later = _until(cell, lambda: _validity(cell, grant), exception.InvalidToken.code)
     took = time.monotonic() - started
-    status, reason = user.refusal(cell, grant.token)
+    status, reason = user.refusal(cell, str(grant.token))
     return Outcome(
         asked=f'{BOB}: open the screen of {_DESKTOP.name}, with a token valid for {ttl} s',
         answered=f'valid at first; after {took:.1f} s HTTP {status}: {reason.get("reason")}',

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The RPC endpoint of the old consoleauth service, for compute hosts and proxies that still call it."""
+"""The old consoleauth service's RPC endpoint, for compute hosts and proxies that still call it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from consoled.sources import Issued
 TOPIC = 'consoleauth'
 VERSION = '2.1'  # 2.0 lacks access_url
 
-# what the uses of these calls are counted by
-NAME = 'consoleauth'
+# The source in ``legacy_use`` by which the uses of this RPC are counted.
+SOURCE = 'consoleauth'
 
 
-class Consoles(Protocol):
-    """The part of the manager that the old service's calls are made of."""
+class ConsoleService(Protocol):
+    """The manager, as this endpoint uses it."""
 
     def authorize_issued(self, context: RequestContext, token: str, issued: Issued, source: str) -> None: ...
 
@@ -34,7 +34,7 @@ class Consoles(Protocol):
         self, context: RequestContext, token: str, source: str
     ) -> tuple[objects.ConsoleConnection, str | None]: ...
 
-    def take_back(self, context: RequestContext, instance_uuid: str, source: str) -> None: ...
+    def revoke_issued(self, context: RequestContext, instance_uuid: str, source: str) -> None: ...
 
     def observe(self, method: str, code: str, seconds: float) -> None: ...
 
@@ -49,7 +49,7 @@ def _token() -> arg.Argument:
 
 
 def _access_path() -> arg.Argument:
-    """What is asked of the target with CONNECT before the console; most consoles have none."""
+    """The path that a proxy requests from the target with CONNECT; most consoles have none."""
     path = arg.text(1024)
 
     def check(value: object) -> str | None:
@@ -58,25 +58,28 @@ def _access_path() -> arg.Argument:
     return arg.Argument(check, None)
 
 
-def _check_token_not_in(token: str, values_of_console: Iterable[object]) -> None:
-    """What is known of a console is kept in clear, and shown."""
-    for value in values_of_console:
-        if isinstance(value, str) and values.holds(value, token):
+def _check_token_not_in(token: str, arguments: Iterable[object]) -> None:
+    """Refuse a token that is in another argument too: the console's description is stored and shown in clear.
+
+    :raises InvalidConsole: it is
+    """
+    for value in arguments:
+        if isinstance(value, str) and values.contains_token(value, token):
             raise exception.InvalidConsole(reason='the token is in another argument too')
 
 
 class ConsoleauthEndpoint(Endpoint):
-    """Answers version 2.1 of the old contract, and callers of 2.0."""
+    """Answers callers of versions 2.1 and 2.0 of the old contract."""
 
     target = oslo_messaging.Target(version=VERSION)
 
-    def __init__(self, consoles: Consoles) -> None:
+    def __init__(self, consoles: ConsoleService) -> None:
         self._consoles = consoles
 
     def observe(self, method: str, code: str, seconds: float) -> None:
         self._consoles.observe(f'consoleauth.{method}', code, seconds)
 
-    # Old callers wait for it, but all that they make of a refusal is "remote error": the log says why.
+    # Old callers wait for the answer, but a refusal is only a "remote error" to them, so the log says why.
     @exposed_cast(
         token=_token(),
         console_type=arg.console_type(),
@@ -89,7 +92,7 @@ class ConsoleauthEndpoint(Endpoint):
     def authorize_console(
         self, context: RequestContext, token: str, access_url: str | None, **console: Any
     ) -> None:
-        """Store a token that the caller has made."""
+        """Store a token that the caller has generated."""
         _check_token_not_in(token, console.values())
         try:
             base = values.access_url_base(access_url, token)
@@ -98,15 +101,15 @@ class ConsoleauthEndpoint(Endpoint):
                 argument='access_url', reason='must be an http(s) or ws(s) URL'
             ) from None
         issued = Issued(access_url_base=base, issued_at=time.time(), **console)
-        self._consoles.authorize_issued(context, token, issued, NAME)
+        self._consoles.authorize_issued(context, token, issued, SOURCE)
 
     @exposed(token=arg.Argument(lambda value: value))
     def check_token(self, context: RequestContext, token: object) -> dict[str, Any] | None:
-        """The console of a token, as the old service described it; None: it opens nothing."""
-        if not tokens.well_formed(token):  # an old proxy hands on what users send, also nothing
+        """Return the console of a token as the old service described it; None if the token is invalid."""
+        if not tokens.well_formed(token):  # an old proxy passes on whatever users send, even None
             return None
         try:
-            console, access_url = self._consoles.check_issued(context, str(token), NAME)
+            console, access_url = self._consoles.check_issued(context, str(token), SOURCE)
         except exception.ConsoledException as exc:
             if exc.retryable:
                 raise
@@ -123,5 +126,5 @@ class ConsoleauthEndpoint(Endpoint):
 
     @exposed_cast(instance_uuid=arg.uuid())
     def delete_tokens_for_instance(self, context: RequestContext, instance_uuid: str) -> None:
-        """The guest has lost its consoles: its tokens and sessions end."""
-        self._consoles.take_back(context, instance_uuid, NAME)
+        """Revoke the tokens and sessions of a guest that has lost its consoles."""
+        self._consoles.revoke_issued(context, instance_uuid, SOURCE)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the old service's cache library wrapped around its values: a pickle, read as plain data.
+"""The pickles that the old service's cache library wraps around its values, read as plain data.
 
-Whoever can write to memcached chooses what lies there, and ``pickle`` does what a pickle says. So it is not
-used to read: ``loads`` is a machine of its own, on the parser of ``pickletools``, that knows the few opcodes
-of this one shape. It has no code that imports or calls; names become inert marks.
+Whoever can write to memcached controls its content, and ``pickle`` executes what a pickle says. Hence
+``pickle`` is not used for reading: ``loads`` interprets the few opcodes of this one shape itself, with the
+parser of ``pickletools``. It has no code that imports or calls anything; names become inert symbols.
 """
 
 from __future__ import annotations
@@ -17,52 +17,53 @@ from typing import NamedTuple
 
 from dogpile.cache import api
 
-MAX_OPCODES = 100  # an honest one has up to 35, at any protocol
+MAX_OPCODES = 100  # a genuine value has up to 35, at any protocol
 MAX_BYTES = 64 * 1024
 
-# dogpile.cache 0.x writes 1, newer ones write 2 around the same data. Ours are for old readers.
+# Versions of dogpile.cache's metadata: 0.x writes 1, newer releases write 2 around the same data. We write 1,
+# for old readers.
 VERSIONS = (1, 2)
 VERSION = 1
 
 
 class Refused(Exception):
-    """What lies in memcached is not what belongs there. Says why, and never a part of it."""
+    """A value in memcached is invalid. The message says why, and has no part of the value."""
 
 
 class Cached(NamedTuple):
-    """A value as dogpile.cache stores it: the text, and when it was stored (seconds since 1970 UTC)."""
+    """A value as dogpile.cache stores it: its text, and when it was stored (seconds since 1970 UTC)."""
 
     text: str
     stored_at: float
 
 
 def dumps(cached: Cached) -> bytes:
-    """What the old libraries would store: protocol 0, dogpile's CachedValue made by a call of its class."""
+    """Return what the old libraries would store: a CachedValue of dogpile in pickle protocol 0."""
     file = io.BytesIO()
     pickler = pickle.Pickler(file, protocol=0)
-    # as in dogpile.cache 0.x; today's is a named tuple, that protocol 0 writes in another form
+    # dogpile.cache 0.x pickles a call of the class; today's named tuple would be pickled in another form.
     pickler.dispatch_table = {api.CachedValue: lambda value: (api.CachedValue, tuple(value))}
     pickler.dump(api.CachedValue(cached.text, {'ct': cached.stored_at, 'v': VERSION}))
     return file.getvalue()
 
 
 def loads(data: bytes, max_bytes: int = MAX_BYTES) -> Cached:
-    """Read a stored value, in time and memory in proportion to ``max_bytes``.
+    """Read a stored value, in time and memory proportional to ``max_bytes``.
 
-    :raises Refused: it is anything else
+    :raises Refused: it is not a cached value as ``dumps`` writes it
     """
     if len(data) > max_bytes:
         raise Refused('the value is too long')
-    machine = _Machine()
+    interpreter = _Interpreter()
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-            if count == MAX_OPCODES or opcode.name not in _STEPS:
+            if count == MAX_OPCODES or opcode.name not in _OPERATIONS:
                 raise Refused('the pickle does not hold plain data')
-            _STEPS[opcode.name](machine, argument)
-        wrapped = machine.result()
+            _OPERATIONS[opcode.name](interpreter, argument)
+        wrapped = interpreter.result()
     except Refused:
         raise
-    except Exception:  # the parser and the machine trip over broken ones in many ways
+    except Exception:  # a broken pickle fails in many ways
         raise Refused('the pickle is broken') from None
     return _checked(wrapped)
 
@@ -78,7 +79,7 @@ def _checked(wrapped: _Wrapped) -> Cached:
 
 
 class _Name(enum.Enum):
-    """The names that may occur. They stand for themselves: nothing is imported."""
+    """Names that may occur in the pickle. They are symbols: nothing is imported."""
 
     CACHED_VALUE = enum.auto()
     RECONSTRUCTOR = enum.auto()
@@ -99,8 +100,8 @@ class _Wrapped(NamedTuple):
     metadata: object
 
 
-class _Machine:
-    """The stack and the memo of a pickle. Whatever does not fit raises some exception."""
+class _Interpreter:
+    """The stack and the memo of a pickle. An operation that does not fit raises any exception."""
 
     def __init__(self) -> None:
         self._stack: list[object] = []
@@ -114,7 +115,7 @@ class _Machine:
         return only
 
     def skip(self, argument: object) -> None:
-        """For what only frames or ends a pickle."""
+        """Ignore an opcode that only frames or ends the pickle."""
 
     def push(self, argument: object) -> None:
         self._stack.append(argument)
@@ -180,7 +181,7 @@ class _Machine:
         self.name(f'{module} {name}')
 
     def build(self, argument: object) -> None:
-        """A call in a pickle: the only one that has a meaning here makes a cached value of two things."""
+        """Carry out a call: the only one that is allowed creates a cached value from two arguments."""
         arguments, called = self._stack.pop(), self._stack.pop()
         if called is _Name.RECONSTRUCTOR and isinstance(arguments, tuple):
             called, base, arguments = arguments
@@ -190,25 +191,25 @@ class _Machine:
         self._stack.append(_Wrapped(*arguments))
 
 
-# What Python 2 and 3 write for this shape, at the protocols 0 to 5.
-_STEPS: dict[str, Callable[..., None]] = {
-    **dict.fromkeys(('PROTO', 'FRAME', 'STOP'), _Machine.skip),
-    **dict.fromkeys(('STRING', 'BINSTRING', 'SHORT_BINSTRING'), _Machine.push),
-    **dict.fromkeys(('UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE'), _Machine.push),
-    **dict.fromkeys(('INT', 'BININT', 'BININT1', 'BININT2', 'FLOAT', 'BINFLOAT'), _Machine.push),
-    **dict.fromkeys(('PUT', 'BINPUT', 'LONG_BINPUT'), _Machine.put),
-    **dict.fromkeys(('GET', 'BINGET', 'LONG_BINGET'), _Machine.get),
-    'MEMOIZE': _Machine.memoize,
-    'MARK': _Machine.mark,
-    'TUPLE': _Machine.make_tuple,
-    'TUPLE2': _Machine.pair,
-    'TUPLE3': _Machine.triple,
-    'EMPTY_DICT': _Machine.empty_dict,
-    'DICT': _Machine.make_dict,
-    'SETITEM': _Machine.set_item,
-    'SETITEMS': _Machine.set_items,
-    'GLOBAL': _Machine.name,
-    'STACK_GLOBAL': _Machine.name_from_stack,
-    'REDUCE': _Machine.build,
-    'NEWOBJ': _Machine.build,
+# The opcodes that Python 2 and 3 write for this shape, in the protocols 0 to 5.
+_OPERATIONS: dict[str, Callable[..., None]] = {
+    **dict.fromkeys(('PROTO', 'FRAME', 'STOP'), _Interpreter.skip),
+    **dict.fromkeys(('STRING', 'BINSTRING', 'SHORT_BINSTRING'), _Interpreter.push),
+    **dict.fromkeys(('UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE'), _Interpreter.push),
+    **dict.fromkeys(('INT', 'BININT', 'BININT1', 'BININT2', 'FLOAT', 'BINFLOAT'), _Interpreter.push),
+    **dict.fromkeys(('PUT', 'BINPUT', 'LONG_BINPUT'), _Interpreter.put),
+    **dict.fromkeys(('GET', 'BINGET', 'LONG_BINGET'), _Interpreter.get),
+    'MEMOIZE': _Interpreter.memoize,
+    'MARK': _Interpreter.mark,
+    'TUPLE': _Interpreter.make_tuple,
+    'TUPLE2': _Interpreter.pair,
+    'TUPLE3': _Interpreter.triple,
+    'EMPTY_DICT': _Interpreter.empty_dict,
+    'DICT': _Interpreter.make_dict,
+    'SETITEM': _Interpreter.set_item,
+    'SETITEMS': _Interpreter.set_items,
+    'GLOBAL': _Interpreter.name,
+    'STACK_GLOBAL': _Interpreter.name_from_stack,
+    'REDUCE': _Interpreter.build,
+    'NEWOBJ': _Interpreter.build,
 }

@@ -1,46 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
 """A bounded client of pymemcache, for the backend dogpile.cache.pymemcache.
 
-It chooses the server of a key as python-memcached does, since that is what the old service wrote with:
-pymemcache's own hash client would look for most keys on another server. Its retrying client
+It chooses the server of a key as python-memcached does, because the old service wrote with that: the hash
+client of pymemcache would look for most keys on other servers. pymemcache's retrying client
 (``[cache] enable_retry_client``) has no bound and is not used.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from pymemcache.client import base
 
-from consoled.legacy.bounds import FOREIGN, PICKLED, BoundedSocket, Exhausted, Servers, Stored
+from consoled.legacy.bounded_io import (
+    PICKLED,
+    UNREADABLE,
+    BoundedSocket,
+    OutOfTime,
+    RawValue,
+    ServerHealth,
+    server_hash,
+)
 
 T = TypeVar('T')
-_RETRIES = 10  # how often python-memcached looks for another server
+_MAX_CANDIDATES = 10  # servers that python-memcached tries for a key
 
 
-def bind(backend: Any, servers: Servers) -> None:
+def bind(backend: Any, health: ServerHealth) -> None:
     """Make a backend create bounded clients."""
     arguments = {
-        'serde': _Verbatim(),
+        'serde': _RawSerde(),
         'default_noreply': False,
         'socket_keepalive': backend.socket_keepalive,
         'tls_context': backend.tls_context,
     }
-    urls = backend.url  # the function doesn't hold the backend, so that it goes with its last user
-    backend._create_client = lambda: _Client([_Server(url, servers, arguments) for url in urls], servers)
+    urls = backend.url  # the function does not hold the backend, so that it is freed with its last user
+    backend._create_client = lambda: _Client([_Server(url, health, arguments) for url in urls], health)
 
 
-class _Verbatim:
-    """In the place of pymemcache's pickles: the bytes are made and read elsewhere."""
+class _RawSerde:
+    """Replaces pymemcache's pickles, and passes raw bytes through."""
 
-    def serialize(self, key: str, value: Stored) -> tuple[bytes, int]:
+    def serialize(self, key: str, value: RawValue) -> tuple[bytes, int]:
         return value.data, PICKLED
 
-    def deserialize(self, key: str, value: bytes, flags: int) -> Stored:
-        return Stored(value) if flags == PICKLED else FOREIGN
+    def deserialize(self, key: str, value: bytes, flags: int) -> RawValue:
+        return RawValue(value) if flags == PICKLED else UNREADABLE
 
 
 class _Server(base.Client):  # type: ignore[misc]
@@ -48,36 +55,37 @@ class _Server(base.Client):  # type: ignore[misc]
 
     sock: Any  # named by pymemcache
 
-    def __init__(self, url: str, servers: Servers, arguments: dict[str, Any]) -> None:
-        self._shared = servers
-        super().__init__(re.sub('^inet6?:', '', url), **arguments)  # python-memcached's way of writing it
+    def __init__(self, url: str, health: ServerHealth, arguments: dict[str, Any]) -> None:
+        self._health = health
+        # python-memcached allows a prefix that says which address family to use.
+        super().__init__(re.sub('^inet6?:', '', url), **arguments)
 
     @property
     def name(self) -> str:
         return str(self.server)
 
     def _connect(self) -> None:
-        self.connect_timeout = self.timeout = self._shared.attempt.seconds(self._shared.timeout)
+        self.connect_timeout = self.timeout = self._health.operation.timeout(self._health.timeout)
         super()._connect()
-        self.sock = BoundedSocket(self.sock, self._shared)
+        self.sock = BoundedSocket(self.sock, self._health)
 
 
 class _Client:
-    """What dogpile's backend uses of a client."""
+    """A client of several servers, with the methods that dogpile's backend calls."""
 
-    def __init__(self, connections: list[_Server], servers: Servers) -> None:
-        self._servers = connections
-        self._shared = servers
+    def __init__(self, servers: list[_Server], health: ServerHealth) -> None:
+        self._servers = servers
+        self._health = health
 
-    def get(self, key: str) -> Stored | None:
-        found: Stored | None = self._on_server(key, lambda server: server.get(key), None)
+    def get(self, key: str) -> RawValue | None:
+        found: RawValue | None = self._on_server(key, lambda server: server.get(key), None)
         return found
 
-    def get_multi(self, keys: Iterable[str]) -> dict[str, Stored]:
+    def get_multi(self, keys: Iterable[str]) -> dict[str, RawValue]:
         found = {key: self.get(key) for key in keys}
         return {key: value for key, value in found.items() if value is not None}
 
-    def set(self, key: str, value: Stored, **arguments: Any) -> bool:
+    def set(self, key: str, value: RawValue, **arguments: Any) -> bool:
         return self._on_server(key, lambda server: bool(server.set(key, value, **arguments)), False)
 
     def delete(self, key: str) -> None:
@@ -89,26 +97,22 @@ class _Client:
 
     def _on_server(self, key: str, call: Callable[[_Server], T], otherwise: T) -> T:
         for server in self._candidates(key):
-            if self._shared.skipped(server.name):
+            if self._health.is_skipped(server.name):
                 continue
             used_before = server.sock is not None
             try:
                 return call(server)
-            except Exhausted:
+            except OutOfTime:
                 raise
-            except Exception as exc:  # of the system, of pymemcache, of Python on an answer without sense
-                self._shared.failed(server.name, exc, used_before)
-                if self._shared.attempt.stale:
+            except Exception as exc:  # the system's, pymemcache's, or any on an answer that makes no sense
+                self._health.report_failure(server.name, exc, used_before)
+                if self._health.operation.stale:
                     break
         return otherwise
 
     def _candidates(self, key: str) -> Iterable[_Server]:
-        """The servers of a key as python-memcached chooses them, each while those before are away."""
-        hashed = _hash(key.encode())
-        for number in range(_RETRIES):
+        """Yield the servers of a key in the order in which python-memcached tries them."""
+        hashed = server_hash(key.encode())
+        for number in range(_MAX_CANDIDATES):
             yield self._servers[hashed % len(self._servers)]
-            hashed = _hash(f'{hashed}{number}'.encode())
-
-
-def _hash(text: bytes) -> int:
-    return zlib.crc32(text) >> 16 & 0x7FFF
+            hashed = server_hash(f'{hashed}{number}'.encode())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a manager does for the old consoleauth service, while a cloud is being moved over."""
+"""Setup of a manager's part of the old consoleauth service, while a cloud is being moved over."""
 
 from __future__ import annotations
 
@@ -15,36 +15,38 @@ from consoled.rpc import server as rpc_server
 from consoled.rpc.transport import get_transport
 from consoled.sources import TokenSource
 
-# told of each use of a source: its name, and how it went
-Observe = Callable[[str, str], None]
+# Called with the name of a source and the outcome of each lookup in it.
+LookupObserver = Callable[[str, str], None]
 
 
-def source(conf: cfg.ConfigOpts, observe: Observe = lambda source, outcome: None) -> TokenSource:
-    """The tokens of the old service, in the memcached of ``[cache]``.
+def source_from_conf(
+    conf: cfg.ConfigOpts, observe: LookupObserver = lambda source, outcome: None
+) -> TokenSource:
+    """Return the source of the old service's tokens in the memcached of ``[cache]``.
 
-    :raises ValueError: the options of ``[cache]`` make no sense
+    :raises ValueError: the options of ``[cache]`` are invalid
     """
     return memcached.from_conf(conf, functools.partial(observe, memcached.MemcachedTokens.name))
 
 
-def serve(
+def start_server(
     conf: cfg.ConfigOpts,
     transport: oslo_messaging.RPCTransport,
-    consoles: consoleauth.Consoles,
-    held: contextlib.ExitStack,
+    consoles: consoleauth.ConsoleService,
+    exit_stack: contextlib.ExitStack,
 ) -> None:
-    """Answer the old service's calls.
+    """Start to answer the RPC calls of the old service's callers.
 
-    :param transport: of the cell
-    :param held: ends it
+    :param transport: the cell's; replaced if ``[workarounds] consoleauth_transport_url`` is set
+    :param exit_stack: stops the server when it is closed
     """
     options = conf.workarounds
     if options.consoleauth_transport_url:
         transport = get_transport(conf, options.consoleauth_transport_url)
-        held.callback(transport.cleanup)
+        exit_stack.callback(transport.cleanup)
     endpoint = consoleauth.ConsoleauthEndpoint(consoles)
     server = rpc_server.get_server(
         transport, consoleauth.TOPIC, conf.host, [endpoint], exchange=options.consoleauth_exchange
     )
     server.start()
-    held.callback(rpc_server.drain, server)
+    exit_stack.callback(rpc_server.drain, server)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations on memcached in a few threads of their own, each answered in bounded time."""
+"""A few threads for operations on memcached, which each end in bounded time for the caller."""
 
 from __future__ import annotations
 
@@ -9,48 +9,51 @@ from collections.abc import Callable
 from concurrent import futures
 from typing import TypeVar
 
-from consoled.legacy.bounds import Attempt
+from consoled.legacy.bounded_io import Operation
 
 T = TypeVar('T')
 
-THREADS = 4  # so many connections to each server
-_GRACE = 0.2  # seconds for an operation to notice that its time is over, and whose fault that was
-MAX_AT_ONCE = 64  # operations in work and waiting: as many as oslo.messaging has threads by default
+THREADS = 4  # so at most four connections to each server
+MAX_OPERATIONS = 64  # running and waiting: as many as oslo.messaging has threads by default
+_GRACE = 0.2  # seconds for an operation to find out at its deadline which server was too slow
 
 
 class Unavailable(Exception):
-    """memcached, or the server of it that is needed, does not answer."""
+    """memcached, or the server that is needed, does not answer."""
 
 
 class ThreadPool:
-    """Runs operations, and waits for each until its deadline.
+    """Runs operations in threads, and waits for each until its deadline.
 
-    With threads of their own the client libraries' connections are few, and are used again, also where each
-    call of the manager has a new (green) thread. And a caller does not wait for what no timeout bounds: the
-    resolution of a name.
+    Threads of its own keep the connections of the client libraries few and in use, even if every call of the
+    manager runs in a new (green) thread. And a caller does not wait for what no timeout bounds: the
+    resolution of a host name.
 
-    No thread is started before the first operation: that has to be after a fork.
+    No thread starts before the first operation, which must come after a fork.
+
+    :param state: the state of the operations, which the clients share
     """
 
-    def __init__(self, attempt: Attempt) -> None:
-        self._attempt = attempt
+    def __init__(self, state: Operation) -> None:
+        self._state = state
         self._pool = futures.ThreadPoolExecutor(THREADS, thread_name_prefix='legacy-memcached')
-        self._permits = threading.BoundedSemaphore(MAX_AT_ONCE)
+        self._permits = threading.BoundedSemaphore(MAX_OPERATIONS)
         self._lock = threading.Lock()
-        self._given_up = 0  # operations that still run, and nobody waits for
+        self._abandoned = 0  # operations that still run although nobody waits for them
 
     def run(self, operation: Callable[[], T], seconds: float) -> T:
-        """The operation's result.
+        """Return the result of an operation.
 
-        :param operation: goes through ``step`` for all that it asks of memcached
-        :raises Unavailable: it failed, did not end in time, all threads are stuck, or too many wait already
+        :param operation: calls ``request`` for everything that it asks memcached
+        :param seconds: until its deadline
+        :raises Unavailable: it failed or missed its deadline, all threads hang, or too many operations wait
         """
         deadline = time.monotonic() + seconds
-        if self._given_up >= THREADS or not self._permits.acquire(blocking=False):
-            raise Unavailable('too many wait for it')
+        if self._abandoned >= THREADS or not self._permits.acquire(blocking=False):
+            raise Unavailable('too many operations wait for it')
         try:
-            running = self._pool.submit(self._carry_out, operation, deadline)
-        except RuntimeError:  # no thread to be had
+            running = self._pool.submit(self._run, operation, deadline)
+        except RuntimeError:  # the system has no thread left
             self._permits.release()
             raise Unavailable('no thread') from None
         running.add_done_callback(lambda done: self._permits.release())
@@ -58,33 +61,34 @@ class ThreadPool:
             return running.result(seconds + _GRACE)
         except TimeoutError:
             if not running.cancel():
-                self._count_given_up(1)
-                running.add_done_callback(lambda done: self._count_given_up(-1))
+                self._count_abandoned(1)
+                running.add_done_callback(lambda done: self._count_abandoned(-1))
             raise Unavailable('no answer in time') from None
 
-    def _count_given_up(self, change: int) -> None:
-        with self._lock:
-            self._given_up += change
+    def request(self, call: Callable[[], T]) -> tuple[T, bool]:
+        """Make a request to memcached within an operation, and repeat it once if a connection was stale.
 
-    def step(self, call: Callable[[], T]) -> tuple[T, bool]:
-        """Ask something of memcached, in an operation: the result, and whether a server was away.
-
-        :raises Unavailable: none has answered
+        :returns: the result, and whether another server stood in for one that failed
+        :raises Unavailable: no server has answered
         """
         for _ in range(2):
-            self._attempt.begin_step()
+            self._state.begin_request()
             result = call()
-            if not self._attempt.stale:
+            if not self._state.stale:
                 break
-        if not self._attempt.answered:
+        if not self._state.answered:
             raise Unavailable('a server does not answer')
-        return result, self._attempt.away
+        return result, self._state.failed_over
 
-    def _carry_out(self, operation: Callable[[], T], deadline: float) -> T:
-        self._attempt.begin(deadline)
+    def _run(self, operation: Callable[[], T], deadline: float) -> T:
+        self._state.begin(deadline)
         try:
             return operation()
         except Unavailable:
             raise
-        except Exception as exc:  # what the libraries make of answers that make no sense
+        except Exception as exc:  # whatever the libraries raise on an answer that makes no sense
             raise Unavailable(type(exc).__name__) from None
+
+    def _count_abandoned(self, change: int) -> None:
+        with self._lock:
+            self._abandoned += change

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A line in the log now and then, for what may happen with each call."""
+"""Warnings that any call may cause, limited to one line a minute of each kind."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from oslo_log import log
 
 LOG = log.getLogger(__name__)
 
-SECONDS = 60.0
+INTERVAL = 60.0  # seconds
 
 
 class ThrottledLog:
-    """Warns of each kind of trouble at once, then at most once a minute, with how often there was some.
+    """Logs the first warning of each kind, then one every ``INTERVAL`` at most, with their number.
 
     :param clock: a monotonic clock, in seconds
     """
@@ -23,17 +23,18 @@ class ThrottledLog:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._said: dict[str, float] = {}
-        self._unsaid: dict[str, int] = {}
+        self._last_logged: dict[str, float] = {}
+        self._pending: dict[str, int] = {}
 
     def warn(self, kind: str, reason: str) -> None:
+        """Log a warning, or count it for the next line of its kind."""
         with self._lock:
-            self._unsaid[kind] = self._unsaid.get(kind, 0) + 1
+            self._pending[kind] = self._pending.get(kind, 0) + 1
             now = self._clock()
-            if now - self._said.get(kind, -SECONDS) < SECONDS:
+            if now - self._last_logged.get(kind, -INTERVAL) < INTERVAL:
                 return
-            self._said[kind] = now
-            count = self._unsaid.pop(kind)
+            self._last_logged[kind] = now
+            count = self._pending.pop(kind)
         LOG.warning(
             '%(kind)s: %(reason)s (times since the last such line: %(count)d)',
             {'kind': kind, 'reason': reason, 'count': count},

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The texts that the old service keeps: a token's JSON object, and the JSON list of an instance's tokens.
+"""The old service's values in memcached: a token's JSON object, and the JSON list of an instance's tokens.
 
-Pure functions. What is read is not trusted: it is within its bounds, or ``Refused`` says what is wrong
-without showing it.
+Pure functions. Values that are read are not trusted: each is checked against its bounds, and ``Refused`` says
+what is wrong without showing the value.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ _LATEST = 2**33  # seconds since 1970 UTC: the year 2242
 _DECIMAL = re.compile(r'[1-9][0-9]{0,4}')
 
 
-def read_token(token: str, cached: Cached) -> Issued:
-    """What the old service has stored for a clear token.
+def parse_token(token: str, cached: Cached) -> Issued:
+    """Return what the old service has stored for a clear token.
 
-    It was issued when the value says (``last_activity_at``), or when the cache says that it was stored,
-    whichever is earlier. The old service wrote both in the same moment, and judged by the second; where
-    they differ somebody has tampered with one, and that must not make a token live longer.
+    The token was issued at ``last_activity_at`` or when the cache stored the value, whichever is earlier. The
+    old service wrote both at the same moment and used the second. If they differ, somebody has tampered with
+    one of them, which must not prolong the token's life.
 
-    :raises Refused: it is not such a value, or that of another token
+    :raises Refused: it is no such value, or the value of another token
     """
-    found = _parsed(cached.text)
+    found = _parse_json(cached.text)
     if not isinstance(found, dict):
         raise Refused('the value is not a JSON object')
     if found.get('token') != token:
-        raise Refused('the value is of another token')
+        raise Refused('the value belongs to another token')
     issued_at = _field(found, 'last_activity_at', _moment)
     return Issued(
         instance_uuid=_field(found, 'instance_uuid', fields.checked_uuid),
@@ -54,8 +54,8 @@ def read_token(token: str, cached: Cached) -> Issued:
     )
 
 
-def token_text(grant: objects.ConsoleAuthToken, issued_at: float) -> str:
-    """The JSON text of a token, character for character as the old service would write it.
+def format_token(grant: objects.ConsoleAuthToken, issued_at: float) -> str:
+    """Return the JSON object of a token, character for character as the old service would write it.
 
     :param issued_at: seconds since 1970 UTC
     """
@@ -73,36 +73,38 @@ def token_text(grant: objects.ConsoleAuthToken, issued_at: float) -> str:
     )
 
 
-def read_list(cached: Cached) -> list[str]:
-    """The clear tokens that the old service has listed for an instance, each well-formed and once.
+def parse_list(cached: Cached) -> list[str]:
+    """Return the clear tokens that the old service has listed for an instance.
 
-    :raises Refused: it is no list, or too long a one
+    Each is returned once; those that are not well-formed are left out.
+
+    :raises Refused: it is not a list, or the list is too long
     """
-    found = _parsed(cached.text)
+    found = _parse_json(cached.text)
     if not isinstance(found, list) or len(found) > MAX_LISTED:
         raise Refused('the tokens of an instance are not a short list')
     return list(dict.fromkeys(item for item in found if tokens.well_formed(item)))
 
 
-def list_text(listed: list[str]) -> str:
-    """The JSON text of an instance's tokens; of too many the latest."""
+def format_list(listed: list[str]) -> str:
+    """Return the JSON list of an instance's tokens: the last ``MAX_LISTED`` of them."""
     return json.dumps(listed[-MAX_LISTED:])
 
 
-def without_token(url: str, token: str) -> str | None:
-    """Take the token out of an access URL: the query argument ``token``, also the one inside ``path``.
+def strip_token(url: str, token: str) -> str | None:
+    """Remove the query argument ``token`` from an access URL, and from the URL in its argument ``path``.
 
-    All else stays as it is, character for character. (noVNC since 1.1 passes on only its argument ``path``,
-    so that for it the token is in there.)
+    The rest stays as it is, character for character. (noVNC since 1.1 passes on nothing but its argument
+    ``path``, so the token is in there.)
 
-    :returns: None if the token is in some other place too
+    :returns: None if the URL contains the token elsewhere too
     """
     parts = parse.urlsplit(url)
-    base = parse.urlunsplit(parts._replace(query=_stripped(parts.query)))
-    return None if holds(base, token) else base
+    base = parse.urlunsplit(parts._replace(query=_strip_query(parts.query)))
+    return None if contains_token(base, token) else base
 
 
-def _stripped(query: str) -> str:
+def _strip_query(query: str) -> str:
     kept = []
     for argument in query.split('&'):
         name, _, value = argument.partition('=')
@@ -118,8 +120,8 @@ def _stripped(query: str) -> str:
     return '&'.join(kept)
 
 
-def holds(text: str, token: str) -> bool:
-    """Whether the token is in a text, however often that was percent-encoded (four times at most)."""
+def contains_token(text: str, token: str) -> bool:
+    """Return whether a text contains the token, plain or percent-encoded up to four times."""
     for _ in range(5):
         if token.lower() in text.lower():
             return True
@@ -127,7 +129,7 @@ def holds(text: str, token: str) -> bool:
     return False
 
 
-def _parsed(text: str) -> Any:
+def _parse_json(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
@@ -154,7 +156,7 @@ def _console_type(value: object) -> str:
 
 
 def port(value: object) -> int:
-    """Some hypervisors' drivers gave the old service their ports as strings."""
+    """Return a port that may be given as a string, as some hypervisors' drivers did, or raise ValueError."""
     return fields.checked_port(int(value) if isinstance(value, str) and _DECIMAL.fullmatch(value) else value)
 
 
@@ -162,24 +164,24 @@ def _access_path(value: object, token: str) -> str | None:
     if value is None or value == '':
         return None
     path = fields.checked_text(value, _MAX_URL)
-    if holds(path, token):
-        raise ValueError('has the token in it')
+    if contains_token(path, token):
+        raise ValueError('contains the token')
     return path
 
 
 def access_url_base(value: object, token: str) -> str | None:
-    """The access URL without the token; None if there is none: callers of RPC version 2.0 gave no URL.
+    """Return an access URL without the token; None if there is no URL, as with callers of RPC version 2.0.
 
-    :raises Refused: it is no URL that could be opened
+    :raises Refused: it is not a URL that a user could open
     """
     if value is None:
         return None
     wrong = Refused('its access URL is not an http(s) or ws(s) URL')
     try:
-        base = without_token(fields.checked_text(value, 2 * _MAX_URL), token)
+        base = strip_token(fields.checked_text(value, 2 * _MAX_URL), token)
         parts = parse.urlsplit(base or '')
         good = parts.scheme in ('http', 'https', 'ws', 'wss') and parts.hostname and parts.username is None
-    except ValueError:  # its message may show a part of the URL
+    except ValueError:  # its message may contain a part of the URL
         raise wrong from None
     if base is not None and (not good or len(base) > _MAX_URL):
         raise wrong
@@ -188,5 +190,5 @@ def access_url_base(value: object, token: str) -> str | None:
 
 def _moment(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _LATEST:
-        raise ValueError('is not a moment that makes sense')
+        raise ValueError('is not a plausible moment')
     return float(value)

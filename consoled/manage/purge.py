@@ -40,7 +40,7 @@ class Purge(DatabaseCommand, app.ShowOne):
             default=0,
             metavar='SECONDS',
             help='Keep tokens that expired, and proxies whose lease ended, less than this many seconds ago. '
-            f'Default: 0. Proxies are always kept for {cleanup.LEASES_TO_COME_BACK} leases ([manager] '
+            f'Default: 0. Proxies are always kept for {cleanup.GRACE_LEASES} leases ([manager] '
             'lease), in which they can come back.',
         )
         parser.add_argument(
@@ -62,7 +62,7 @@ class Purge(DatabaseCommand, app.ShowOne):
             )
         with self._progress(cleanup.count_expired(db, older_than=older_than), 'tokens') as advance:
             tokens = cleanup.delete_expired(db, older_than=older_than, progress=advance)
-        ended_for = max(older_than, self.app.conf.manager.lease * cleanup.LEASES_TO_COME_BACK)
+        ended_for = max(older_than, self.app.conf.manager.lease * cleanup.GRACE_LEASES)
         proxies = cleanup.delete_dead_proxies(db, ended_for=ended_for)
         if instances:
             with self._progress(instances, 'instances') as advance:

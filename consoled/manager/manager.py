@@ -189,7 +189,7 @@ class ConsoleAuthManager(Endpoint):
         retired = changed = 0
         try:
             said = _checked_consoles(consoles, _MAX_CONSOLES_OF_HOST, compute_host, instance_uuids)
-            guests = db_hosts.by_instance(instance_uuids, said, unknown=unsure)
+            guests = db_hosts.group_by_instance(instance_uuids, said, unknown=unsure)
             for change in db_hosts.define(self._db, compute_host, guests, EndReason.INSTANCE_GONE):
                 self._cut(
                     context, change.cut, EndReason.INSTANCE_GONE if change.retired else EndReason.CONSOLE_GONE
@@ -358,7 +358,7 @@ class ConsoleAuthManager(Endpoint):
         base = console.access_url_base
         return console, base and access_url.build(base, console.console_type, token)
 
-    def take_back(self, context: RequestContext, instance_uuid: str, source: str) -> None:
+    def revoke_issued(self, context: RequestContext, instance_uuid: str, source: str) -> None:
         """An old compute host has taken a guest's consoles away: its tokens and sessions end."""
         filters = {'instance_uuid': instance_uuid}
         self._tokens.void_by(filters)

@@ -36,11 +36,13 @@ class Sweep:
         """One sweep. A database that is away is logged: the next sweep does the work."""
         try:
             proxies = cleanup.delete_dead_proxies(
-                self._db, ended_for=self._conf.manager.lease * cleanup.LEASES_TO_COME_BACK
+                self._db, ended_for=self._conf.manager.lease * cleanup.GRACE_LEASES
             )
             tokens = cleanup.delete_expired(self._db, older_than=_HOSTS_OWN_TIME)
             instances = cleanup.retire_instances(self._db, unused_for=_UNUSED_INSTANCE)
-            legacy.delete_void(self._db, older_than=max(_VOID_AT_LEAST, 2 * self._conf.consoleauth.token_ttl))
+            legacy.delete_revocations(
+                self._db, older_than=max(_VOID_AT_LEAST, 2 * self._conf.consoleauth.token_ttl)
+            )
         except exception.DatabaseUnavailable as exc:
             LOG.warning('the sweep was left out: %s', exc)
         except Exception:
@@ -75,13 +77,13 @@ class Heartbeat:
         with self._lock:
             self._ended = True
             if self._has_list:
-                _log_failure(lambda: managers.gone(self._db, self._conf.host))
+                _log_failure(lambda: managers.remove(self._db, self._conf.host))
 
     def _note(self) -> None:
-        self._has_list = self._has_list or managers.is_kept(self._db)
+        self._has_list = self._has_list or managers.has_table(self._db)
         if self._has_list:
-            managers.note(self._db, self._conf.host, version.VERSION, versions.RPC_VERSION)
-            managers.forget(self._db, not_seen_for=_FORGET_MANAGER)
+            managers.record_heartbeat(self._db, self._conf.host, version.VERSION, versions.RPC_VERSION)
+            managers.delete_silent(self._db, silent_for=_FORGET_MANAGER)
 
 
 def _log_failure(work: Callable[[], None]) -> None:

@@ -116,7 +116,7 @@ def check_legacy(conf: cfg.ConfigOpts) -> None:
     if conf.workarounds.enable_consoleauth:
         from consoled.legacy import setup
 
-        setup.source(conf)
+        setup.source_from_conf(conf)
 
 
 class LegacyBridge:
@@ -169,9 +169,9 @@ class LegacyBridge:
     def _begin(self) -> None:
         from consoled.legacy import setup
 
-        self._sources.append(setup.source(self._conf, self._endpoint.observe_lookup))
+        self._sources.append(setup.source_from_conf(self._conf, self._endpoint.observe_lookup))
         try:
-            setup.serve(self._conf, self._transport, self._endpoint, self._held)
+            setup.start_server(self._conf, self._transport, self._endpoint, self._held)
         except Exception:
             self._held.close()
             self._sources.clear()

@@ -89,8 +89,8 @@ class SessionOpener:
 
     def _find(
         self, token: str, session_id: str, proxy_id: str, client_address: str | None
-    ) -> db_sessions.Opening:
-        def find() -> db_sessions.Opening | None:
+    ) -> db_sessions.OpenRequest:
+        def find() -> db_sessions.OpenRequest | None:
             return db_sessions.find_for_open(
                 self._db, tokens.hashed(token), session_id, proxy_id, client_address
             )
@@ -102,7 +102,7 @@ class SessionOpener:
             raise exception.InvalidToken()
         return opening
 
-    def _check(self, context: RequestContext, opening: db_sessions.Opening) -> None:
+    def _check(self, context: RequestContext, opening: db_sessions.OpenRequest) -> None:
         if opening.spent and self._conf.consoleauth.single_use and not opening.already_open:
             raise exception.InvalidToken()
         if opening.defined and self._conf.manager.check_port:
@@ -126,7 +126,7 @@ class SessionOpener:
             raise exception.ConsoleGone()
 
     def _claim(
-        self, context: RequestContext, opening: db_sessions.Opening, group: Any
+        self, context: RequestContext, opening: db_sessions.OpenRequest, group: Any
     ) -> objects.ConsoleSession:
         try:
             return self._claim_once(opening, group)
@@ -141,7 +141,7 @@ class SessionOpener:
         with self._waiting():
             return self._claim_when_free(opening, group)
 
-    def _claim_when_free(self, opening: db_sessions.Opening, group: Any) -> objects.ConsoleSession:
+    def _claim_when_free(self, opening: db_sessions.OpenRequest, group: Any) -> objects.ConsoleSession:
         """The slot is used again only once its proxy has cut the old session (DESIGN invariant 3)."""
         deadline = time.monotonic() + self._conf.manager.takeover_timeout
         while True:
@@ -152,7 +152,7 @@ class SessionOpener:
                     raise _in_use(taken) from None
             time.sleep(_POLL)
 
-    def _claim_once(self, opening: db_sessions.Opening, group: Any) -> objects.ConsoleSession:
+    def _claim_once(self, opening: db_sessions.OpenRequest, group: Any) -> objects.ConsoleSession:
         manager, auth = self._conf.manager, self._conf.consoleauth
         return claims.claim(
             self._db,

@@ -126,7 +126,7 @@ class TokenService:
         self.used(valid.source)
         return valid.grant
 
-    def _find(self, token: str) -> db_tokens.Valid | None:
+    def _find(self, token: str) -> db_tokens.ValidToken | None:
         single_use = self._conf.consoleauth.single_use
         return db_tokens.validate(self._db, tokens.hashed(token), single_use=single_use)
 
@@ -172,11 +172,11 @@ class TokenService:
 
     # take back
 
-    def void(self, taken_back: legacy.TakenBack) -> None:
+    def void(self, taken_back: legacy.Revocations) -> None:
         """Make what is taken back worthless elsewhere too. Call it before it is deleted here."""
         if not self._sources or not taken_back:
             return
-        legacy.void(self._db, taken_back)
+        legacy.record_revocations(self._db, taken_back)
         deadline = time.monotonic() + _FORGET_TIME
         for instance_uuid, hashes in taken_back.items():
             for source in self._sources:
@@ -186,7 +186,7 @@ class TokenService:
     def void_by(self, filters: dict[str, str]) -> None:
         """The same for what a revocation takes back."""
         if self._sources:
-            self.void(legacy.find_taken_back(self._db, filters))
+            self.void(legacy.find_revoked(self._db, filters))
 
 
 def _check(grant: objects.ConsoleAuthToken) -> None:

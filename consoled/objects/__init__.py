@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wire contract: versioned objects, their fields, versions and compatibility. No SQL, no RPC."""
+"""The wire contract: versioned objects, their fields and their compatibility. No SQL, no RPC."""
 
 from consoled.objects.base import ConsoledObject
 from consoled.objects.connection import ConsoleConnection, ConsoleConnectionList

@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all objects of the contract share.
+"""Base classes and the registry of the wire objects.
 
-To change an object: change its fields, raise its ``VERSION`` (minor for an addition), teach
+To change an object: change its fields, raise its ``VERSION`` (the minor for an addition), teach
 ``obj_make_compatible`` the older form, and update its fingerprint in ``tests/unit/objects``.
+
+oslo.versionedobjects has no type hints and makes attributes of ``fields``. Each object also annotates them:
+the annotations change nothing at run time and give callers types.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from oslo_versionedobjects import base
 
 
 class ConsoledObject(base.VersionedObject):  # type: ignore[misc]
-    """Base of the wire objects: namespaces, and a registry of their own."""
+    """Base of the wire objects: their namespaces and their serialization."""
 
     OBJ_SERIAL_NAMESPACE = 'consoled_object'
     OBJ_PROJECT_NAMESPACE = 'consoled'
@@ -23,9 +26,9 @@ class ConsoledObject(base.VersionedObject):  # type: ignore[misc]
     def obj_to_primitive(
         self, target_version: str | None = None, version_manifest: dict[str, str] | None = None
     ) -> dict[str, Any]:
-        """The wire form. Objects here are values: which fields were changed is nothing to a peer.
+        """Return the wire form, without the list of changed fields: objects are values here.
 
-        Another version than the object's own takes the library's way, which costs three times as much.
+        Another version than the object's own goes through the library, which takes three times as long.
         """
         if target_version is not None or version_manifest is not None:
             primitive: dict[str, Any] = super().obj_to_primitive(target_version, version_manifest)
@@ -36,25 +39,30 @@ class ConsoledObject(base.VersionedObject):  # type: ignore[misc]
             'consoled_object.namespace': self.OBJ_PROJECT_NAMESPACE,
             'consoled_object.version': self.VERSION,
             'consoled_object.data': {
-                name: field.to_primitive(self, name, held[place])
-                for name, place, field in _places(type(self))  # type: ignore[arg-type]
-                if place in held
+                name: field.to_primitive(self, name, held[attribute])
+                for name, attribute, field in _attributes(type(self))  # type: ignore[arg-type]
+                if attribute in held
             },
         }
 
+    def copy(self) -> Self:
+        """Return an independent copy of the object."""
+        clone: Self = self.obj_clone()
+        return clone
+
 
 @functools.cache
-def _places(cls: type[ConsoledObject]) -> list[tuple[str, str, Any]]:
-    """Name, attribute and field of each field, as the library stores them."""
+def _attributes(cls: type[ConsoledObject]) -> list[tuple[str, str, Any]]:
+    """Return the name of each field, the attribute in which the library stores it, and the field."""
     return [(name, base._get_attrname(name), field) for name, field in cls.fields.items()]
 
 
 class ConsoledObjectRegistry(base.VersionedObjectRegistry):  # type: ignore[misc]
-    """Registers our objects under their name."""
+    """Registry of the wire objects, by name."""
 
 
 register = ConsoledObjectRegistry.register
 
 
 class ConsoledObjectList(base.ObjectListBase, ConsoledObject):  # type: ignore[misc]
-    """Base of the ``…List`` objects; ``objects`` holds the items."""
+    """Base of the ``...List`` objects, whose items are in ``objects``."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One place where a guest's console can be reached."""
+"""Consoles: where, and how, a guest's console can be reached."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ from consoled.objects import base, fields
 
 @base.register
 class ConsoleConnection(base.ConsoledObject):
-    """A console: (instance_uuid, host, port), with its type and options.
+    """A console, identified by (instance_uuid, host, port), with its type and options.
 
-    ``compute_host`` is the name of the compute service; ``host`` is the address a proxy connects to.
-    ``options`` may hold ``tls_port``, ``internal_access_path``, ``mode``, ``use_tls``.
+    :ivar host: address that a proxy connects to
+    :ivar compute_host: name of the compute service, which may differ from ``host``
+    :ivar options: may hold ``tls_port``, ``internal_access_path``, ``mode`` and ``use_tls``
     """
+
+    instance_uuid: str
+    console_type: str
+    host: str
+    port: int
+    compute_host: str
+    access_url_base: str | None
+    options: dict[str, str | None]
 
     VERSION = '1.0'
     fields = {
@@ -30,7 +39,9 @@ class ConsoleConnection(base.ConsoledObject):
 
 @base.register
 class ConsoleConnectionList(base.ConsoledObjectList):
-    """Consoles of one instance."""
+    """The consoles of one instance."""
+
+    objects: list[ConsoleConnection]
 
     VERSION = '1.0'
     fields = {'objects': ovo_fields.ListOfObjectsField('ConsoleConnection')}

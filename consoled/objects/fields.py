@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Field types that refuse what does not belong on the wire.
+"""Strict field types for the wire objects.
 
-The library's own types are lenient (its ``UUID`` only warns, ``String`` takes numbers and has no length).
-Here a value is of its type and within its bounds, or a ``ValueError`` is raised that names the field and
-not the value: a value may be a secret.
+The library's types are lenient: its ``UUID`` only warns, its ``String`` accepts numbers and any length. Here
+a value has its type and is within its bounds, or a ``ValueError`` names the field. The error does not show
+the value, which may be a secret.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _HOSTNAME = re.compile(r'[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})
 
 
 class ConsoleType:
-    """The console types that can be authorized."""
+    """Names of the console types."""
 
     NOVNC = 'novnc'
     SPICE = 'spice-html5'
@@ -52,10 +52,10 @@ def checked_port(value: object) -> int:
 
 
 def checked_text(value: object, max_length: int) -> str:
-    """Return ``value`` if it is 1..``max_length`` printable characters without blanks at its ends.
+    """Return ``value`` if it is a string of 1 to ``max_length`` printable characters, or raise ValueError.
 
-    Blanks at the ends are refused since SQL comparison ignores them on some databases: two names that
-    differ here would be one there.
+    Blanks at its ends are refused: some databases ignore them in comparisons, so two different names would be
+    equal there.
     """
     if not isinstance(value, str) or not 1 <= len(value) <= max_length:
         raise ValueError(f'must be a string of 1 to {max_length} characters')
@@ -77,9 +77,13 @@ def checked_host(value: object) -> str:
 
 
 class _Checked(fields.FieldType[Any]):  # type: ignore[misc]
-    """Runs ``check`` on assignment and on what comes from the wire, and names the field in errors."""
+    """Base of types whose values are checked when they are assigned, and when they come from the wire.
+
+    (The library assigns what comes from the wire, too.)
+    """
 
     def check(self, value: object) -> Any:
+        """Return the value in its canonical form, or raise ValueError with the rule that it breaks."""
         raise NotImplementedError
 
     def coerce(self, obj: Any, attr: str, value: Any) -> Any:
@@ -87,8 +91,6 @@ class _Checked(fields.FieldType[Any]):  # type: ignore[misc]
             return self.check(value)
         except ValueError as exc:
             raise ValueError(f'{attr} {exc}') from None
-
-    # from_primitive hands on what came from the wire: it is checked when it is assigned to the field
 
 
 class StrictUUID(_Checked):
@@ -107,7 +109,7 @@ class Host(_Checked):
 
 
 class Name(_Checked):
-    """A name from outside: user, project, host of a service, address of a client."""
+    """A name that others choose: of a user, project or service host; or a client's address."""
 
     def check(self, value: object) -> str:
         return checked_text(value, 255)
@@ -124,7 +126,7 @@ class Url(_Checked):
 
 
 class Secret(_Checked):
-    """A value that grants access: it travels, but no repr or log shows it."""
+    """A value that grants access. It is sent in clear, but hidden in every repr and log."""
 
     def check(self, value: object) -> str:
         return checked_text(value, 4096)
@@ -134,7 +136,7 @@ class Secret(_Checked):
 
 
 class Moment(fields.DateTime):  # type: ignore[misc]
-    """An aware date and time; on the wire ISO 8601 in UTC, whole seconds."""
+    """A date and time with a zone; on the wire ISO 8601 in UTC, in whole seconds."""
 
     def coerce(self, obj: Any, attr: str, value: Any) -> Any:
         try:
@@ -154,7 +156,7 @@ class OneConsoleType(_Checked):
 
 
 class Options(_Checked):
-    """What else is needed to reach a console: a small dict of strings to strings or None."""
+    """Options of a console: a small dict of strings to strings or None."""
 
     MAX_ITEMS = 16
 

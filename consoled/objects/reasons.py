@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a session ends: the values of ``cut_reason`` and of ``close_session``'s ``reason``."""
+"""Reasons for the end of a session: the values of ``cut_reason``, and of ``reason`` in ``close_session``."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ import enum
 
 
 class EndReason(enum.StrEnum):
-    """Why a session ended or has to end.
+    """Why a session ended or must end.
 
-    Operators may give a reason of their own to ``revoke``: then the session is cut with that text, which is
-    no member. The values are part of the contract: they are in the database, on the wire, in metrics and in
-    logs, and never change.
+    The values are part of the contract and never change: they are in the database, on the wire, in metrics
+    and in logs. An operator may give ``revoke`` another reason, so a ``cut_reason`` need not be a member.
     """
 
-    # decided by managers
+    # Set by managers.
     TAKEN_OVER = 'taken_over'
     INSTANCE_GONE = 'instance_gone'
     CONSOLE_MOVED = 'console_moved'
     CONSOLE_GONE = 'console_gone'
-    LEASE_LOST = 'lease_lost'  # by the proxy too, when it can't renew its lease
-    # decided by proxies
+    LEASE_LOST = 'lease_lost'  # set by a proxy too, when it cannot renew its lease
+    # Set by proxies.
     USER_LEFT = 'user_left'
     USER_LOST = 'user_lost'
     GUEST_CLOSED = 'guest_closed'
@@ -30,6 +29,6 @@ class EndReason(enum.StrEnum):
     DRAINED = 'drained'
     PROTOCOL_ERROR = 'protocol_error'
     MESSAGE_TOO_BIG = 'message_too_big'
-    OPEN_FAILED = 'open_failed'  # it never began
-    # decided by operators
+    OPEN_FAILED = 'open_failed'  # the session never began
+    # Set by operators.
     COMPUTE_HOST_GONE = 'compute_host_gone'

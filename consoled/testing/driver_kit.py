@@ -144,7 +144,11 @@ class DriverKit:
     def test_contract_check_console_knows_the_guests_places(self) -> None:
         guest, driver = self.start_guest(), self._driver()
         for console in self._wait_for(driver, guest.uuid):
-            place = {'host': console.host, 'port': console.port, 'console_type': console.console_type}
+            place: dict[str, Any] = {
+                'host': console.host,
+                'port': console.port,
+                'console_type': console.console_type,
+            }
             self._case.assertIs(True, driver.check_console(guest.uuid, **place))
             other_port = 1 + console.port % 65535
             if (console.host, other_port) not in {

@@ -28,6 +28,7 @@ class MemoryTokens:
         return self.issued.get(token) if self.available else None
 
     def store(self, grant: objects.ConsoleAuthToken) -> None:
+        assert grant.token is not None
         if self.available:
             self.stored[grant.token] = grant
 

@@ -66,7 +66,7 @@ def _query(db: Database) -> Cell:
         revision=revision,
         pending=pending,
         now=clock.now(db),
-        managers=managers.seen(db) if _MANAGERS_REVISION not in (pending or ()) else None,
+        managers=managers.list_alive(db) if _MANAGERS_REVISION not in (pending or ()) else None,
         usage=legacy.usage(db) if counts_usage else None,
-        last_expiry=legacy.longest_life(db) if counts_usage else None,
+        last_expiry=legacy.last_expiry(db) if counts_usage else None,
     )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The old consoleauth service's part with memcached, run by the libraries of its time (.venv-legacy).
+"""How the old consoleauth service used memcached, run with the libraries of its time (.venv-legacy).
 
-Started with the backend, the servers (host:port,...) and the TTL as arguments. Each line of standard input is
-a JSON list, the name of a method and its arguments; each gives a line of output, the result as JSON.
+The arguments are the backend, the servers (host:port,...) and the TTL. Each line of standard input is a JSON
+list of a method's name and its arguments; the result is written as a line of JSON.
 """
 
 import json
@@ -15,7 +15,7 @@ from oslo_serialization import jsonutils
 
 
 class Client:
-    """A region without the value that stands for none."""
+    """A region that returns None for a missing value."""
 
     def __init__(self, region):
         self.region = region
@@ -36,8 +36,8 @@ class Client:
 
 class OldConsoleAuth:
     def __init__(self, backend, servers, token_ttl):
-        self.of_tokens = self._client(backend, servers, token_ttl)
-        self.of_instances = self._client(backend, servers, None)
+        self.tokens = self._client(backend, servers, token_ttl)
+        self.instances = self._client(backend, servers, None)
 
     @staticmethod
     def _client(backend, servers, expiration_time):
@@ -52,7 +52,7 @@ class OldConsoleAuth:
         return Client(cache.configure_cache_region(conf, cache.create_region()))
 
     def _listed(self, instance_uuid):
-        text = self.of_instances.get(instance_uuid.encode('utf-8'))
+        text = self.instances.get(instance_uuid.encode('utf-8'))
         return jsonutils.loads(text) if text else []
 
     def authorize_console(
@@ -68,20 +68,20 @@ class OldConsoleAuth:
             'access_url': access_url,
             'last_activity_at': time.time(),
         }
-        self.of_tokens.set(token.encode('utf-8'), jsonutils.dumps(value))
+        self.tokens.set(token.encode('utf-8'), jsonutils.dumps(value))
         listed = self._listed(instance_uuid)
-        values = self.of_tokens.get_multi([other.encode('utf-8') for other in listed])
+        values = self.tokens.get_multi([other.encode('utf-8') for other in listed])
         listed = [other for other, found in zip(listed, values, strict=True) if found is not None]
         listed.append(token)
-        self.of_instances.set(instance_uuid.encode('utf-8'), jsonutils.dumps(listed))
+        self.instances.set(instance_uuid.encode('utf-8'), jsonutils.dumps(listed))
 
     def check_token(self, token):
-        text = self.of_tokens.get(token.encode('utf-8'))
+        text = self.tokens.get(token.encode('utf-8'))
         return None if text is None else jsonutils.loads(text)
 
     def delete_tokens_for_instance(self, instance_uuid):
-        self.of_tokens.delete_multi([token.encode('utf-8') for token in self._listed(instance_uuid)])
-        self.of_instances.delete(instance_uuid.encode('utf-8'))
+        self.tokens.delete_multi([token.encode('utf-8') for token in self._listed(instance_uuid)])
+        self.instances.delete(instance_uuid.encode('utf-8'))
 
     def tokens_of(self, instance_uuid):
         return self._listed(instance_uuid)

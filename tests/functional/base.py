@@ -2,7 +2,6 @@
 """What the functional tests share: the real services, one test's own bus and databases."""
 
 import tempfile
-import uuid
 
 import sqlalchemy as sa
 import testtools
@@ -11,10 +10,10 @@ from consoled import exception, objects
 from consoled.context import RequestContext
 from consoled.db import models
 from consoled.testing import fixtures, services
+from tests.unit.db.base import ADDRESS, BASE_URL, COMPUTE_HOST, a_console, a_grant, new_uuid
 
-BASE_URL = 'https://console.example.org/console.html'
-COMPUTE_HOST = 'node-1'
-ADDRESS = '192.0.2.10'  # RFC 5737
+# What tests of all kinds use; named here for the functional tests.
+__all__ = ['ADDRESS', 'BASE_URL', 'COMPUTE_HOST', 'CellTestCase', 'a_console', 'a_grant', 'new_uuid']
 
 
 def database_url(test, engine):
@@ -42,37 +41,6 @@ def transport_url(test):
 
 def _cleanup(test, *call):
     (test.addClassCleanup if isinstance(test, type) else test.addCleanup)(*call)
-
-
-def a_console(instance_uuid, port, console_type='serial', host=ADDRESS, compute_host=COMPUTE_HOST):
-    return objects.ConsoleConnection(
-        instance_uuid=instance_uuid,
-        console_type=console_type,
-        host=host,
-        port=port,
-        compute_host=compute_host,
-        access_url_base=BASE_URL,
-        options={},
-    )
-
-
-def a_grant(instance_uuid, port, console_type='serial', **changes):
-    values = {
-        'instance_uuid': instance_uuid,
-        'console_type': console_type,
-        'host': None if port is None else ADDRESS,
-        'port': port,
-        'compute_host': COMPUTE_HOST,
-        'access_url_base': BASE_URL,
-        'options': {},
-        'user_id': 'user-1',
-        'project_id': 'project-1',
-    }
-    return objects.ConsoleAuthToken(**(values | changes))
-
-
-def new_uuid():
-    return str(uuid.uuid4())
 
 
 class CellTestCase(testtools.TestCase):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the move share: the old service with its libraries, memcached, raw values."""
+"""Shared by the tests of the old service: its libraries, memcached servers, raw values."""
 
 import contextlib
 import datetime
@@ -33,10 +33,11 @@ TTL = 600
 NOVNC = 'https://console.example.org/vnc_lite.html'
 PATH = f'{NOVNC}?path=%3Ftoken%3D'
 BOUND = 5.0  # seconds: far more than any answer should take, also on a busy machine
+PATIENCE = 60  # seconds: so long no healthy server pauses, even if the whole machine does
 
 
 def legacy_python():
-    """The interpreter of tools/setup-legacy.sh; skips the test (or fails it) where that has not run."""
+    """Return the interpreter of tools/setup-legacy.sh; skip the test (or fail it) if that has not run."""
     found = ROOT / '.venv-legacy' / 'bin' / 'python'
     if found.exists():
         return str(found)
@@ -45,7 +46,7 @@ def legacy_python():
 
 
 class OldConsoleAuth(fixtures.Fixture):
-    """The old service: its methods, each carried out by the libraries of its time.
+    """The old service: its methods, carried out by the libraries of its time.
 
     :param servers: host:port of each memcached
     """
@@ -100,17 +101,25 @@ class OldConsoleAuth(fixtures.Fixture):
 
 
 class Source(fixtures.Fixture):
-    """A source as the manager makes it (``source``), with the ``outcomes`` that it was told.
+    """A source as the manager builds it (``source``), and the ``outcomes`` that it has reported.
 
+    :param patient: wait for a server for much longer than the manager does, so that a pause of the machine
+        is not taken for a server that is down; one that refuses connections still costs no time
     :param options: of [cache]
     """
 
-    def __init__(self, servers, backend, **options):
+    def __init__(self, servers, backend, patient=True, **options):
         super().__init__()
+        self._patient = patient
+        if patient:
+            options = {'socket_timeout': PATIENCE, **options}
         self._options = {'enabled': True, 'backend': backend, 'memcache_servers': servers, **options}
         self.outcomes = []
 
     def _setUp(self):  # noqa: N802 - named by the fixtures library
+        if self._patient:
+            for name in ('LOOKUP_TIMEOUT', 'CHANGE_TIMEOUT'):
+                self.useFixture(fixtures.MockPatchObject(memcached, name, PATIENCE))
         conf = self.useFixture(consoled_fixtures.Conf(consoleauth__token_ttl=TTL)).conf
         oslo_cache.configure(conf)
         for name, value in self._options.items():
@@ -136,7 +145,7 @@ def talk(server, request, end):
 
 
 def raw_get(server, key):
-    """(flags, bytes) as they lie in memcached, or None."""
+    """Return (flags, bytes) of a key in memcached, or None."""
     answer = talk(server, f'get {key}\r\n'.encode(), b'END\r\n')
     found = re.match(rb'VALUE \S+ (\d+) (\d+)\r\n', answer)
     if not found:
@@ -156,7 +165,7 @@ def flush(server):
 
 @contextlib.contextmanager
 def stopped(service):
-    """A memcached that takes connections, and answers nobody."""
+    """Stop a memcached: it accepts connections and answers nobody."""
     os.kill(service.pid, signal.SIGSTOP)
     try:
         tasks = list(pathlib.Path(f'/proc/{service.pid}/task').iterdir())
@@ -164,7 +173,7 @@ def stopped(service):
             lambda: all(
                 task.joinpath('stat').read_text().rpartition(')')[2].split()[0] == 'T' for task in tasks
             ),
-            what='threads that stand still',
+            what='stopped threads',
         )
         yield
     finally:
@@ -176,7 +185,7 @@ def a_token():
 
 
 def a_grant(token, instance, port=5900, access_url=None, issued_at=None, **options):
-    """A grant as the manager stores it, issued at a moment (default: now)."""
+    """Return a grant as the manager stores it, issued at a moment (default: now)."""
     issued_at = time.time() if issued_at is None else issued_at
     return objects.ConsoleAuthToken(
         instance_uuid=instance,
@@ -192,9 +201,14 @@ def a_grant(token, instance, port=5900, access_url=None, issued_at=None, **optio
 
 
 class LegacyCase(testtools.TestCase):
-    """Some memcached of the test's own, empty, and the old service beside them."""
+    """Empty memcached servers of the class's own, and the old service beside them.
+
+    ``number`` is that of the servers. ``patient`` is for tests of what is stored and found; those of time
+    limits are not patient.
+    """
 
     number = 1
+    patient = True
 
     @classmethod
     def setUpClass(cls):
@@ -217,16 +231,16 @@ class LegacyCase(testtools.TestCase):
         return self.useFixture(OldConsoleAuth(self.servers, **arguments))
 
     def made(self, backend, servers=None, **options):
-        return self.useFixture(Source(servers or self.servers, backend, **options))
+        return self.useFixture(Source(servers or self.servers, backend, self.patient, **options))
 
     def each(self, **options):
-        """A source for each backend."""
+        """Yield a source for each backend."""
         for backend in BACKENDS:
             yield self.made(backend, **options)
 
 
 class _Logged(fixtures.Fixture):
-    """All that is logged at any level, formatted, in ``text``."""
+    """Everything that is logged at any level, formatted, in ``text``."""
 
     def _setUp(self):  # noqa: N802 - named by the fixtures library
         self._lines = []

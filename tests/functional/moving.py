@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the move are made of: an old service that answers, a manager, users without end."""
+"""Parts of the tests of the move: an old service that answers, a manager, and users that never stop."""
 
 import collections
 import concurrent.futures
@@ -25,7 +25,7 @@ PORTS = (5900, 5901, 5902)
 
 
 class OldService(fixtures.fixtures.Fixture):
-    """nova-consoleauth: answers on its topic, and keeps its tokens in memcached by its own libraries."""
+    """nova-consoleauth: answers on its topic, with its tokens in memcached through its own libraries."""
 
     target = oslo_messaging.Target(version='2.1')
 
@@ -33,7 +33,7 @@ class OldService(fixtures.fixtures.Fixture):
         super().__init__()
         self._transport_url = transport_url
         self.store = legacy_base.OldConsoleAuth(servers)
-        self._turn = threading.Lock()  # it answers one call after the other
+        self._lock = threading.Lock()  # it answers one call after the other
         self.answered = collections.Counter()
 
     def _setUp(self):  # noqa: N802 - named by the fixtures library
@@ -54,7 +54,7 @@ class OldService(fixtures.fixtures.Fixture):
             self._server = None
 
     def _ask(self, method, **arguments):
-        with self._turn:
+        with self._lock:
             self.answered[method] += 1
             return getattr(self.store, method)(**arguments)
 
@@ -68,7 +68,7 @@ class OldService(fixtures.fixtures.Fixture):
 
 
 class Neighbourhood:
-    """A compute host with the proxy that its users come through; each ``old`` or ``new``."""
+    """A compute host and the proxy of its users, each of which is ``old`` or ``new``."""
 
     def __init__(self, number):
         self.compute_host = f'node-{number}'
@@ -76,9 +76,10 @@ class Neighbourhood:
 
 
 class User(threading.Thread):
-    """Gets tokens and uses them, new ones and earlier ones, without end.
+    """Gets tokens and uses them, new ones and earlier ones, until it is stopped.
 
-    ``known`` are all tokens that were issued, ``problems`` all that went wrong.
+    :ivar known: all tokens that were issued
+    :ivar problems: everything that went wrong
     """
 
     def __init__(self, where, old, api, proxy):
@@ -95,7 +96,7 @@ class User(threading.Thread):
         self.stopped = threading.Event()
 
     def run(self):
-        while not self.stopped.wait(0.02):  # not all of the machine is for users
+        while not self.stopped.wait(0.02):  # users must not take all of the machine
             try:
                 self.round()
             except Exception as exc:
@@ -121,17 +122,17 @@ class User(threading.Thread):
     def use_at(self, proxy, token):
         if proxy == 'old':
             found = self.old.check_token(token)
-            place = found and (found['instance_uuid'], int(found['port']))
+            opened = found and (found['instance_uuid'], int(found['port']))
         else:
             self.api.validate(self.context, token)
             session = self.proxy.open(token)
             self.api.close_session(self.context, Closing(session.id, 'left'))
-            place = (session.console.instance_uuid, session.console.port)
-        if place != (self.instance, self.known[token]):
-            raise LookupError(f'got {place}')
+            opened = (session.console.instance_uuid, session.console.port)
+        if opened != (self.instance, self.known[token]):
+            raise LookupError(f'got {opened}')
 
     def define(self):
-        """The agent of the compute host tells of the guest, and answers for its ports from then on."""
+        """Define the guest's consoles as the agent of its host does, which checks its ports from then on."""
         consoles = [
             base.a_console(self.instance, port, 'novnc', compute_host=self.where.compute_host)
             for port in PORTS
@@ -141,7 +142,7 @@ class User(threading.Thread):
 
 
 class MoveCase(testtools.TestCase):
-    """A memcached and a bus of the test's own, and peers of a manager of both kinds."""
+    """A memcached and a bus of the test's own, and old and new peers of a manager."""
 
     concurrency = 'threading'
 
@@ -165,6 +166,8 @@ class MoveCase(testtools.TestCase):
                 'enabled': True,
                 'backend': 'dogpile.cache.memcached',
                 'memcache_servers': self.memcached.url,
+                # All the time of a lookup: a pause of the machine must not make memcached count as down.
+                'socket_timeout': 1.5,
             },
             'workarounds': {'enable_consoleauth': enabled},
             **options,
@@ -177,7 +180,7 @@ class MoveCase(testtools.TestCase):
                 env={'CONSOLED_CONCURRENCY': self.concurrency, **dict(env)},
             )
         )
-        self.addCleanup(self.manager.kill)  # others test how it stops: that takes time
+        self.addCleanup(self.manager.kill)  # an orderly stop takes time, and other tests cover it
         self.addOnException(self._add_log)
         self.proxy = self.useFixture(fixtures.Proxy(self.transport, self.api))
 
@@ -207,7 +210,7 @@ class MoveCase(testtools.TestCase):
             user.join()
 
     def progress(self, rounds):
-        """Wait until each user has made that many rounds more."""
+        """Wait until each user has made that many more rounds."""
         wanted = [user.rounds + rounds for user in self.users]
         wait_until(
             lambda: all(user.rounds >= goal for user, goal in zip(self.users, wanted, strict=True)),
@@ -216,7 +219,7 @@ class MoveCase(testtools.TestCase):
         )
 
     def assert_none_lost(self):
-        """Nothing went wrong, and each token that was issued opens its console, through both proxies."""
+        """Assert that nothing went wrong, and that each token opens its console through both proxies."""
         self.stop_users()
         for user in self.users:
             self.assertEqual([], user.problems)
@@ -236,7 +239,7 @@ class MoveCase(testtools.TestCase):
             return None
 
     def stats(self, *names):
-        """Counters of memcached."""
+        """Return counters of memcached."""
         with socket.create_connection((services.HOST, self.memcached.port), timeout=30) as connection:
             connection.sendall(b'stats\r\nquit\r\n')
             answer = connection.makefile().read()

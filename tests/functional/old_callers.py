@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Callers of the old service as they were before a move: compute hosts and proxies that speak version 2."""
+"""Callers of the old service: compute hosts and proxies that speak version 2 of its contract."""
 
 import contextlib
 import uuid
@@ -13,7 +13,7 @@ from consoled.testing import fixtures
 from consoled.testing.sources import MemoryTokens
 from tests.functional import base
 
-# What the callers send as their context is theirs, and nobody's business: it must not get into a log.
+# The callers' contexts contain credentials of users, which must not be logged.
 CREDENTIAL = 'gAAAAA-credential-of-the-user-that-is-not-for-us'
 
 
@@ -26,7 +26,7 @@ class _Serializer(oslo_messaging.NoOpSerializer):
 
 
 def a_context():
-    """All that goes along with a call of the old services."""
+    """Return the context of a call, as the old services send it."""
     return {
         'user': 'user-1',
         'user_id': 'user-1',
@@ -59,8 +59,7 @@ def a_context():
 class OldCallers(fixtures.fixtures.Fixture):
     """Calls the old service.
 
-    :param transport_url: the bus
-    :param version: of the contract that they speak
+    :param version: of the contract, as these callers speak it
     """
 
     def __init__(self, transport_url, version='2.1', exchange='nova', timeout=30):
@@ -82,10 +81,9 @@ class OldCallers(fixtures.fixtures.Fixture):
         )
 
     def authorize(self, instance_uuid, port, console_type='novnc', host='192.0.2.10', path=None, url=''):
-        """What a compute host does for a user who wants a console.
+        """Authorize a console as a compute host does, and return the token, which it generates itself.
 
-        :param url: of the page, with the token; None: there is none
-        :returns: the token, which it makes itself
+        :param url: of the page, with the token in it; None: without a URL
         """
         token = str(uuid.uuid4())
         arguments = {
@@ -103,11 +101,11 @@ class OldCallers(fixtures.fixtures.Fixture):
         return token
 
     def check_token(self, token):
-        """What a proxy does for a user who comes with a token."""
+        """Check a user's token as a proxy does."""
         return self.call('check_token', token=token)
 
     def delete_tokens_for_instance(self, instance_uuid):
-        """What a compute host does when a guest is gone."""
+        """Delete the tokens of a guest that is gone, as a compute host does."""
         self._prepared().cast(a_context(), 'delete_tokens_for_instance', instance_uuid=instance_uuid)
 
     def call(self, method, **arguments):
@@ -121,7 +119,10 @@ class OldCallers(fixtures.fixtures.Fixture):
 
 
 class ConsoleauthCase(base.CellTestCase):
-    """A cell that answers old calls too (of ``old`` and ``older``), and has tokens elsewhere (``source``)."""
+    """A cell with a token source (``source``) that answers old callers too.
+
+    ``old`` speaks version 2.1, ``older`` 2.0.
+    """
 
     emptied = (*base.CellTestCase.emptied, models.legacy_use, models.legacy_void)
 
@@ -130,14 +131,14 @@ class ConsoleauthCase(base.CellTestCase):
         cls.source = MemoryTokens()
         cls.options = {'sources': [cls.source]}
         super().setUpClass()
-        cls.held = contextlib.ExitStack()
-        setup.serve(cls.cell.conf, cls.cell.transport, cls.cell.endpoint, cls.held)
-        cls.addClassCleanup(cls.held.close)
+        cls.exit_stack = contextlib.ExitStack()
+        setup.start_server(cls.cell.conf, cls.cell.transport, cls.cell.endpoint, cls.exit_stack)
+        cls.addClassCleanup(cls.exit_stack.close)
         cls.old = OldCallers(cls.bus)
         cls.older = OldCallers(cls.bus, version='2.0')
-        cls.told = fixtures.Proxy(cls.cell.transport, cls.api)
+        cls.bystander = fixtures.Proxy(cls.cell.transport, cls.api)
         cls.compute = fixtures.ComputeAgent(cls.cell.transport, base.COMPUTE_HOST)
-        for fixture in (cls.old, cls.older, cls.told, cls.compute):
+        for fixture in (cls.old, cls.older, cls.bystander, cls.compute):
             fixture.setUp()
             cls.addClassCleanup(fixture.cleanUp)
 
@@ -146,7 +147,7 @@ class ConsoleauthCase(base.CellTestCase):
         self.source.__init__()
         self.compute.answer = lambda asked: True
         self.compute.asked.clear()
-        self.cuts = self.told.cuts  # that any proxy is told of
+        self.cuts = self.bystander.cuts  # every proxy receives all of them
         while not self.cuts.empty():
             self.cuts.get()
 
@@ -154,7 +155,7 @@ class ConsoleauthCase(base.CellTestCase):
         return {use.source: use.uses for use in legacy.usage(self.cell.db)}
 
     def assert_remote_error(self, exc_type, call, *args, **kwargs):
-        """Old callers know none of our errors."""
+        """Assert that a call fails with an error as old callers see it: they know none of our classes."""
         error = self.assertRaises(oslo_messaging.RemoteError, call, *args, **kwargs)
         self.assertEqual(exc_type, error.exc_type)
         return error

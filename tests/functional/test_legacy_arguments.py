@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the old service's callers may send: refused in a line, nothing kept, no secret shown."""
+"""Arguments of the old service's callers: bad ones are refused in one line that shows no secret."""
 
 import oslo_messaging
 
@@ -79,12 +79,12 @@ class MalformedTest(ConsoleauthCase):
             self.assertLess(len(error.value), 200)
         self.assertEqual(0, self.count('instances') + self.count('console_auth_token'))
         self.assertEqual({}, self.uses())
-        said = self.logged.output + ''.join(f'{error!r} {error} {error.traceback}' for error in errors)
-        self.assertIn('WARNING authorize_console refused: Argument console_type', said)
+        shown = self.logged.output + ''.join(f'{error!r} {error} {error.traceback}' for error in errors)
+        self.assertIn('WARNING authorize_console refused: Argument console_type', shown)
         self.assertNotIn('Traceback', self.logged.output)
-        self.assertNotIn(token, said.replace(f'x{token}', ''))
+        self.assertNotIn(token, shown.replace(f'x{token}', ''))
 
-    def test_what_some_callers_have_it_like(self):
+    def test_unusual_arguments_of_some_callers_are_accepted(self):
         for changes in (
             {'internal_access_path': ''},
             {'access_url': None},
@@ -98,11 +98,11 @@ class MalformedTest(ConsoleauthCase):
             self.old.delete_tokens_for_instance(self.instance)
             wait_until(lambda: not self.count('console_auth_token'), what='the deletion')
 
-    def test_as_a_cast_it_is_refused_in_the_log(self):
+    def test_a_refused_cast_is_logged(self):
         self.old.cast('authorize_console', **(self.good | {'port': 0}))
         wait_until(lambda: 'authorize_console refused' in self.logged.output, what='a line in the log')
 
-    def test_other_methods_and_versions(self):
+    def test_unknown_methods_and_versions_are_refused(self):
         for call in (
             lambda: self.old.call('authorize_issued', token=self.token),
             lambda: self.old.call('validate', token=self.token),
@@ -113,8 +113,8 @@ class MalformedTest(ConsoleauthCase):
             self.assertIn(error.exc_type, ('UnsupportedVersion', 'NoSuchMethod', 'RPCAccessPolicyBase'))
         self.assertNotIn(self.token, self.logged.output)
 
-    def test_what_a_context_may_be(self):
-        """It only labels a call; a user's credentials are in it, and stay there."""
+    def test_any_context_is_accepted_and_none_is_logged(self):
+        """It only labels a call; it contains a user's credentials."""
         for context in ({}, {'user_id': ['x'], 'request_id': 7, 'project_id': {'a': 1}}, {'auth_token': 'x'}):
             self.assertIsNone(self.old.client.prepare(version='2.1').call(context, 'check_token', token='x'))
         self.old.authorize(self.instance, 5900)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The old service's RPC: what goes through it is worth the same on both sides, and no more."""
+"""The old service's RPC: a token is worth the same through the old RPC and the new one."""
 
 import time
 
@@ -26,8 +26,8 @@ OLD_FIELDS = {
 class _FromOldToNew:
     """Compute hosts are old."""
 
-    def test_a_token_is_one_like_any_other(self):
-        token = self.old.authorize(self.instance, '5900', path='/there')  # digits: from a guest's XML
+    def test_a_token_is_like_any_other(self):
+        token = self.old.authorize(self.instance, '5900', path='/there')  # a string, as in a guest's XML
         grant = self.api.validate(self.context, token)
         self.assertEqual(
             (self.instance, 'novnc', '192.0.2.10', 5900, {'internal_access_path': '/there'}),
@@ -41,13 +41,13 @@ class _FromOldToNew:
         self.assertEqual(('user-1', 5900), (session.user_id, session.console.port))
         self.assertEqual([], self.source.asked)
 
-    def test_of_callers_of_version_2_0(self):
+    def test_a_token_of_a_caller_of_version_2_0(self):
         token = self.older.authorize(self.instance, 5900)
         self.assertIsNone(self.api.validate(self.context, token).access_url_base)
         self.assertEqual(5900, self.proxy().open(token).console.port)
         self.assertIsNone(self.older.check_token(token)['access_url'])
 
-    def test_limits_and_a_revocation_hold(self):
+    def test_limits_and_revocations_apply(self):
         token, other = (self.old.authorize(self.instance, 10000, 'serial') for _ in range(2))
         proxy = self.proxy()
         session = proxy.open(token)
@@ -59,7 +59,7 @@ class _FromOldToNew:
             self.assert_refused('invalid_token', proxy.open, gone)
             self.assertIsNone(self.old.check_token(gone))
 
-    def test_its_port_is_checked_where_there_is_an_agent(self):
+    def test_the_port_is_checked_if_there_is_an_agent(self):
         self.define_console()
         token = self.old.authorize(self.instance, 5900)
         self.assertEqual(5900, self.proxy().open(token).console.port)
@@ -69,13 +69,13 @@ class _FromOldToNew:
         self.assertIsNone(self.old.check_token(token))
         self.assertEqual(4, len(self.compute.asked))
 
-    def test_an_agent_that_does_not_answer_is_no_bad_token(self):
+    def test_an_agent_that_does_not_answer_does_not_make_a_token_invalid(self):
         self.define_console(compute_host='node-9')
         token = self.old.authorize(self.instance, 5900)
         self.set(manager__check_port_timeout=0.2)
         self.assert_remote_error('ComputeUnreachable', self.old.check_token, token)
 
-    def test_what_an_agent_has_defined_stands(self):
+    def test_the_definition_of_an_agent_stays(self):
         self.define_console(tls_port='5901')
         granted = self.authorize(5900, console_type='novnc', options={'tls_port': '5901'})
         proxy = self.proxy()
@@ -88,21 +88,21 @@ class _FromOldToNew:
         self.assertEqual({}, self.api.renew_lease(self.context, proxy.id).cut)
         self.assertEqual([session.id], [each.id for each in self.api.list_sessions(self.context).objects])
 
-    def test_another_console_at_a_place_that_an_agent_has_defined(self):
+    def test_another_console_on_a_port_that_an_agent_has_defined(self):
         self.define_console()
         self.assert_remote_error('InvalidConsole', self.old.authorize, self.instance, 5900, 'spice-html5')
         self.assertEqual(0, self.count('console_auth_token'))
         self.assertEqual({}, self.uses())
 
-    def test_another_place_of_an_instance_that_an_agent_has_defined(self):
-        """The agent is behind, and has the last word when it is opened."""
+    def test_another_port_of_an_instance_that_an_agent_has_defined(self):
+        """The definition may be out of date: the agent decides when the console is opened."""
         self.define_console()
         self.compute.answer = lambda asked: asked['port'] == 5900
         token = self.old.authorize(self.instance, 5902)
         self.assert_refused('console_gone', self.proxy().open, token)
 
-    def test_without_an_agent_the_last_one_knows_best(self):
-        """The guest was started anew, and its two consoles have changed places."""
+    def test_without_an_agent_the_last_token_describes_the_console(self):
+        """The guest was restarted, and its two consoles have swapped their ports."""
         proxy = self.proxy()
         token = self.old.authorize(self.instance, 5900)
         session = proxy.open(token)
@@ -111,8 +111,8 @@ class _FromOldToNew:
         self.assertIsNone(self.old.check_token(token))
         self.assertEqual('spice-html5', self.old.check_token(other)['console_type'])
 
-    def test_a_path_that_changes(self):
-        """With some hypervisors it is another one each time."""
+    def test_an_access_path_that_changes(self):
+        """Some hypervisors use another one each time."""
         proxy = self.proxy()
         token = self.old.authorize(self.instance, 443, path='/first')
         proxy.open(token)
@@ -124,7 +124,7 @@ class _FromOldToNew:
             self.assertIn('https://console.example.org/vnc_lite.html?', answer['access_url'])
         self.assertEqual({}, self.api.renew_lease(self.context, proxy.id).cut)
 
-    def test_a_call_that_is_repeated(self):
+    def test_a_repeated_call(self):
         arguments = {
             'token': base.new_uuid(),
             'console_type': 'novnc',
@@ -138,7 +138,7 @@ class _FromOldToNew:
             self.old.call('authorize_console', **arguments)
         self.assertEqual(1, self.count('console_auth_token'))
 
-    def test_written_through_if_asked_to(self):
+    def test_tokens_are_written_through_if_that_is_configured(self):
         self.old.authorize(self.instance, 5900)
         self.assertEqual({}, self.source.stored)
         self.set(workarounds__consoleauth_write_through=True)
@@ -150,7 +150,7 @@ class _FromOldToNew:
 class _FromNewToOld:
     """Proxies are old."""
 
-    def test_the_answer_is_the_old_one(self):
+    def test_the_answer_is_that_of_the_old_service(self):
         before = time.time() - 1
         granted = self.authorize(5900, console_type='novnc', options={'internal_access_path': '/there'})
         answer = self.old.check_token(granted.token)
@@ -174,7 +174,7 @@ class _FromNewToOld:
         self.assertEqual(answer['host'], self.older.check_token(granted.token)['host'])
 
     def test_consoles_of_each_type(self):
-        """Of some the proxy is another program, which asks too."""
+        """Some types have a proxy that is another program, which asks too."""
         for port, console_type in enumerate(objects.ConsoleType.ALL, 5900):
             for token in (
                 self.authorize(port, console_type=console_type).token,
@@ -191,25 +191,25 @@ class _FromNewToOld:
             self.assertEqual(5900, self.old.check_token(token)['port'])
         self.assertEqual([token], self.source.asked)
 
-    def test_what_is_no_token(self):
+    def test_values_that_cannot_be_tokens(self):
         for token in (tokens.mint(), base.new_uuid(), '', 'short', 'a' * 5000, 'ä' * 40, None, 7, ['x'], {}):
             self.assertIsNone(self.old.check_token(token), token)
         self.assertEqual({}, self.uses())
 
-    def test_one_that_is_spent(self):
+    def test_a_token_that_is_spent(self):
         self.set(consoleauth__single_use=True)
         token = self.authorize(5900, console_type='novnc').token
         self.assertEqual(5900, self.old.check_token(token)['port'])
         self.proxy().open(token)
         self.assertIsNone(self.old.check_token(token))
 
-    def test_one_that_has_expired(self):
+    def test_a_token_that_has_expired(self):
         token = self.authorize(5900, ttl=1, console_type='novnc').token
         wait_until(lambda: self.old.check_token(token) is None, what='its end')
 
 
-class _TakingBack:
-    def test_invariant_5_tokens_and_sessions_of_both_kinds(self):
+class _Revocation:
+    def test_invariant_5_tokens_and_sessions_of_both_kinds_are_revoked(self):
         proxy = self.proxy()
         old, new = self.old.authorize(self.instance, 5900), self.authorize(5901, console_type='novnc').token
         kept = self.old.authorize(base.new_uuid(), 5902)
@@ -228,13 +228,13 @@ class _TakingBack:
         self.assertEqual(5902, self.old.check_token(kept)['port'])
         self.assertTrue(self.cuts.empty())
 
-    def test_its_next_token_is_a_good_one(self):
+    def test_a_token_after_a_revocation_is_valid(self):
         self.old.authorize(self.instance, 5900)
         self.old.delete_tokens_for_instance(self.instance)
         wait_until(lambda: not self.count('console_auth_token'), what='the deletion')
         self.assertEqual(5900, self.old.check_token(self.old.authorize(self.instance, 5900))['port'])
 
-    def test_an_instance_that_nobody_knows(self):
+    def test_revoking_an_unknown_instance(self):
         self.older.delete_tokens_for_instance(self.instance)
         wait_until(lambda: self.uses() == {'consoleauth': 1}, what='the deletion')
         self.assertEqual(0, self.count('instances'))
@@ -257,9 +257,9 @@ class _Counting:
         self.assertEqual({'consoleauth': 5}, self.uses())
         (use,) = legacy.usage(self.cell.db)
         self.assertLess(abs(use.last_used_at.timestamp() - time.time()), 60)
-        self.assertIsNotNone(legacy.longest_life(self.cell.db))
+        self.assertIsNotNone(legacy.last_expiry(self.cell.db))
 
-    def test_the_metrics_have_them(self):
+    def test_calls_are_in_the_metrics(self):
         self.old.check_token(base.new_uuid())
         self.assert_remote_error('InvalidArgument', self.old.authorize, 'nobody', 5900)
         found = {
@@ -272,5 +272,5 @@ class _Counting:
         self.assertIn(('consoleauth.authorize_console', 'invalid_argument'), found)
 
 
-class ConsoleauthTest(_FromOldToNew, _FromNewToOld, _TakingBack, _Counting, ConsoleauthCase):
+class ConsoleauthTest(_FromOldToNew, _FromNewToOld, _Revocation, _Counting, ConsoleauthCase):
     """All of them with one manager."""

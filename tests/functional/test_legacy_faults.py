@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""memcached that is away, slow, or full of what does not belong there."""
+"""memcached that is down, slow, or full of hostile values."""
 
 import contextlib
 import gc
@@ -22,12 +22,12 @@ from consoled.testing.fixtures import wait_until
 from tests.functional import legacy_base as base
 from tests.functional.legacy_base import LegacyCase, a_grant, a_token
 
-# What the tests wait for is bounded so that a failure shows; the bounds themselves are much tighter.
+# A failure shows by this bound; the time limits themselves are much shorter.
 BOUND = base.BOUND
 
 
 class Bomb:
-    """Unpickled, it makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -44,7 +44,7 @@ class HostileValuesTest(LegacyCase):
         self.proof = pathlib.Path(directory.name) / 'executed'
 
     def values(self):
-        """(flags, bytes) of hostile values: pickles, and what the libraries would do before they unpickle."""
+        """Yield (flags, bytes) of hostile values: pickles, and what the libraries process before a pickle."""
         bombs = [pickle.dumps(Bomb(self.proof), protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
         bombs.append(b"cos\nsystem\n(S'touch %s'\ntR." % str(self.proof).encode())
         bombs.append(b"(S'touch %s'\nios\nsystem\n." % str(self.proof).encode())
@@ -56,7 +56,7 @@ class HostileValuesTest(LegacyCase):
         yield from ((2, b'no number'), (2, b'9' * 5000), (4, b''), (16, b'\xff\xfe'), (64, b'x'), (0, b'x'))
         yield from ((1, b''), (1, b'.'), (1, b'0' * 900_000), (16, b'y' * 900_000))
 
-    def test_nothing_is_executed_and_all_is_refused(self):
+    def test_hostile_values_are_refused_and_nothing_is_executed(self):
         token = a_token()
         key = base.key_of(token)
         for made in self.each():
@@ -67,10 +67,10 @@ class HostileValuesTest(LegacyCase):
             self.assertFalse(self.proof.exists())
             made.source.store(a_grant(token, self.instance))
             self.assertIsNotNone(made.source.lookup(token))
-        # at once, and then not again for a minute
+        # The first time, and then not for a minute.
         self.assertEqual(len(base.BACKENDS), len(self.logged.warnings()))
 
-    def test_hostile_lists_hinder_neither_storing_nor_forgetting(self):
+    def test_hostile_lists_prevent_neither_storing_nor_forgetting(self):
         for made in self.each():
             for flags, data in self.values():
                 token = a_token()
@@ -93,7 +93,7 @@ class HostileValuesTest(LegacyCase):
             self.assertIsNone(made.source.lookup(guessed))
 
     def test_no_log_at_any_level_has_a_token(self):
-        """Invariant 1; also with oslo.cache told to log keys and values."""
+        """Invariant 1, even if oslo.cache is configured to log keys and values."""
         known, hostile = a_token(), a_token()
         for made in self.each(debug_cache_backend=True):
             made.source.store(a_grant(known, self.instance))
@@ -114,8 +114,71 @@ class HostileValuesTest(LegacyCase):
             self.assertNotIn(token, self.logged.text)
 
 
-class AwayTest(LegacyCase):
-    """A source in front of a memcached that has trouble."""
+class HealthyTest(LegacyCase):
+    """A memcached that is restarted, emptied or busy: nothing that it has is missed."""
+
+    def each(self):
+        return super().each(memcache_dead_retry=1)
+
+    def test_a_restart_between_two_calls_costs_no_lookup(self):
+        for made in self.each():
+            token = a_token()
+            made.source.store(a_grant(token, self.instance))
+            self.memcached[0].restart()
+            made.source.store(a_grant(token, self.instance))
+            self.assertIsNotNone(made.source.lookup(token))
+            self.assertNotIn('unavailable', made.outcomes)
+
+    def test_flushed_in_the_middle(self):
+        for made in self.each():
+            token = a_token()
+            made.source.store(a_grant(token, self.instance))
+            base.flush(self.servers[0])
+            self.assertIsNone(made.source.lookup(token))
+            made.source.store(a_grant(token, self.instance))
+            self.assertIsNotNone(made.source.lookup(token))
+            self.assertEqual(['unknown', 'found'], made.outcomes)
+
+    def test_many_at_once_are_all_answered_by_a_healthy_one(self):
+        for made in self.each():
+            known = [a_token() for _ in range(16)]
+            for token in known:
+                made.source.store(a_grant(token, str(uuid.uuid4())))
+            found = []
+            threads = [
+                threading.Thread(
+                    target=lambda token=token, made=made, found=found: found.extend(
+                        made.source.lookup(token) for _ in range(20)
+                    )
+                )
+                for token in known
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self.assertEqual(320, len(found))
+            self.assertNotIn(None, found)
+
+    def test_tokens_of_one_instance_stored_at_once_are_all_listed(self):
+        for made in self.each():
+            known = {a_token() for _ in range(16)}
+            threads = [
+                threading.Thread(target=made.source.store, args=(a_grant(token, self.instance),))
+                for token in known
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self.assertEqual(known, set(self.old().tokens_of(self.instance)))
+            made.source.forget(self.instance)
+
+
+class DownTest(LegacyCase):
+    """A memcached that is down or does not answer."""
+
+    patient = False
 
     def each(self):
         return super().each(memcache_dead_retry=1)
@@ -153,27 +216,8 @@ class AwayTest(LegacyCase):
             )
         self.assertEqual(len(base.BACKENDS), len(self.logged.warnings()))
 
-    def test_a_restart_between_two_calls_costs_no_lookup(self):
-        for made in self.each():
-            token = a_token()
-            made.source.store(a_grant(token, self.instance))
-            self.memcached[0].restart()
-            made.source.store(a_grant(token, self.instance))
-            self.assertIsNotNone(made.source.lookup(token))
-            self.assertNotIn('unavailable', made.outcomes)
-
-    def test_flushed_in_the_middle(self):
-        for made in self.each():
-            token = a_token()
-            made.source.store(a_grant(token, self.instance))
-            base.flush(self.servers[0])
-            self.assertIsNone(made.source.lookup(token))
-            made.source.store(a_grant(token, self.instance))
-            self.assertIsNotNone(made.source.lookup(token))
-            self.assertEqual(['unknown', 'found'], made.outcomes)
-
     def test_stalled(self):
-        """It takes connections, and answers nobody; then it goes on as if nothing had been."""
+        """It accepts connections and answers nobody; then it continues as if nothing had happened."""
         for made in self.each():
             token = a_token()
             made.source.store(a_grant(token, self.instance))
@@ -183,7 +227,7 @@ class AwayTest(LegacyCase):
             self.assert_recovers(made, token)
 
     def test_many_at_once_while_it_is_stalled(self):
-        """More than may be in work at once: each has an answer in time, and the log has a line."""
+        """More lookups than may run at once: each is answered in time, and one line is logged."""
         for made in self.each():
             with base.stopped(self.memcached[0]):
                 threads = [threading.Thread(target=made.source.lookup, args=(a_token(),)) for _ in range(100)]
@@ -196,42 +240,7 @@ class AwayTest(LegacyCase):
             self.assertEqual(['unavailable'] * 100, made.outcomes)
         self.assertEqual(len(base.BACKENDS), len(self.logged.warnings()))
 
-    def test_many_at_once_are_all_answered_by_a_healthy_one(self):
-        for made in self.each():
-            known = [a_token() for _ in range(16)]
-            for token in known:
-                made.source.store(a_grant(token, str(uuid.uuid4())))
-            found = []
-            threads = [
-                threading.Thread(
-                    target=lambda token=token, made=made, found=found: found.extend(
-                        made.source.lookup(token) for _ in range(20)
-                    )
-                )
-                for token in known
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            self.assertEqual(320, len(found))
-            self.assertNotIn(None, found)
-
-    def test_tokens_of_one_instance_stored_at_once_are_all_listed(self):
-        for made in self.each():
-            known = {a_token() for _ in range(16)}
-            threads = [
-                threading.Thread(target=made.source.store, args=(a_grant(token, self.instance),))
-                for token in known
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            self.assertEqual(known, set(self.old().tokens_of(self.instance)))
-            made.source.forget(self.instance)
-
-    def test_a_name_that_nobody_can_resolve_is_a_server_that_is_away(self):
+    def test_a_server_whose_name_cannot_be_resolved_is_down(self):
         for backend in base.BACKENDS:
             made = self.made(backend, ['memcached.invalid:11211'])  # RFC 6761
             started = time.monotonic()
@@ -239,7 +248,7 @@ class AwayTest(LegacyCase):
             self.assertLess(time.monotonic() - started, BOUND)
             self.assertEqual(['unavailable'], made.outcomes)
 
-    def test_a_source_that_is_not_used_any_more_leaves_nothing_behind(self):
+    def test_a_dropped_source_leaves_no_connection_and_no_thread(self):
         """As when the option is switched off."""
         server = self.useFixture(services.Memcached()).url
         connections = self.connections(server)
@@ -262,7 +271,7 @@ class AwayTest(LegacyCase):
         return int(re.search(rb'curr_connections (\d+)', stats)[1])
 
     def test_under_eventlet(self):
-        """Green threads go on while one waits for a memcached that is stalled."""
+        """Other green threads run while one waits for a memcached that is stalled."""
         script = pathlib.Path(__file__).with_name('_green_lookups.py')
         for backend in base.BACKENDS:
             with base.stopped(self.memcached[0]):
@@ -276,12 +285,13 @@ class AwayTest(LegacyCase):
 
 
 class BadServersTest(LegacyCase):
-    """A server that speaks otherwise than memcached."""
+    """A server that does not speak memcached's protocol."""
 
     number = 0
+    patient = False
 
     def serve(self, behave):
-        """Run a server; ``behave(connection)`` has the first request read. Returns host:port."""
+        """Run a server that calls ``behave(connection)`` after each request; return its host:port."""
         listener = socket.create_server(('127.0.0.1', 0))
         self.addCleanup(listener.close)
         self.addCleanup(listener.shutdown, socket.SHUT_RDWR)  # wakes accept

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The old service's tokens in real memcached, beside the old service's own libraries."""
+"""The old service's tokens in real memcached, beside the libraries of the old service."""
 
 import re
 import time
@@ -12,9 +12,9 @@ from tests.functional.legacy_base import NOVNC, PATH, LegacyCase, a_grant, a_tok
 
 
 class OldValuesTest(LegacyCase):
-    """Values written by the old libraries are read, and ours by them."""
+    """Each side reads the values that the other one has written."""
 
-    def test_what_the_old_service_wrote_is_read_with_each_backend(self):
+    def test_values_of_the_old_service_are_read_with_each_backend(self):
         for old_backend in base.OLD_BACKENDS:
             token = a_token()
             before = time.time()
@@ -24,7 +24,7 @@ class OldValuesTest(LegacyCase):
             for made in self.each():
                 found = made.source.lookup(token)
                 self.assertEqual((self.instance, 'novnc'), (found.instance_uuid, found.console_type))
-                # libvirt's driver gave ports of VNC as strings
+                # libvirt's driver passed VNC ports as strings.
                 self.assertEqual(('192.0.2.10', 5900), (found.host, found.port))
                 self.assertEqual((NOVNC, None), (found.access_url_base, found.internal_access_path))
                 self.assertTrue(before <= found.issued_at <= time.time())
@@ -40,7 +40,7 @@ class OldValuesTest(LegacyCase):
             self.assertIsNone(found.access_url_base)
             self.assertEqual('/path?x=y', found.internal_access_path)
 
-    def test_what_is_stored_is_what_the_old_libraries_would_store(self):
+    def test_stored_values_equal_those_of_the_old_libraries(self):
         """Byte for byte: the token's value, and the list of the instance's tokens."""
         old = self.old()
         token = a_token()
@@ -60,11 +60,11 @@ class OldValuesTest(LegacyCase):
 
     @staticmethod
     def timeless(value):
-        """(flags, bytes) without the two moments in them."""
+        """Return (flags, bytes) without the two moments in them."""
         flags, data = value
         return flags, re.sub(rb'(last_activity_at": |\nF)\d+\.\d+', rb'\1', data)
 
-    def test_the_old_service_reads_deletes_and_adds_to_what_is_stored(self):
+    def test_the_old_service_reads_extends_and_deletes_stored_values(self):
         old = {backend: self.old(backend=backend) for backend in base.OLD_BACKENDS}
         for made in self.each():
             for service in old.values():
@@ -96,7 +96,7 @@ class OldValuesTest(LegacyCase):
             self.assertIsNone(base.raw_get(self.servers[0], base.key_of(self.instance)))
             self.assertIsNotNone(made.source.lookup(other))
 
-    def test_tokens_that_have_gone_leave_the_list_and_others_stay(self):
+    def test_deleted_and_expired_tokens_leave_the_list(self):
         for made in self.each():
             instance = str(uuid.uuid4())
             gone, expired, alive, new = (a_token() for _ in range(4))
@@ -107,8 +107,8 @@ class OldValuesTest(LegacyCase):
             made.source.store(a_grant(new, instance))
             self.assertEqual([alive, new], self.old().tokens_of(instance))
 
-    def test_a_token_ends_for_the_old_service_when_it_does_here(self):
-        """Also one with a shorter life than that service gives to its own."""
+    def test_a_token_expires_for_the_old_service_when_it_does_here(self):
+        """Even one with a shorter life than that service gives to its own."""
         old = self.old()
         for made in self.each():
             ended, alive = a_token(), a_token()
@@ -116,21 +116,27 @@ class OldValuesTest(LegacyCase):
             made.source.store(a_grant(alive, self.instance, issued_at=time.time() - base.TTL + 60))
             self.assertIsNone(old.check_token(ended))
             self.assertIsNotNone(old.check_token(alive))
-            # here the manager judges, by the database's clock
+            # Here the manager decides, by the database's clock.
             self.assertIsNotNone(made.source.lookup(ended))
 
 
 class SeveralServersTest(LegacyCase):
     number = 3
 
-    def test_each_key_is_found_on_the_server_that_the_old_libraries_chose(self):
-        """Also with pymemcache, whose own hash client would look elsewhere."""
-        old = self.old()
-        known = [a_token() for _ in range(20)]
-        for token in known:
+    def known(self, old):
+        """Return tokens of the old service, so many that each server has some."""
+        known, used = [], set()
+        while len(known) < 20 or used != set(self.servers):
+            token = a_token()
             old.authorize_console(token, 'serial', '192.0.2.10', 10000, None, self.instance)
-        used = {s for s in self.servers for t in known if base.raw_get(s, base.key_of(t))}
-        self.assertEqual(set(self.servers), used)
+            used |= {server for server in self.servers if base.raw_get(server, base.key_of(token))}
+            known.append(token)
+        return known
+
+    def test_each_key_is_found_on_the_server_that_the_old_libraries_chose(self):
+        """Even with pymemcache, whose own hash client would look elsewhere."""
+        old = self.old()
+        known = self.known(old)
         for made in self.each():
             self.assertEqual([], [token for token in known if made.source.lookup(token) is None])
             ours = [a_token() for _ in range(20)]
@@ -141,11 +147,8 @@ class SeveralServersTest(LegacyCase):
         made.source.forget(self.instance)
         self.assertEqual([], [token for token in known if old.check_token(token) is not None])
 
-    def test_one_server_away_leaves_the_others_tokens(self):
-        old = self.old()
-        known = [a_token() for _ in range(20)]
-        for token in known:
-            old.authorize_console(token, 'serial', '192.0.2.10', 10000, None, self.instance)
+    def test_tokens_on_other_servers_are_found_while_one_is_down(self):
+        known = self.known(self.old())
         kept = {t for s in self.servers[1:] for t in known if base.raw_get(s, base.key_of(t))}
         self.memcached[0].kill()
         for made in self.each():
@@ -153,8 +156,8 @@ class SeveralServersTest(LegacyCase):
             found = {token for token in known if made.source.lookup(token) is not None}
             self.assertEqual(kept, found)
             self.assertLess(time.monotonic() - started, base.BOUND)
-            self.assertIn('unavailable', made.outcomes)
-            # what belongs there goes to the server that the old libraries would take instead
+            self.assertEqual({'found', 'unavailable'}, set(made.outcomes))
+            # A token of the server that is down goes to the one that the old libraries would choose instead.
             ours = [a_token() for _ in range(10)]
             for token in ours:
                 made.source.store(a_grant(token, str(uuid.uuid4())))

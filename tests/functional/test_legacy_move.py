@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rolling move, with real daemons and memcached: old and new side by side, and no token is lost."""
+"""The rolling move with real daemons and memcached: old and new work side by side, and no token is lost."""
 
 import concurrent.futures
 import re
+import time
 import urllib.request
 
 import kombu
@@ -43,7 +44,7 @@ class _Rolling:
         self.assertLess(4 * 3 * MOVING, self.assert_none_lost())
 
     def issue_before(self, service, user):
-        """Before the move, with the old service alone."""
+        """Issue tokens before the move, with the old service alone."""
         for port in PORTS * 3:
             token = base.new_uuid()
             service.store.authorize_console(token, 'novnc', base.ADDRESS, port, None, user.instance)
@@ -89,15 +90,15 @@ class _Switch:
         wait_until(lambda: self.stats('curr_connections') == before, what='the end of connections')
         self.progress(ROUNDS)
         self.assertIsNone(self.is_valid(unknown[1]))
-        for taken_over in (unknown[0], issued):
-            self.assertTrue(self.is_valid(taken_over))
+        for copied in (unknown[0], issued):
+            self.assertTrue(self.is_valid(copied))
         self.reload(enable_consoleauth=True)
         wait_until(lambda: self.is_valid(unknown[1]), what='the flag on')
         self.progress(ROUNDS)
         self.assert_none_lost()
 
     def consumers(self):
-        """How many answer old calls."""
+        """Return the number of those who answer old calls; None if there is no queue for them."""
         url = self.bus.replace('rabbit://', 'amqp://')
         with kombu.Connection(url) as connection, connection.channel() as channel:
             try:
@@ -109,8 +110,8 @@ class _Switch:
 class ThreadingSwitchTest(_Switch, MoveCase):
     concurrency = 'threading'
 
-    def test_off_nothing_of_it_is_there(self):
-        """No module is loaded, no queue declared, memcached not called."""
+    def test_while_the_flag_is_off_nothing_is_loaded_or_called(self):
+        """No module is imported, no queue is declared, memcached is not asked."""
         before = self.stats('total_connections')['total_connections']
         self.start_manager(enabled=False, env={'PYTHONVERBOSE': '1'})
         self.assertIsNone(self.is_valid(tokens.mint()))
@@ -132,9 +133,9 @@ class ThreadingSwitchTest(_Switch, MoveCase):
             queue = kombu.Queue('consoleauth', exchange, 'consoleauth', durable=True)
             queue.bind(connection.channel()).declare()
         self.start_manager(workarounds={'enable_consoleauth': True, 'consoleauth_transport_url': bus})
-        wait_until(lambda: 'could not be followed' in self.manager.log(), what='what is wrong')
+        wait_until(lambda: 'could not be followed' in self.manager.log(), what='the error')
         token = self.api.authorize(self.context, base.a_grant(self.instance, 5900, 'novnc')).token
-        self.assertTrue(self.is_valid(token))  # for all others it goes on
+        self.assertTrue(self.is_valid(token))  # the cell's own calls are still answered
 
         self.manager.kill()
         bus += '?amqp_durable_queues=true'
@@ -147,7 +148,7 @@ class ThreadingSwitchTest(_Switch, MoveCase):
         self.assertIsNone(self.consumers())
 
     def loaded(self):
-        """What modules its processes have imported."""
+        """Return the modules that its processes have imported."""
         return set(re.findall(r"^import '([\w.]+)' #", self.manager.log(), re.MULTILINE))
 
 
@@ -156,7 +157,7 @@ class EventletSwitchTest(_Switch, MoveCase):
 
 
 class FaultsTest(MoveCase):
-    """memcached comes and goes; the manager logs all that it can."""
+    """memcached comes and goes; the manager logs everything that it can."""
 
     def setUp(self):
         super().setUp()
@@ -170,7 +171,7 @@ class FaultsTest(MoveCase):
         self.seen = []
 
     def old_token(self, store):
-        """One that only memcached has."""
+        """Issue a token that only memcached has."""
         token = base.new_uuid()
         store.authorize_console(token, 'novnc', base.ADDRESS, 5900, None, self.instance)
         self.seen.append(token)
@@ -181,7 +182,7 @@ class FaultsTest(MoveCase):
             found = re.findall(r'consoled_legacy_lookups_total{(.*?)} (\S+)', answer.read().decode())
         return {re.search('outcome="(.*?)"', labels)[1]: float(value) for labels, value in found}
 
-    def test_a_token_of_the_database_costs_no_look_at_memcached(self):
+    def test_a_token_of_the_database_is_not_looked_up_in_memcached(self):
         names = ('cmd_get', 'cmd_set', 'cmd_touch', 'total_connections')
         before = self.stats(*names)
         token = self.api.authorize(self.context, base.a_grant(self.instance, 5900, 'novnc')).token
@@ -191,7 +192,7 @@ class FaultsTest(MoveCase):
                 self.api.validate(self.context, each)
                 self.proxy.open(each)
                 self.old.check_token(each)
-        before['total_connections'] += 1  # that asks for the counters
+        before['total_connections'] += 1  # the one that asks for the counters
         self.assertEqual(before, self.stats(*names))
         self.assertEqual({}, self.lookups())
 
@@ -215,6 +216,7 @@ class FaultsTest(MoveCase):
         self.start_users()
         store = self.useFixture(legacy_base.OldConsoleAuth([self.memcached.url]))
         used, flushed = self.old_token(store), self.old_token(store)
+        started = time.monotonic()
         self.assertTrue(self.is_valid(used))
         legacy_base.flush(self.memcached.url)
         self.check_without(used, flushed)
@@ -230,19 +232,20 @@ class FaultsTest(MoveCase):
 
         self.assertLess(3 * ROUNDS, self.assert_none_lost())
         self.assertLess({'found', 'unknown', 'unavailable'}, set(self.lookups()) | {'refused'})
-        lines = self.manager.log().count('memcached, where tokens are looked for, is away')
-        self.assertTrue(1 <= lines <= 2, lines)  # of each worker one in a minute
+        lines = self.manager.log().count('memcached is unavailable')
+        minutes = 1 + (time.monotonic() - started) // 60
+        self.assertTrue(1 <= lines <= 2 * minutes, lines)  # one a minute of each worker
         self.check_log()
 
     def check_without(self, used, unknown):
-        """What was taken over is valid, what was not is refused, and nobody else notices anything."""
+        """A copied token is valid, an unknown one is refused, and nobody else notices anything."""
         self.assertTrue(self.is_valid(used))
         self.assertIsNone(self.is_valid(unknown))
         self.assertIsNone(self.old.check_token(unknown))
         self.progress(ROUNDS)
 
     def check_log(self):
-        """Invariant 1, with all that the old libraries may log."""
+        """Invariant 1, with everything that the old libraries may log."""
         log = self.manager.log()
         for level in ('DEBUG', 'TRACE'):
             self.assertIn(f' {level} oslo.messaging', log)

@@ -95,7 +95,7 @@ class DatabaseCase(StatusCase):
         self.execute(sa.update(column.table).values({column: clock.utc_after(-seconds)}))
 
     def a_manager(self, name='m1', release=version.VERSION):
-        managers.note(self.db, name, release, '1.0')
+        managers.record_heartbeat(self.db, name, release, '1.0')
 
 
 class SchemaTest(DatabaseCase):
@@ -247,7 +247,10 @@ class LegacyTest(DatabaseCase):
     def test_managers_that_cannot_use_memcached(self):
         for cache, said in (
             ({'enabled': 'false'}, '[cache] enabled and backend are not set'),
-            ({'enabled': 'true', 'backend': 'dogpile.cache.memory'}, 'none of memcached'),
+            (
+                {'enabled': 'true', 'backend': 'dogpile.cache.memory'},
+                'is not a supported backend',
+            ),
             ({'enabled': 'true', 'backend': 'dogpile.cache.memcached', 'tls_enabled': 'true'}, 'TLS'),
         ):
             self.configure(self.url, workarounds={'enable_consoleauth': 'true'}, cache=cache)
@@ -348,7 +351,7 @@ class DaemonTest(StatusCase):
         )
 
     def names(self, within=managers.ALIVE_WITHIN):
-        return {manager.name for manager in managers.seen(self.db, within=within)}
+        return {manager.name for manager in managers.list_alive(self.db, within=within)}
 
     def test_a_manager_is_listed_until_it_stops(self):
         one, other = self.start(), self.start()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two things at the same moment, many times, on each database: whatever the order, the invariants hold."""
+"""Concurrent operations, many times, on each database: the invariants hold in any order."""
 
 import concurrent.futures
 import contextlib
@@ -8,9 +8,9 @@ import threading
 import sqlalchemy as sa
 
 from consoled import exception
-from consoled.db import claims, cleanup, consoles, models, sessions, tokens
-from tests.functional import base
-from tests.functional.db import test_cleanup
+from consoled.db import claims, cleanup, consoles, hosts, managers, models, sessions, tokens
+from tests.functional.db import base
+from tests.unit.db.base import COMPUTE_HOST, a_console, a_grant, new_uuid
 
 ROUNDS = 60
 _S = models.console_session.c
@@ -28,7 +28,7 @@ class _Interleavings:
         return pool
 
     def at_once(self, *works):
-        """Run all at the same moment; their results, or the errors they raised."""
+        """Run all works at the same moment; return their results, or the errors that they raised."""
         barrier = threading.Barrier(len(works))
 
         def run(work):
@@ -44,7 +44,7 @@ class _Interleavings:
         return self.count(models.console_session, _S.cut_reason.is_(None))
 
     def try_open(self, token_hash, limit=0):
-        opening = sessions.find_for_open(self.db, token_hash, base.new_uuid(), self.proxy_id, None)
+        opening = sessions.find_for_open(self.db, token_hash, new_uuid(), self.proxy_id, None)
         if opening is None:
             return None
         with contextlib.suppress(exception.InvalidToken):
@@ -57,12 +57,12 @@ class _Interleavings:
         """Either the open finds no token, or the revocation finds the session."""
         outcomes = set()
         for number in range(ROUNDS):
-            self.instance = base.new_uuid()
+            self.instance = new_uuid()
             token_hash = self.store()
             revoke = [
                 lambda: cleanup.revoke(self.db, {'instance_uuid': self.instance}, 'test'),
                 lambda: cleanup.forget_instance(self.db, self.instance, 'test'),
-                lambda: consoles.define(self.db, self.instance, base.COMPUTE_HOST, []),
+                lambda: consoles.define(self.db, self.instance, COMPUTE_HOST, []),
             ][number % 3]
             opened, _ = self.at_once(lambda token_hash=token_hash: self.try_open(token_hash), revoke)
             outcomes.add(opened is None)
@@ -72,7 +72,7 @@ class _Interleavings:
     def test_invariant_3_many_claims_of_few_slots(self):
         for limit in (1, 3):
             for _ in range(ROUNDS // 4):
-                self.instance = base.new_uuid()
+                self.instance = new_uuid()
                 token_hash = self.store()
                 work = lambda token_hash=token_hash, limit=limit: self.try_open(token_hash, limit)  # noqa: E731
                 results = self.at_once(*[work] * 12)
@@ -81,11 +81,11 @@ class _Interleavings:
                 self.assertEqual(limit, self.count(models.console_session, _S.instance_uuid == self.instance))
 
     def test_invariant_6_one_request_carried_out_many_times_at_once(self):
-        """A caller that did not wait for the answer sends it again; a single-use token is spent once."""
+        """A caller that did not wait for the answer repeats the request; a single-use token is spent once."""
         for limit, single_use in ((0, False), (1, False), (0, True), (1, True)):
             for _ in range(ROUNDS // 10):
-                self.instance = base.new_uuid()
-                token_hash, session_id = self.store(), base.new_uuid()
+                self.instance = new_uuid()
+                token_hash, session_id = self.store(), new_uuid()
 
                 def request(token_hash=token_hash, session_id=session_id, limit=limit, single_use=single_use):
                     opening = sessions.find_for_open(self.db, token_hash, session_id, self.proxy_id, None)
@@ -98,10 +98,10 @@ class _Interleavings:
                 self.assertEqual({session_id}, {getattr(result, 'id', result) for result in results})
 
     def test_one_session_id_for_two_tokens(self):
-        """A proxy that lies, or chooses badly: one session at most, and never the other token's."""
+        """A proxy uses an id twice: it gets one session at most, and never that of the other token."""
         for _ in range(ROUNDS // 4):
-            self.instance = base.new_uuid()
-            session_id = base.new_uuid()
+            self.instance = new_uuid()
+            session_id = new_uuid()
 
             def request(port, session_id=session_id):
                 opening = sessions.find_for_open(
@@ -116,9 +116,9 @@ class _Interleavings:
             self.assertEqual((1, 1), (len(opened), len(refused)), results)
 
     def test_many_first_grants_of_one_instance(self):
-        """All make the same parents; none is lost."""
+        """All insert the same parents, and no token is lost."""
         for _ in range(ROUNDS // 4):
-            self.instance = base.new_uuid()
+            self.instance = new_uuid()
             works = [lambda port=port: self.store_one(port) for port in [1, 1, 1, 1, 2, 2, 2, 2]]
             hashes = self.at_once(*works)
             for token_hash in hashes:
@@ -126,19 +126,19 @@ class _Interleavings:
             self.assertEqual(1, self.count(models.instances, models.instances.c.uuid == self.instance))
 
     def store_one(self, port):
-        token_hash = base.new_uuid().replace('-', '') * 2
-        tokens.store(self.db, token_hash, base.a_grant(self.instance, port), 600, None)
+        token_hash = new_uuid().replace('-', '') * 2
+        tokens.store(self.db, token_hash, a_grant(self.instance, port), 600, None)
         return token_hash
 
     def test_users_who_ask_at_once_get_different_ports(self):
         for _ in range(ROUNDS // 4):
-            self.instance = base.new_uuid()
+            self.instance = new_uuid()
             ports = range(10000, 10004)
             consoles.define(
                 self.db,
                 self.instance,
-                base.COMPUTE_HOST,
-                [base.a_console(self.instance, port) for port in ports],
+                COMPUTE_HOST,
+                [a_console(self.instance, port) for port in ports],
             )
             placed = self.at_once(*[lambda user=user: self.next_free(f'user-{user}') for user in range(4)])
             self.assertEqual(list(ports), sorted(grant.port for grant in placed))
@@ -148,21 +148,21 @@ class _Interleavings:
         return models.console_auth_token.c.instance_uuid == self.instance
 
     def next_free(self, user):
-        grant = base.a_grant(self.instance, None, user_id=user)
-        token_hash = base.new_uuid().replace('-', '') * 2
+        grant = a_grant(self.instance, None, user_id=user)
+        token_hash = new_uuid().replace('-', '') * 2
         placed, _ = tokens.store_next_free(self.db, token_hash, grant, 600, None, unlimited=False)
         return placed
 
     def test_definitions_and_grants_of_one_instance(self):
-        """No error but those of the domain, and the last definition stands."""
+        """There are no other errors than those of the domain, and the last definition stays."""
         for _ in range(ROUNDS // 4):
-            self.instance = base.new_uuid()
+            self.instance = new_uuid()
             define = [
                 lambda ports=ports: consoles.define(
                     self.db,
                     self.instance,
-                    base.COMPUTE_HOST,
-                    [base.a_console(self.instance, p) for p in ports],
+                    COMPUTE_HOST,
+                    [a_console(self.instance, p) for p in ports],
                 )
                 for ports in ((1,), (1, 2), (2,), (1,))
             ]
@@ -183,9 +183,9 @@ class _Interleavings:
             self.assertEqual([1, 2], sorted(rows))
 
     def test_a_retired_instance_authorized_again_while_it_is_deleted(self):
-        """Nothing that was authorized is lost."""
+        """No token that was authorized is lost."""
         for _ in range(ROUNDS // 2):
-            self.instance = base.new_uuid()
+            self.instance = new_uuid()
             self.store()
             cleanup.revoke(self.db, {'instance_uuid': self.instance}, 'test')
             cleanup.retire_instances(self.db, unused_for=0)
@@ -194,14 +194,34 @@ class _Interleavings:
             )
             self.assertIsNotNone(tokens.validate(self.db, token_hash, single_use=False))
 
+    def test_invariant_6_one_definition_of_a_compute_host_many_times_at_once(self):
+        for _ in range(ROUNDS // 30):
+            gone = []
+            for number in range(5):
+                self.instance = new_uuid()
+                self.define(10000 + number)
+                gone.append(self.instance)
+            new = {new_uuid(): 10010 + number for number in range(5)}
+            guests = {instance: [a_console(instance, port)] for instance, port in new.items()}
+            work = lambda guests=guests: list(hosts.define(self.db, COMPUTE_HOST, guests, 'gone'))  # noqa: E731
+            self.at_once(*[work] * 4)
+            console = models.console_connection.c
+            self.assertEqual(new, dict(self.rows(console.instance_uuid, console.port)))
+            self.assertEqual(set(new), {uuid for (uuid,) in self.rows(models.instances.c.uuid)})
 
-class MariaDBInterleavingsTest(_Interleavings, test_cleanup.DatabaseTestCase):
-    engine = 'mariadb'
+    def test_heartbeats_of_one_manager(self):
+        works = [lambda n=n: managers.record_heartbeat(self.db, 'a', f'0.{n}', '1.0') for n in range(8)]
+        self.assertEqual([None] * 8, self.at_once(*works))
+        self.assertEqual(['a'], [manager.name for manager in managers.list_alive(self.db)])
 
 
-class PostgreSQLInterleavingsTest(_Interleavings, test_cleanup.DatabaseTestCase):
-    engine = 'postgresql'
+class MariaDBInterleavingsTest(_Interleavings, base.MariaDBTestCase):
+    pass
 
 
-class SQLiteInterleavingsTest(_Interleavings, test_cleanup.DatabaseTestCase):
-    engine = 'sqlite'
+class PostgreSQLInterleavingsTest(_Interleavings, base.PostgreSQLTestCase):
+    pass
+
+
+class SQLiteInterleavingsTest(_Interleavings, base.SQLiteTestCase):
+    pass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What comes out of pickles from memcached: one shape of plain data, or a refusal."""
+"""Pickles from memcached: one shape of plain data is read, everything else is refused."""
 
 import os
 import pickle
@@ -18,7 +18,7 @@ from consoled.legacy import pickles
 from consoled.legacy.pickles import Cached, Refused
 
 TEXT = '{"token": "0b5b1b0e", "a": "\\u00e9\\n\\\\"}'
-# as stored by Python 3 and by Python 2, with dogpile.cache 0.6 and python-memcached 1.59
+# As stored by Python 3 and Python 2, with dogpile.cache 0.6 and python-memcached 1.59.
 HEAD = b'cdogpile.cache.api\nCachedValue\n'
 OLD = HEAD + b'p0\n(V["a"]\np1\n(dp2\nVct\np3\nF1234567890.123456\nsVv\np4\nI1\nstp5\nRp6\n.'
 OLDER = HEAD + b"p1\n(S'[\"a\"]'\np2\n(dp3\nS'ct'\np4\nF1234567890.12\nsS'v'\nI1\nstRp5\n."
@@ -26,13 +26,13 @@ TAIL = b'(dVct\nF1.5\nsVv\nI1\nstR.'
 
 
 class _Recorder:
-    """Notes what Python's audit tells of, while it is on. A hook can't be taken away again."""
+    """Records Python's audit events while it is on. An audit hook cannot be removed."""
 
     WATCHED = ('pickle.find_class', 'os.', 'exec', 'compile', 'subprocess.', 'socket.', 'open', 'import')
 
     def __init__(self):
         self.seen = None
-        for data in (OLD, OLDER):  # Python imports a codec when it is first used
+        for data in (OLD, OLDER):  # Python imports a codec on its first use
             pickles.loads(data)
         sys.addaudithook(self)
 
@@ -41,7 +41,7 @@ class _Recorder:
             self.seen.append((event, str(arguments)[:100]))
 
     def loads(self, data):
-        """(result or None, what happened)"""
+        """Return the result, or None if it was refused, and the events."""
         self.seen = []
         try:
             result = pickles.loads(data)
@@ -56,7 +56,7 @@ recorder = _Recorder()
 
 
 class Calling:
-    """Pickled as a call, with the state of its choice."""
+    """Is pickled as any call, with any state."""
 
     def __init__(self, *reduced):
         self.reduced = reduced
@@ -70,14 +70,14 @@ class Plain:
 
 
 class ShapeTest(testtools.TestCase):
-    def test_what_is_written_is_what_the_old_libraries_wrote(self):
+    def test_values_are_written_as_by_the_old_libraries(self):
         self.assertEqual(OLD, pickles.dumps(Cached('["a"]', 1234567890.123456)))
 
-    def test_what_python_3_and_2_wrote_is_read(self):
+    def test_values_of_python_3_and_2_are_read(self):
         self.assertEqual(Cached('["a"]', 1234567890.123456), pickles.loads(OLD))
         self.assertEqual(Cached('["a"]', 1234567890.12), pickles.loads(OLDER))
 
-    def test_what_newer_libraries_write_is_read(self):
+    def test_values_of_newer_libraries_are_read(self):
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             data = pickle.dumps(api.CachedValue(TEXT, {'ct': 1.5, 'v': 2}), protocol)
             self.assertEqual(Cached(TEXT, 1.5), pickles.loads(data), protocol)
@@ -87,7 +87,7 @@ class ShapeTest(testtools.TestCase):
         hypothesis.assume(not any(0xD800 <= ord(letter) < 0xE000 for letter in text))
         self.assertEqual(Cached(text, stored_at), pickles.loads(pickles.dumps(Cached(text, stored_at))))
 
-    def test_pythons_own_unpickler_reads_what_is_written(self):
+    def test_pythons_own_unpickler_reads_written_values(self):
         value = pickle.loads(pickles.dumps(Cached(TEXT, 1.5)))
         self.assertEqual(api.CachedValue(TEXT, {'ct': 1.5, 'v': 1}), value)
 
@@ -119,7 +119,7 @@ class HostileTest(testtools.TestCase):
     def assert_refused(self, data, what=None):
         self.assertEqual((None, []), recorder.loads(data), what)
 
-    def test_the_recorder_sees_what_python_does(self):
+    def test_the_recorder_works(self):
         recorder.seen = []
         pickle.loads(b'cbuiltins\nlen\n.')
         seen, recorder.seen = recorder.seen, None
@@ -173,14 +173,14 @@ class HostileTest(testtools.TestCase):
         }.items():
             self.assert_refused(data, name)
 
-    def test_each_opcode_that_is_not_needed_is_refused(self):
+    def test_every_unneeded_opcode_is_refused(self):
         for opcode in pickletools.opcodes:
-            if opcode.name not in pickles._STEPS:
+            if opcode.name not in pickles._OPERATIONS:
                 data = HEAD + b'(Va\n' + opcode.code.encode('latin-1') + b'\x01\x00\x00\x00\x00\n\n' + TAIL
                 self.assert_refused(data, opcode.name)
 
-    def test_a_pickle_costs_little_whatever_it_says(self):
-        """Lengths that lie, huge places in the memo, doubling, depth: within a few MiB."""
+    def test_no_pickle_costs_much_memory(self):
+        """False lengths, huge memo indexes, doubling, depth: within a few MiB."""
         huge = struct.pack('<Q', 2**62)
         doubling = b'(dp0\n' + b''.join(
             b'(Va\ng%d\nVb\ng%d\ndp%d\n' % (number, number, number + 1) for number in range(5000)
@@ -210,7 +210,7 @@ class HostileTest(testtools.TestCase):
             tracemalloc.stop()
             self.assertEqual([], seen, name)
             self.assertLess(peak, 4 * 2**20, name)
-            if name not in ('LONG_BINPUT', 'PUT', 'FRAME'):  # a place in the memo is a key, a frame nothing
+            if name not in ('LONG_BINPUT', 'PUT', 'FRAME'):  # a memo index is a key, a frame is ignored
                 self.assertIsNone(result, name)
 
 
@@ -239,7 +239,7 @@ _PIECES = st.one_of(
 
 
 class FuzzTest(testtools.TestCase):
-    """Whatever the bytes: a cached text, or Refused; and nothing happens."""
+    """Any bytes are a cached text or are refused, and nothing else happens."""
 
     def check(self, data):
         result, seen = recorder.loads(data)

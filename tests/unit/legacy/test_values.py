@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The old service's texts: what is read from them, and what is refused."""
+"""The old service's values: how they are parsed, refused and formatted."""
 
 import datetime
 import json
@@ -34,16 +34,16 @@ def a_value(**changes):
 
 
 def read(value, stored_at=NOW):
-    return values.read_token(TOKEN, Cached(json.dumps(value), stored_at))
+    return values.parse_token(TOKEN, Cached(json.dumps(value), stored_at))
 
 
-class ReadTokenTest(testtools.TestCase):
+class ParseTokenTest(testtools.TestCase):
     def assert_refused(self, value, stored_at=NOW):
         error = self.assertRaises(Refused, read, value, stored_at)
         self.assertNotIn(TOKEN, str(error))
         self.assertNotIn('canary', str(error))
 
-    def test_a_good_one(self):
+    def test_a_valid_value(self):
         found = read(a_value())
         self.assertEqual((INSTANCE, 'novnc', '192.0.2.10', 5900), (
             found.instance_uuid, found.console_type, found.host, found.port
@@ -51,7 +51,7 @@ class ReadTokenTest(testtools.TestCase):
         self.assertEqual('https://console.example.org/vnc_lite.html', found.access_url_base)
         self.assertEqual((None, NOW), (found.internal_access_path, found.issued_at))
 
-    def test_each_field_but_the_url_is_needed(self):
+    def test_each_field_but_the_url_is_required(self):
         for name in a_value():
             value = a_value()
             del value[name]
@@ -60,7 +60,7 @@ class ReadTokenTest(testtools.TestCase):
             else:
                 self.assert_refused(value)
 
-    def test_values_that_make_no_sense_are_refused(self):
+    def test_invalid_values_are_refused(self):
         for name, wrong in {
             'token': (None, 1, '', TOKEN.upper(), [TOKEN], '0b5b1b0e-1111-4222-8333-444455556667'),
             'instance_uuid': (None, 1, '', 'canary', INSTANCE + '0', [INSTANCE], '{' + INSTANCE[1:-1] + '}'),
@@ -91,7 +91,7 @@ class ReadTokenTest(testtools.TestCase):
             for value in wrong:
                 self.assert_refused(a_value(**{name: value}))
 
-    def test_numbers_that_json_has_not_and_texts_that_are_no_json(self):
+    def test_text_that_is_not_json_is_refused(self):
         good = json.dumps(a_value())
         for text in (
             *(
@@ -102,20 +102,20 @@ class ReadTokenTest(testtools.TestCase):
             *('', 'null', '[]', '1', '"x"', good[:-1], good + 'x', '[' * 60000, '{"a":' * 10000, '9' * 5000),
             good.replace(str(NOW), '9' * 5000),
         ):
-            self.assertRaises(Refused, values.read_token, TOKEN, Cached(text, NOW))
+            self.assertRaises(Refused, values.parse_token, TOKEN, Cached(text, NOW))
 
     def test_ports_as_strings(self):
-        """As some hypervisors' drivers gave them to the old service."""
+        """As some hypervisors' drivers passed them to the old service."""
         self.assertEqual(5900, read(a_value(port='5900')).port)
         self.assertEqual(65535, read(a_value(port='65535')).port)
 
     def test_an_empty_access_path_is_none(self):
         self.assertIsNone(read(a_value(internal_access_path='')).internal_access_path)
 
-    def test_a_token_in_a_strange_place_of_the_url_costs_the_url_only(self):
+    def test_a_token_elsewhere_in_the_url_costs_only_the_url(self):
         self.assertIsNone(read(a_value(access_url=f'https://h/{TOKEN}?token={TOKEN}')).access_url_base)
 
-    def test_the_earlier_moment_counts(self):
+    def test_the_earlier_moment_is_that_of_issue(self):
         self.assertEqual(NOW - 5, read(a_value(), NOW - 5).issued_at)
         self.assertEqual(NOW, read(a_value(), NOW + 5).issued_at)
         for stored_at in (0, -1.0, float('nan'), float('inf'), 2**2000):
@@ -131,7 +131,7 @@ class ReadTokenTest(testtools.TestCase):
             ),
         )
     )
-    def test_whatever_the_fields_hold(self, changes):
+    def test_any_fields_are_parsed_or_refused(self, changes):
         try:
             found = read(a_value(**changes))
         except Refused:
@@ -140,8 +140,8 @@ class ReadTokenTest(testtools.TestCase):
         self.assertIn(found.console_type, objects.ConsoleType.ALL)
 
 
-class WrittenTest(testtools.TestCase):
-    def test_a_token_is_written_as_the_old_service_did(self):
+class FormatTest(testtools.TestCase):
+    def test_a_token_is_formatted_as_by_the_old_service(self):
         grant = objects.ConsoleAuthToken(
             instance_uuid=INSTANCE,
             console_type='serial',
@@ -157,27 +157,27 @@ class WrittenTest(testtools.TestCase):
             f'{{"token": "{TOKEN}", "instance_uuid": "{INSTANCE}", "console_type": "serial", "host": "h", '
             f'"port": 10000, "internal_access_path": "/x", "access_url": "ws://h/?token={TOKEN}", '
             f'"last_activity_at": {NOW}}}',
-            values.token_text(grant, NOW),
+            values.format_token(grant, NOW),
         )
-        found = values.read_token(TOKEN, Cached(values.token_text(grant, NOW), NOW))
+        found = values.parse_token(TOKEN, Cached(values.format_token(grant, NOW), NOW))
         self.assertEqual(('/x', 'ws://h/'), (found.internal_access_path, found.access_url_base))
 
     def test_lists(self):
-        self.assertEqual([TOKEN], values.read_list(Cached(values.list_text([TOKEN]), NOW)))
+        self.assertEqual([TOKEN], values.parse_list(Cached(values.format_list([TOKEN]), NOW)))
         mixed = [TOKEN, 'short', 1, None, TOKEN, 'x' * 129, 'a b c d e f g h i j', [TOKEN], INSTANCE]
-        self.assertEqual([TOKEN, INSTANCE], values.read_list(Cached(json.dumps(mixed), NOW)))
+        self.assertEqual([TOKEN, INSTANCE], values.parse_list(Cached(json.dumps(mixed), NOW)))
         for wrong in ({}, 'x', 1, None, [TOKEN] * (values.MAX_LISTED + 1)):
-            self.assertRaises(Refused, values.read_list, Cached(json.dumps(wrong), NOW))
+            self.assertRaises(Refused, values.parse_list, Cached(json.dumps(wrong), NOW))
         many = [f'{number:020}' for number in range(values.MAX_LISTED + 5)]
-        self.assertEqual(many[5:], values.read_list(Cached(values.list_text(many), NOW)))
-        self.assertLess(len(values.list_text([TOKEN] * values.MAX_LISTED)), values.MAX_LIST_BYTES - 1000)
+        self.assertEqual(many[5:], values.parse_list(Cached(values.format_list(many), NOW)))
+        self.assertLess(len(values.format_list([TOKEN] * values.MAX_LISTED)), values.MAX_LIST_BYTES - 1000)
 
 
 _WORDS = st.text('abcXYZ019-_.~ /?&=%+äß', max_size=12)
 _QUERY = st.lists(st.tuples(st.text('abcpath', min_size=1, max_size=5), _WORDS), max_size=4)
 
 
-class WithoutTokenTest(testtools.TestCase):
+class StripTokenTest(testtools.TestCase):
     def test_examples(self):
         for url, base in {
             f'http://h:6080/vnc_auto.html?token={TOKEN}': 'http://h:6080/vnc_auto.html',
@@ -194,15 +194,15 @@ class WithoutTokenTest(testtools.TestCase):
             f'http://h/x?a=%25{ord(TOKEN[0]):02x}{TOKEN[1:]}': None,
             f'http://{TOKEN}.example.org/': None,
         }.items():
-            self.assertEqual(base, values.without_token(url, TOKEN), url)
+            self.assertEqual(base, values.strip_token(url, TOKEN), url)
 
     @hypothesis.given(_QUERY, st.sampled_from(objects.ConsoleType.ALL))
-    def test_what_the_manager_builds_comes_apart_and_together_again(self, query, console_type):
+    def test_stripping_a_url_that_the_manager_built_can_be_undone(self, query, console_type):
         base = 'https://console.example.org/page.html'
         if query:
             base += '?' + parse.urlencode(query)
         url = access_url.build(base, console_type, TOKEN)
-        found = values.without_token(url, TOKEN)
+        found = values.strip_token(url, TOKEN)
         self.assertNotIn(TOKEN, found)
         again = parse.parse_qsl(parse.urlsplit(access_url.build(found, console_type, TOKEN)).query, True)
         self.assertEqual(sorted(parse.parse_qsl(parse.urlsplit(url).query, True)), sorted(again))
@@ -211,5 +211,5 @@ class WithoutTokenTest(testtools.TestCase):
         st.lists(st.sampled_from(['token', TOKEN, '=', '&', '?', '%3F', '%26', '%3D', 'path', '/', '#', 'x']))
     )
     def test_the_token_is_gone_or_there_is_no_url(self, pieces):
-        found = values.without_token('http://h/?' + ''.join(pieces), TOKEN)
+        found = values.strip_token('http://h/?' + ''.join(pieces), TOKEN)
         self.assertNotIn(TOKEN, parse.unquote(parse.unquote(found or '')))

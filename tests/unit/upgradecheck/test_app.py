@@ -35,7 +35,7 @@ class StatusTest(CliCase):
         self.addCleanup(db.dispose)
         migration.upgrade(db)
         self.assertEqual(1, self.status('upgrade', 'check')[0])  # no manager
-        managers.note(db, 'm1', VERSION, '1.0')
+        managers.record_heartbeat(db, 'm1', VERSION, '1.0')
         code, out, err = self.status('upgrade', 'check')
         self.assertEqual((0, ''), (code, err))
         self.assertEqual(5, out.count('| Result: Success '))

@@ -38,7 +38,7 @@ class InspectTest(testtools.TestCase):
 
     def test_the_schema_of_this_release(self):
         migration.upgrade(self.db)
-        managers.note(self.db, 'm1', '1.2.3', '1.0')
+        managers.record_heartbeat(self.db, 'm1', '1.2.3', '1.0')
         found = cell.inspect_database(self.db)
         self.assertEqual((migration.head(), []), (found.revision, found.pending))
         self.assertEqual(['m1'], [manager.name for manager in found.managers])
