@@ -28,6 +28,7 @@ def main() -> int:
     from oslo_service import service
 
     from consoled.cmd import _setup
+    from consoled.manager import legacy_bridge
     from consoled.manager import service as manager_service
     from consoled.rpc import versions
 
@@ -35,7 +36,7 @@ def main() -> int:
     conf = _setup.configure(prog='consoled', description=_DESCRIPTION, epilog=epilog)
     try:
         manager_service.database(conf)
-        manager_service.check_legacy(conf)
+        legacy_bridge.check_conf(conf)
         versions.pinned(conf.upgrade_levels.consoled)
         versions.pinned(conf.upgrade_levels.compute)
     except Exception as exc:

@@ -34,7 +34,7 @@ class Consoles(Protocol):
         self, context: RequestContext, token: str, source: str
     ) -> tuple[objects.ConsoleConnection, str | None]: ...
 
-    def take_back(self, context: RequestContext, instance_uuid: str, source: str) -> None: ...
+    def revoke_issued(self, context: RequestContext, instance_uuid: str, source: str) -> None: ...
 
     def observe(self, method: str, code: str, seconds: float) -> None: ...
 
@@ -124,4 +124,4 @@ class ConsoleauthEndpoint(Endpoint):
     @exposed_cast(instance_uuid=arg.uuid())
     def delete_tokens_for_instance(self, context: RequestContext, instance_uuid: str) -> None:
         """The guest has lost its consoles: its tokens and sessions end."""
-        self._consoles.take_back(context, instance_uuid, NAME)
+        self._consoles.revoke_issued(context, instance_uuid, NAME)

@@ -62,7 +62,7 @@ MAY_IMPORT = {
     'testing': None,
 }
 # where units are wired together that do not know each other otherwise
-WIRED_IN = {'manager/service.py': {'legacy'}}
+WIRED_IN = {'manager/legacy_bridge.py': {'legacy'}}
 SANS_IO = ('token', 'exception', 'backoff')
 PROXY_SANS_IO = {
     *('close_codes', 'forwarded', 'handshake', 'input_filter', 'limits', 'origin'),
