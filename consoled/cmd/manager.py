@@ -44,7 +44,7 @@ def main() -> int:
         return 1
     launcher = service.ProcessLauncher(conf, restart_method='mutate')
     launcher.launch_service(
-        manager_service.ManagerWorker(conf, notify.of_this_process()), workers=conf.manager.workers
+        manager_service.ManagerWorker(conf, notify.from_process_environ()), workers=conf.manager.workers
     )
     launcher.launch_service(manager_service.Housekeeper(conf), workers=1)
     launcher.wait()

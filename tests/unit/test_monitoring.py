@@ -74,5 +74,5 @@ class ApplicationTest(testtools.TestCase):
     def test_asking_often_does_not_ask_the_services_often(self):
         readiness = monitoring.Readiness({'bus': self.check('bus')})
         for _ in range(100):
-            readiness.ask()
+            readiness.check()
         self.assertEqual(['bus'], self.asked)

@@ -25,7 +25,7 @@ class NotifyTest(testtools.TestCase):
         ):
             sock = self.listening(address)
             environ = {'NOTIFY_SOCKET': name or address, 'WATCHDOG_USEC': '30000000', 'WATCHDOG_PID': '1'}
-            told = notify.Notifier.taken_from(environ)
+            told = notify.Notifier.from_environ(environ)
             self.assertEqual({}, environ)
             self.assertEqual(10.0, told.interval)
             told.ready()
@@ -33,7 +33,7 @@ class NotifyTest(testtools.TestCase):
             self.assertEqual([b'READY=1', b'WATCHDOG=1'], [sock.recv(100), sock.recv(100)])
 
     def test_without_systemd_nothing_happens(self):
-        told = notify.Notifier.taken_from({})
+        told = notify.Notifier.from_environ({})
         told.ready()
         told.alive()
         self.assertIsNone(told.interval)
@@ -43,4 +43,4 @@ class NotifyTest(testtools.TestCase):
 
     def test_a_watchdog_that_makes_no_sense_is_none(self):
         for text in ('', '0', '-1', 'x'):
-            self.assertIsNone(notify.Notifier.taken_from({'WATCHDOG_USEC': text}).interval)
+            self.assertIsNone(notify.Notifier.from_environ({'WATCHDOG_USEC': text}).interval)

@@ -585,7 +585,7 @@ class ExplainTest(OpeningCase):
             place.managers.answers = [exception.ConsoleInUse(since='noon')]
             await self.refused(exception.ConsoleInUse, place.open())
             error = await place.admission.explain(TOKEN, ADDRESS)
-            self.assertEqual('The console is in use since noon.', str(error))
+            self.assertEqual('The console has been in use since noon.', str(error))
             self.assertEqual(['open'], place.log)
 
         relays.run(work)

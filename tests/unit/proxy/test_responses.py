@@ -153,7 +153,7 @@ class RefusalsTest(testtools.TestCase):
         for now in (100.0, 130.0, 160.0):
             error = refusals.recent(TOKEN, now)
             self.assertIsInstance(error, exception.ConsoleInUse)
-            self.assertEqual('The console is in use since noon.', str(error))
+            self.assertEqual('The console has been in use since noon.', str(error))
             self.assertEqual({'since': 'noon'}, error.kwargs)
         self.assertIsNone(refusals.recent(TOKEN, 160.1))
 

@@ -245,5 +245,5 @@ class ClientErrorsTest(testtools.TestCase):
         error = self.assertRaises(
             exception.ConsoleInUse, api._call, None, 'x', FailingTarget(remote(since='noon'))
         )
-        self.assertEqual('The console is in use since noon.', str(error))
+        self.assertEqual('The console has been in use since noon.', str(error))
         self.assertIs(exception.ConsoleInUse, type(error))
