@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write the sample configuration: ``python tools/make_sample.py [FILE]``.
 
-oslo-config-generator lists all options of the libraries with the libraries' defaults. This tool leaves out
-the options that consoled does not use, and shows the defaults that consoled sets. The first line of the sample
+oslo-config-generator lists all options of the libraries with the libraries' defaults. This tool omits the
+options that consoled does not use, and shows the defaults that consoled sets. The first line of the sample
 names the versions of the libraries, because other versions may have other options.
 """
 
@@ -75,7 +75,7 @@ def _effective() -> cfg.ConfigOpts:
 
 
 def _block(conf: cfg.ConfigOpts, group: str, block: str) -> str | None:
-    """Return the help and value of an option, or a heading; None for an option that consoled does not have."""
+    """Return an option with its help, or a heading; None for an option that consoled does not use."""
     found = _VALUE.search(block)
     if found is None:
         return block
