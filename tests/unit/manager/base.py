@@ -7,6 +7,7 @@ import os
 import pathlib
 import tempfile
 
+import sqlalchemy as sa
 import testtools
 from oslo_messaging.rpc import dispatcher
 
@@ -146,6 +147,11 @@ class ManagerCase(testtools.TestCase):
     def sessions(self, **filters):
         """The ids of the live sessions."""
         return {each.id for each in self.api.list_sessions(self.context, **filters).objects}
+
+    def count(self, table):
+        """The number of rows of a table."""
+        counting = sa.select(sa.func.count()).select_from(table)
+        return self.db.single(lambda conn: conn.execute(counting).scalar())
 
     def counted(self, name, **labels):
         """The value of a metric of this manager."""
