@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Health and metrics, as a WSGI application."""
+"""Health and metrics over HTTP."""
 
 import json
 from wsgiref import util

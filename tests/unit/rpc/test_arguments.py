@@ -5,7 +5,7 @@ import testtools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consoled import exception
+from consoled import exception, objects
 from consoled.rpc import arguments as arg
 
 
@@ -56,3 +56,28 @@ class ArgumentsTest(testtools.TestCase):
         self.assertEqual({'x': [1, 2]}, arg.checked(argument, {'x': [1, 2]}))
         self.assertRaises(exception.InvalidArgument, arg.checked, argument, {'x': [1, 2, 3]})
         self.assertRaises(exception.InvalidArgument, arg.checked, argument, {'x': '12'})
+
+    def test_defaults_and_none(self):
+        spec = {'a': arg.port(), 'b': arg.port().default_to(1), 'c': arg.port().or_none()}
+        self.assertEqual({'a': 5, 'b': 1, 'c': None}, arg.checked(spec, {'a': 5}))
+        self.assertEqual({'a': 5, 'b': 6, 'c': 7}, arg.checked(spec, {'a': 5, 'b': 6, 'c': 7}))
+        self.assertEqual({'a': 5, 'b': 1, 'c': None}, arg.checked(spec, {'a': 5, 'c': None}))
+        for wrong in ({}, {'a': None}, {'a': 5, 'b': None}):
+            self.assertRaises(exception.InvalidArgument, arg.checked, spec, wrong)
+
+    def test_a_moment_is_returned_in_utc(self):
+        for text in ('2026-01-01T12:00:00+00:00', '2026-01-01T14:00:00+02:00', '2026-01-01T12:00:00Z'):
+            moment = arg.checked({'x': arg.moment()}, {'x': text})['x']
+            self.assertEqual('2026-01-01T12:00:00+00:00', moment.isoformat())
+
+    def test_an_object_is_completed_with_its_defaults_and_nothing_else(self):
+        argument = {'x': arg.instance_of(objects.ConsoleConnection)}
+        instance = '2f9a4e4e-6a0c-4a57-9bb5-4a1f6f0f3a11'
+        console = objects.ConsoleConnection(
+            instance_uuid=instance, console_type='serial', host='192.0.2.1', port=5900, compute_host='node-1'
+        )
+        checked = arg.checked(argument, {'x': console})['x']
+        self.assertEqual((None, {}), (checked.access_url_base, checked.options))
+        incomplete = objects.ConsoleConnection(instance_uuid=instance)
+        error = self.assertRaises(exception.InvalidArgument, arg.checked, argument, {'x': incomplete})
+        self.assertIn('compute_host, console_type, host, port', str(error))

@@ -14,6 +14,8 @@ from consoled.testing import fixtures
 
 
 class FailingTarget:
+    """A prepared client whose calls and casts raise ``error``."""
+
     timeout = 1
 
     def __init__(self, error):
@@ -55,6 +57,17 @@ class ClientErrorsTest(testtools.TestCase):
 
     def test_an_error_of_the_peer_itself_is_internal(self):
         self.check(client.ConsoleAuthAPI, oslo_messaging.RemoteError('X', 'y', []), exception.InternalError)
+
+    def test_a_cast_that_the_bus_does_not_take(self):
+        for api, expected in (
+            (client.ProxyAPI, exception.ManagerUnreachable),
+            (client.ComputeConsoleAPI, exception.ComputeUnreachable),
+        ):
+            target = FailingTarget(messaging_exc.MessageDeliveryFailure())
+            self.assertRaises(expected, api(self.transport)._cast, None, 'x', target)
+
+    def test_an_unknown_level_is_refused(self):
+        self.assertRaises(ValueError, client.ConsoleAuthAPI, self.transport, level='9.9')
 
     def test_a_remote_error_loses_its_traceback(self):
         remote = type(

@@ -93,3 +93,43 @@ class ExposedTest(testtools.TestCase):
         self.assertFalse(policy.is_allowed(self.greeter, 'hidden'))
         self.assertFalse(policy.is_allowed(self.greeter, 'observe'))
         self.assertTrue(policy.is_allowed(self.greeter, 'greet'))
+
+
+class Poller:
+    def __init__(self, incoming):
+        self.incoming = incoming
+
+
+class Listener:
+    def __init__(self, poller):
+        self._poll_style_listener = poller
+
+
+class Server:
+    """An RPC server whose listener received messages while it was being stopped."""
+
+    def __init__(self, incoming):
+        self.listener = Listener(Poller(incoming))
+        self.steps = []
+
+    def stop(self):
+        self.steps.append('stop')
+
+    def wait(self):
+        self.steps.append('wait')
+
+    def _process_incoming(self, messages):
+        self.steps += messages
+
+
+class DrainTest(testtools.TestCase):
+    def test_messages_that_came_late_are_processed(self):
+        stopped = Server(['first', 'second'])
+        server.drain(stopped)
+        self.assertEqual(['stop', 'wait', 'first', 'second'], stopped.steps)
+
+    def test_drivers_without_a_poller(self):
+        stopped = Server([])
+        stopped.listener = None
+        server.drain(stopped)
+        self.assertEqual(['stop', 'wait'], stopped.steps)
