@@ -24,7 +24,7 @@ class Notifier:
     def from_environ(cls, environ: MutableMapping[str, str]) -> Notifier:
         """Return a notifier as systemd has set the environment up.
 
-        The variables are removed from ``environ``, so that no library notifies systemd in our place.
+        The variables are removed from ``environ``, so that no library notifies systemd itself.
         """
         address = environ.pop('NOTIFY_SOCKET', None)
         usec = environ.pop('WATCHDOG_USEC', '')

@@ -120,7 +120,7 @@ class _DaemonProcess(service.ServiceBase):  # type: ignore[misc]  # untyped
 class ManagerWorker(_DaemonProcess):
     """A process that answers calls.
 
-    :param notifier: told when the worker consumes messages, and at intervals that it is alive
+    :param notifier: notifies systemd when the worker consumes messages, and then at intervals
     """
 
     title = 'worker'

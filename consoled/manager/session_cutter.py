@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Telling proxies at once which sessions they must end."""
+"""Pushing cut sessions to the proxies."""
 
 from __future__ import annotations
 

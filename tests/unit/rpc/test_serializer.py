@@ -68,10 +68,8 @@ class SerializerTest(testtools.TestCase):
         for wrong in (
             self.primitive(**{'consoled_object.data': {**data, 'port': 'canary'}}),
             self.primitive(**{'consoled_object.data': {**data, 'options': {'canary': 1}}}),
-            self.primitive(**{'consoled_object.data': 'canary'}),
             self.primitive(**{'consoled_object.name': 'Canary'}),
             self.primitive(**{'consoled_object.namespace': 'canary'}),
-            {'consoled_object.name': 'ConsoleConnection'},
         ):
             error = self.assertRaises(exception.ConsoledException, self.read, wrong)
             self.assertIn(error.code, ('invalid_argument', 'incompatible_object'))
