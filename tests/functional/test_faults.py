@@ -61,7 +61,7 @@ class Caller(threading.Thread):
             self.close()
 
     def close(self):
-        """Close the session until that is acknowledged, as a proxy does, even after a lost answer to the open."""
+        """Close the session until that is acknowledged, as a proxy does, even after a failed open."""
         while not self.stopped.is_set():
             try:
                 self.api.close_session(self.context, Closing(self.session_id, 'left', 1, 1))
