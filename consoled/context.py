@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The request context: on whose behalf a call is made, and under which request id it is logged."""
+"""The request context: the user and project of a call, and the request id it is logged under."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ def _identity(value: object) -> str | None:
 
 
 class RequestContext(oslo_context.RequestContext):  # type: ignore[misc]  # untyped
-    """User, project and request id of a call. Carries no credentials and no roles.
+    """User, project and request id of a call, without credentials or roles.
 
-    oslo.log finds it in the thread's store, so that each line of a request has the request id.
+    oslo.context keeps it in a thread-local store, where oslo.log finds it: each log line of a request shows
+    the request id.
     """
 
     def to_wire(self) -> dict[str, str | None]:
-        """The form sent over RPC: ``user_id``, ``project_id``, ``request_id``."""
+        """Return what is sent over RPC: ``user_id``, ``project_id``, ``request_id``."""
         return {
             'user_id': self.user_id,
             'project_id': self.project_id,
@@ -33,9 +34,10 @@ class RequestContext(oslo_context.RequestContext):  # type: ignore[misc]  # unty
 
     @classmethod
     def from_wire(cls, values: object) -> RequestContext:
-        """Build a context from what a peer sent. Anything malformed is left out: it only labels a call.
+        """Build a context from what a peer sent.
 
-        A request id that is absent or malformed is replaced by a fresh one.
+        A malformed user or project is left out, since it only labels the call. A missing or malformed request
+        id is replaced by a new one.
         """
         known: Mapping[str, Any] = values if isinstance(values, Mapping) else {}
         request_id = known.get('request_id')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls that may hang, made in a thread and waited for until a deadline."""
+"""Calls that may hang, made in a thread and given a deadline."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ class DeadlineExceeded(TimeoutError):
 
 
 class NoThread(RuntimeError):
-    """The call was not made: the system has no thread left."""
+    """The call was not made: the system could not start a thread."""
 
 
 def call(function: Callable[[], T], timeout: float, *, thread_name: str = 'deadline') -> T:
-    """Return what ``function`` returns, or raise what it raises.
+    """Call a function in a thread; return what it returns, or raise what it raises.
 
-    A thread that hangs can't be ended: it goes on, and does not keep the process from exiting.
+    A hanging thread cannot be ended. It goes on, but does not keep the process from exiting.
 
-    :param timeout: seconds
-    :raises DeadlineExceeded: it did not return in time
-    :raises NoThread: it was not called
+    :param timeout: seconds to wait
+    :param thread_name: name of the thread, for debuggers
+    :raises DeadlineExceeded: the function did not return in time
+    :raises NoThread: the function was not called
     """
     outcome: futures.Future[T] = futures.Future()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics and health over HTTP, on an address of their own."""
+"""HTTP server for metrics and health, on an address of its own."""
 
 from __future__ import annotations
 
@@ -19,42 +19,46 @@ LOG = logging.getLogger(__name__)
 Check = Callable[[], object]
 
 _REQUEST_TIMEOUT = 5  # seconds a client may take to send its request
-_MAX_REQUESTS = 16  # at a time; more are turned away
-_READY_FOR = 1.0  # seconds an answer of the checks is used again: asking often must not cost much
+_MAX_REQUESTS = 16  # at a time; more are refused
+_CACHE_TIME = 1.0  # seconds for which the results of the checks are reused: frequent requests must be cheap
 
 
 class Readiness:
-    """Runs checks, and remembers their answer for a moment.
+    """Runs readiness checks and caches their results for a moment.
 
-    :param checks: by name; a check that raises says "not ready"
+    :param checks: checks by name; one that raises is not ready
     """
 
     def __init__(self, checks: Mapping[str, Check]) -> None:
         self._checks = dict(checks)
         self._lock = threading.Lock()
-        self._asked_at = float('-inf')
-        self._answers: dict[str, str] = {}
+        self._checked_at = float('-inf')
+        self._results: dict[str, str] = {}
 
-    def ask(self) -> dict[str, str]:
-        """Return ``ok`` or what is wrong, by the check's name."""
+    def check(self) -> dict[str, str]:
+        """Return the result of each check by its name: ``ok``, or the class of its error."""
         with self._lock:
-            if time.monotonic() - self._asked_at > _READY_FOR:
-                self._answers = {name: _answer(check) for name, check in self._checks.items()}
-                self._asked_at = time.monotonic()
-            return dict(self._answers)
+            if time.monotonic() - self._checked_at > _CACHE_TIME:
+                self._results = {name: _result(check) for name, check in self._checks.items()}
+                self._checked_at = time.monotonic()
+            return dict(self._results)
 
 
-def _answer(check: Check) -> str:
+def _result(check: Check) -> str:
     try:
         check()
     except Exception as exc:
-        LOG.debug('not ready', exc_info=True)
+        LOG.debug('A readiness check failed', exc_info=True)
         return type(exc).__name__
     return 'ok'
 
 
 def application(registry: prometheus_client.CollectorRegistry, readiness: Readiness) -> Any:
-    """Return the WSGI application: ``/metrics``, ``/healthz`` (it answers), ``/readyz`` (it can work)."""
+    """Return the WSGI application.
+
+    It serves ``/metrics`` (the registry), ``/healthz`` (200 while the process answers) and ``/readyz`` (200
+    if all checks pass, else 503).
+    """
     metrics = prometheus_client.make_wsgi_app(registry)
 
     def respond(start_response: Any, status: str, body: object) -> list[bytes]:
@@ -69,9 +73,9 @@ def application(registry: prometheus_client.CollectorRegistry, readiness: Readin
         if path == '/healthz':
             return respond(start_response, '200 OK', {'status': 'ok'})
         if path == '/readyz':
-            answers = readiness.ask()
-            ready = all(answer == 'ok' for answer in answers.values())
-            return respond(start_response, '200 OK' if ready else '503 Service Unavailable', answers)
+            results = readiness.check()
+            ready = all(result == 'ok' for result in results.values())
+            return respond(start_response, '200 OK' if ready else '503 Service Unavailable', results)
         return respond(start_response, '404 Not Found', {'error': 'not found'})
 
     return app
@@ -80,7 +84,7 @@ def application(registry: prometheus_client.CollectorRegistry, readiness: Readin
 class _Handler(simple_server.WSGIRequestHandler):
     timeout = _REQUEST_TIMEOUT
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - named by the base class
         LOG.debug(format, *args)
 
 
@@ -89,11 +93,11 @@ class _Server(socketserver.ThreadingMixIn, simple_server.WSGIServer):
     allow_reuse_address = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._places = threading.BoundedSemaphore(_MAX_REQUESTS)
+        self._permits = threading.BoundedSemaphore(_MAX_REQUESTS)
         super().__init__(*args, **kwargs)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._places.acquire(blocking=False):
+        if not self._permits.acquire(blocking=False):
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
@@ -102,14 +106,18 @@ class _Server(socketserver.ThreadingMixIn, simple_server.WSGIServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            self._permits.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        LOG.debug('a monitoring request failed', exc_info=True)
+        LOG.debug('A monitoring request failed', exc_info=True)
 
 
 class MonitoringServer:
-    """Serves the application in a thread, until ``stop``."""
+    """Serves a WSGI application in a thread.
+
+    :param port: TCP port, or 0 for any free one
+    :ivar port: the TCP port in use
+    """
 
     def __init__(self, host: str, port: int, app: Any) -> None:
         self._server = simple_server.make_server(
@@ -119,9 +127,11 @@ class MonitoringServer:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     def start(self) -> None:
+        """Start serving."""
         self._thread.start()
 
     def stop(self) -> None:
+        """Stop serving and close the socket. Call this only after ``start``."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

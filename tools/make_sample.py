@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write the sample configuration: ``python tools/make_sample.py [FILE]``.
 
-oslo-config-generator lists what the libraries offer, with their own defaults. Here the options that consoled
-does not use are left out, and the defaults that consoled sets in their place are put in, so that the sample
-says what holds. The first line names the versions of the libraries: others may have other options.
+oslo-config-generator lists all options of the libraries with the libraries' defaults. This tool omits the
+options that consoled does not use, and shows the defaults that consoled sets. The first line of the sample
+names the versions of the libraries, because other versions may have other options.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib import metadata
 
 from consoled.cmd import _backend, _daemon
 
-_backend.select()  # as the programs do; oslo.service would warn otherwise
+_backend.select()  # as the programs do; without it oslo.service warns
 
 from oslo_config import cfg, generator  # noqa: E402
 
@@ -25,23 +25,23 @@ GENERATOR_CONF = ROOT / 'etc/consoled/config-generator.conf'
 SAMPLE = ROOT / 'etc/consoled/consoled.conf.sample'
 
 LIBRARIES = ('oslo.config', 'oslo.db', 'oslo.log', 'oslo.messaging', 'oslo.service')
-# consoled knows no Kafka
+# consoled does not support Kafka.
 UNUSED_GROUPS = ('oslo_messaging_kafka',)
-OF_THE_MACHINE = {('oslo_messaging_rabbit', 'hostname'): "<this machine's host name>"}
+MACHINE_SPECIFIC = {('oslo_messaging_rabbit', 'hostname'): "<this machine's host name>"}
 
 _GROUP = re.compile(r'^\[(\w+)\]$', re.MULTILINE)
 _VALUE = re.compile(r'^#([a-z]\w*) =.*$', re.MULTILINE)
 
 
 def versions() -> str:
-    """The first line of a sample made here and now."""
+    """Return the first line of a sample made with the installed libraries."""
     return '# Made with ' + ', '.join(f'{name} {metadata.version(name)}' for name in LIBRARIES)
 
 
 def generate(namespaces: list[str] | None = None) -> str:
-    """The text of the sample.
+    """Return the text of the sample.
 
-    :param namespaces: instead of those in the generator's configuration
+    :param namespaces: namespaces to list instead of those in the generator's configuration
     """
     conf = cfg.ConfigOpts()
     generator.register_cli_opts(conf)
@@ -55,7 +55,7 @@ def generate(namespaces: list[str] | None = None) -> str:
 
 def _corrected(text: str) -> str:
     conf = _effective()
-    # [group], its text, [group], its text, ...
+    # group, its text, group, its text, ...
     parts = _GROUP.split(text)[1:]
     sections = []
     for group, body in zip(parts[::2], parts[1::2], strict=True):
@@ -67,13 +67,13 @@ def _corrected(text: str) -> str:
 
 
 def _effective() -> cfg.ConfigOpts:
-    """Every option with the default it has in consoled's programs."""
-    # no file of this machine: /etc/consoled/consoled.conf would be read
+    """Return all options with the defaults that they have in consoled's programs."""
+    # Without an explicit file, /etc/consoled/consoled.conf of this machine would be read.
     return _daemon.configure(['--config-file', '/dev/null'], prog='consoled', conf=cfg.ConfigOpts())
 
 
 def _block(conf: cfg.ConfigOpts, group: str, block: str) -> str | None:
-    """One option's help and value, or a heading; None for an option that consoled does not have."""
+    """Return an option with its help, or a heading; None for an option that consoled does not use."""
     found = _VALUE.search(block)
     if found is None:
         return block
@@ -83,13 +83,14 @@ def _block(conf: cfg.ConfigOpts, group: str, block: str) -> str | None:
         return None
     if 'sample default set' in block:
         return block
-    value = OF_THE_MACHINE.get((group, name)) or _text(options[name])
-    if value is None:  # a form not written here is the generator's to write
+    value = MACHINE_SPECIFIC.get((group, name)) or _text(options[name])
+    if value is None:  # keep what the generator wrote
         return block
     return _VALUE.sub(lambda _: f'#{name} = {value}', block)
 
 
 def _text(value: object) -> str | None:
+    """Return a value as it is written in a configuration file; None for kinds that are not handled here."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):

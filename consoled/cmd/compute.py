@@ -38,7 +38,7 @@ def main() -> int:
     except ValueError as exc:
         print(f'{PROG}: {exc}', file=sys.stderr)
         return 1
-    service.run(conf, notify.of_this_process())
+    service.run(conf, notify.from_process_environ())
     return 0
 
 

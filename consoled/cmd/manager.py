@@ -30,6 +30,7 @@ def main() -> int:
 
     from consoled import notify
     from consoled.db.session import Database
+    from consoled.manager import legacy_bridge
     from consoled.manager import service as manager_service
     from consoled.rpc import versions
 
@@ -38,14 +39,14 @@ def main() -> int:
     )
     try:
         Database.from_conf(conf).dispose()
-        manager_service.check_legacy(conf)
+        legacy_bridge.check_conf(conf)
         versions.pinned(conf.upgrade_levels.consoled)
         versions.pinned(conf.upgrade_levels.compute)
     except Exception as exc:
         print(f'{PROG}: {exc}', file=sys.stderr)
         return 1
     launcher = service.ProcessLauncher(conf, restart_method='mutate')
-    worker = manager_service.ManagerWorker(conf, notify.of_this_process())
+    worker = manager_service.ManagerWorker(conf, notify.from_process_environ())
     launcher.launch_service(worker, workers=conf.manager.workers)
     launcher.launch_service(manager_service.Housekeeper(conf), workers=1)
     launcher.wait()

@@ -39,7 +39,7 @@ def main() -> int:
     except (OSError, ValueError) as exc:
         print(f'{PROG}: {exc}', file=sys.stderr)
         return 1
-    service.run(shared, notify.of_this_process())
+    service.run(shared, notify.from_process_environ())
     return 0
 
 

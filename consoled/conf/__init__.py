@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options of consoled: one module per group, each with ``GROUP``, ``OPTS`` and ``register_opts(conf)``.
 
-Config is passed in, never taken from the global ``cfg.CONF``.
+The configuration is always passed in, never taken from the global ``cfg.CONF``.
 """
 
 from oslo_config import cfg
@@ -38,6 +38,6 @@ MODULES = (
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    """Register every option of consoled on ``conf``, and the libraries' options it sets defaults for."""
+    """Register all options of consoled on ``conf``, and the libraries' options with consoled's defaults."""
     for module in MODULES:
         module.register_opts(conf)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[DEFAULT]: what every service of consoled has."""
+"""[DEFAULT]: options of every service of consoled."""
 
 import socket
 
@@ -13,12 +13,13 @@ OPTS = [
         'host',
         default=socket.gethostname(),
         sample_default="<this machine's host name>",
-        help='Name of this service on the bus, unique among the services of its kind in the cell. For a '
-        'manager it is the server name of its queue; for a compute agent it is the compute host.',
+        help='Name of this service on the message bus. It must be unique among the services of its kind in '
+        'the cell. For a compute agent it is the name of the compute host. The default is the host name of '
+        'the machine; set it if that name is not unique or may change.',
     ),
 ]
 
-# Draining has a limit: a call that hangs must not keep a service from stopping.
+# A call that hangs must not keep a service from stopping.
 GRACEFUL_SHUTDOWN = 30  # seconds
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[cell]: which shard of the cloud this is."""
+"""[cell]: the identity of this shard of the cloud."""
 
 from oslo_config import cfg
 
@@ -11,8 +11,8 @@ OPTS = [
         default='cell1',
         max_length=64,
         regex=r'^[A-Za-z0-9_.-]+$',
-        help='Name of the cell, as a label in metrics and logs. It decides nothing: a cell is its message '
-        'broker and its database.',
+        help='Name of the cell, used as a label in metrics and logs. It has no other effect: a cell is '
+        'defined by its message broker and its database. Set it where a cloud has several cells.',
     ),
 ]
 

@@ -9,18 +9,19 @@ OPTS = [
     cfg.StrOpt(
         'driver',
         default='libvirt',
-        help='How to talk to the hypervisor: libvirt, demo (guests that exist as data only), or the name of '
-        'an entry point that another package has in consoled.compute.drivers.',
+        help='Driver of the hypervisor: libvirt, demo (imaginary guests, for trying consoled out), or the '
+        'name of an entry point of another package in the group consoled.compute.drivers.',
     ),
     cfg.StrOpt(
         'libvirt_uri',
         default='qemu:///system',
-        help="libvirt's URI of the hypervisor. The connection is opened for reading only.",
+        help='libvirt URI of the hypervisor. The connection is read-only. Change it for another socket or '
+        'another type of hypervisor.',
     ),
     cfg.StrOpt(
         'demo_guests',
-        help='File (JSON) with the guests of the driver demo, read again when it changes. Not set: a desktop '
-        'and a router.',
+        help='JSON file with the guests of the demo driver. It is read again when it changes. If this is '
+        'not set, there are two guests: a desktop and a router.',
     ),
     cfg.FloatOpt(
         'hypervisor_timeout',
@@ -28,16 +29,17 @@ OPTS = [
         min=0.1,
         max=60.0,
         mutable=True,
-        help='Seconds to wait for an answer of the hypervisor; then calls are refused with '
-        'hypervisor_unreachable. Keep it below [manager] check_port_timeout.',
+        help='Time to wait for the hypervisor, in seconds. After that, calls are refused with '
+        'hypervisor_unreachable. Raise it for a slow hypervisor, but keep it below [manager] '
+        'check_port_timeout.',
     ),
     cfg.IntOpt(
         'hypervisor_threads',
         default=8,
         min=2,
         max=256,
-        help='Calls to the hypervisor that may be under way at a time. When that many hang, others are '
-        'refused by hypervisor_timeout without being made.',
+        help='Maximum number of concurrent calls to the hypervisor. When that many calls hang, further ones '
+        'are refused after hypervisor_timeout without being made.',
     ),
     cfg.IntOpt(
         'sync_interval',
@@ -45,9 +47,10 @@ OPTS = [
         min=1,
         max=86400,
         mutable=True,
-        help='Seconds between two comparisons of all guests of this host with what the managers know. '
-        'What changes meanwhile is told at once, where the driver hears of it. After the start the first '
-        'period is any part of it, then it is jittered by a tenth: many hosts do not meet.',
+        help='Interval, in seconds, at which all guests of this host are compared with what the managers '
+        'know. Changes in between are reported at once if the driver gets events of them. The first '
+        'interval after the start is shortened at random, later ones vary by 10 %, so that hosts do not '
+        'stay in step. Lower it to repair missed changes sooner; the load on the managers grows.',
     ),
     cfg.IntOpt(
         'clean_interval',
@@ -55,8 +58,9 @@ OPTS = [
         min=1,
         max=86400,
         mutable=True,
-        help='Seconds between two deletions of the expired tokens of this host. The first one comes at a '
-        'random moment of that time, the period is jittered by a tenth: many hosts do not meet.',
+        help='Interval, in seconds, at which the expired tokens of this host are deleted. The first '
+        'interval is shortened at random, later ones vary by 10 %, so that hosts do not stay in step. '
+        'Expired tokens are refused whether or not they have been deleted.',
     ),
 ]
 

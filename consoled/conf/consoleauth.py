@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[consoleauth]: the life of console auth tokens."""
+"""[consoleauth]: lifetime and use of console auth tokens."""
 
 from oslo_config import cfg
 
@@ -12,8 +12,8 @@ OPTS = [
         min=1,
         max=31536000,
         mutable=True,
-        help='Lifetime of a console auth token in seconds, when the caller asks for none. A token only has '
-        'to live until the console is opened: shorter is safer.',
+        help='Lifetime of a console auth token, in seconds, if the caller does not request one. A token '
+        'only needs to live until the console is opened, so a shorter lifetime is safer.',
     ),
     cfg.IntOpt(
         'max_token_ttl',
@@ -21,20 +21,22 @@ OPTS = [
         min=1,
         max=31536000,
         mutable=True,
-        help='Longest lifetime in seconds that a caller may ask for; more is refused as ttl_too_long.',
+        help='Longest lifetime of a token that a caller may request, in seconds. Longer ones are refused '
+        'with ttl_too_long.',
     ),
     cfg.BoolOpt(
         'single_use',
         default=False,
         mutable=True,
-        help='A token opens one session and is spent by it. Off: it opens sessions until it expires, so '
-        'that a browser page may be reloaded.',
+        help='Let a token open one session only. By default it opens sessions until it expires, so that '
+        'users can reload the console page in their browser.',
     ),
     cfg.BoolOpt(
         'enforce_session_timeout',
         default=False,
         mutable=True,
-        help='A session ends when its token expires. Off: a session may outlive its token.',
+        help='End a session when its token expires. By default a session may outlive its token. If you '
+        'enable this, raise token_ttl to the time that users may work in a console.',
     ),
 ]
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """[vnc], [spice], [serial_console], [mks]: limits of each console type, and how compute hosts offer it.
 
-The groups have the names that operators of such clouds know; ``GROUP_OF_TYPE`` says which type each is for.
+The groups have the names that operators of such clouds know. ``GROUP_OF_TYPE`` maps console types to them.
 """
 
 from oslo_config import cfg, types
@@ -11,10 +11,10 @@ GROUP_OF_TYPE = {
     'spice-html5': 'spice',
     'serial': 'serial_console',
     'webmks': 'mks',
-    'rdp-html5': None,  # has no proxy here, hence no session and no options
+    'rdp-html5': None,  # authorized and validated only: no proxy, so no sessions and no options
 }
 
-# A serial port has one reader: two would each get half of the output.
+# A serial port has one reader. Two would each get half of the output.
 _DEFAULT_MAX_SESSIONS = {'vnc': 0, 'spice': 0, 'serial_console': 1, 'mks': 0}
 
 _PAGES = {'vnc': 'novnc.html', 'spice': 'spice.html', 'serial_console': 'serial.html', 'mks': ''}
@@ -28,34 +28,34 @@ def _opts(max_sessions: int) -> list[cfg.Opt]:
             min=0,
             max=64,
             mutable=True,
-            help='Sessions that one console of this type may have at a time; 0 means no limit. Use the same '
-            'value on all managers of a cell. A lower value does not end sessions that are open.',
+            help='Maximum number of concurrent sessions of one console of this type; 0 means no limit. Use '
+            'the same value on all managers of a cell. Lowering it does not end open sessions.',
         ),
         cfg.StrOpt(
             'takeover',
             default='refuse',
             choices=[
                 ('refuse', 'the new user is refused with console_in_use'),
-                ('steal', 'the session connected longest is cut and the new user gets its place'),
+                ('steal', 'the oldest session is cut, and the new user gets the console'),
             ],
             mutable=True,
-            help='What happens when a console with all its sessions taken is opened once more.',
+            help='What to do when a user opens a console that already has max_sessions sessions.',
         ),
     ]
 
 
 def _offer(page: str) -> list[cfg.Opt]:
-    """What a compute agent says of consoles of a type.
+    """Return the options by which a compute agent offers consoles of a type.
 
-    :param page: of the proxy
+    :param page: name of the proxy's page for the type
     """
     return [
         cfg.BoolOpt(
             'enabled',
             default=True,
             mutable=True,
-            help='Whether this compute host offers the consoles of this type that its guests have. Switched '
-            'off, those that are open are cut with the next sync.',
+            help='Offer the consoles of this type that the guests of this compute host have. If you disable '
+            'it, open sessions are cut when the guests are next compared (see [compute] sync_interval).',
         ),
         cfg.URIOpt(
             'base_url',
@@ -63,15 +63,15 @@ def _offer(page: str) -> list[cfg.Opt]:
             schemes=['http', 'https', 'ws', 'wss'],
             max_length=1024,
             mutable=True,
-            help="URL of the proxy's page, as users reach it, for consoles of this compute host. A manager "
-            'adds the token to it.',
+            help="URL of the proxy's page for consoles of this compute host, as users reach it. The manager "
+            'adds the token to it. Change the default, which only works on the proxy itself.',
         ),
         cfg.HostAddressOpt(
             'server_proxyclient_address',
             default='127.0.0.1',
             mutable=True,
-            help='Address of this compute host for proxies. It stands for the address that a guest listens '
-            'on if that is 0.0.0.0, :: or a loopback address; any other is used as it is.',
+            help='Address at which proxies reach this compute host. It replaces the address that a guest '
+            'listens on if that is 0.0.0.0, :: or a loopback address. Any other address is used as it is.',
         ),
     ]
 
@@ -81,24 +81,24 @@ _VENCRYPT = [
         'auth_schemes',
         default=['none'],
         item_type=types.String(choices=['none', 'vencrypt']),
-        help='How a proxy may identify itself to a VNC server, the preferred one first: none, vencrypt '
-        '(TLS with certificates on both sides). With vencrypt alone, a server that offers only none is '
-        'refused.',
+        help='Authentication schemes that a proxy may use with VNC servers, in order of preference: none, '
+        'vencrypt (TLS with certificates on both sides). If you list vencrypt only, servers that offer only '
+        'none are refused.',
     ),
     cfg.StrOpt(
         'vencrypt_ca_certs',
-        help='File with the certificates (PEM) of the authorities that sign those of the VNC servers. '
-        'Needed for vencrypt.',
+        help='PEM file with the certificates of the authorities that signed the certificates of the VNC '
+        'servers. Required for vencrypt.',
     ),
-    cfg.StrOpt('vencrypt_client_cert', help="File with the proxy's own certificate chain (PEM)."),
-    cfg.StrOpt('vencrypt_client_key', help='File with its private key (PEM).'),
+    cfg.StrOpt('vencrypt_client_cert', help="PEM file with the proxy's certificate chain for vencrypt."),
+    cfg.StrOpt('vencrypt_client_key', help="PEM file with the proxy's private key for vencrypt."),
 ]
 
 _TARGET_TLS = [
     cfg.StrOpt(
         'target_ca_certs',
-        help='File with the certificates (PEM) of the authorities that sign those of the hypervisors, for '
-        "consoles with the option use_tls; not set: the system's.",
+        help='PEM file with the certificates of the authorities that signed the certificates of the '
+        "hypervisors, for consoles with the option use_tls. If this is not set, the system's are used.",
     ),
 ]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[database]: the cell's database. Names and help of oslo.db where its options apply."""
+"""[database]: the cell's database. Options of oslo.db keep their names and help texts."""
 
 from oslo_config import cfg
 from oslo_db import options as oslo_db_options
@@ -14,8 +14,9 @@ OPTS = [opt for opt in oslo_db_options.database_opts if opt.dest in _APPLIES] + 
         default=4.0,
         min=0.0,
         max=60.0,
-        help='How long, in seconds, an operation is tried again in all when the database is away or has '
-        'rolled it back (deadlock, Galera certification failure). Keep it below the time callers wait.',
+        help='Total time, in seconds, for which an operation is retried while the database does not answer '
+        'or rolls it back (deadlock, Galera certification failure). Keep it below the time that callers '
+        'wait (10 seconds).',
     ),
 ]
 

@@ -11,8 +11,8 @@ OPTS = [
         default=2,
         min=1,
         max=256,
-        help='Worker processes that answer calls. More than the cores of the machine bring nothing; one of '
-        'two keeps answering while the other is restarted.',
+        help='Number of worker processes that answer calls. More workers than CPU cores bring nothing. With '
+        'two, one keeps answering while the other is restarted.',
     ),
     cfg.IntOpt(
         'lease',
@@ -20,40 +20,42 @@ OPTS = [
         min=3,
         max=3600,
         mutable=True,
-        help='How long, in seconds, the sessions of a proxy count as alive without a sign of life from it. '
-        'A shorter lease frees the ports of a dead proxy sooner; a longer one survives longer outages of '
-        'the bus without cutting serial consoles.',
+        help='Time, in seconds, for which the sessions of a proxy count as alive after its last renewal. '
+        'With a shorter lease, the ports of a dead proxy are free sooner. With a longer one, serial '
+        'consoles survive longer outages of the message bus.',
     ),
     cfg.IntOpt(
         'sweep_interval',
         default=300,
         min=1,
         max=86400,
-        help='Seconds between two sweeps of what nobody else cleans: expired tokens of compute hosts that '
-        'are gone, proxies whose lease ended long ago. The period is jittered by a tenth.',
+        help='Interval, in seconds, at which rows are deleted that nobody else deletes: expired tokens of '
+        'compute hosts that are gone, and proxies whose lease ended long ago. It varies by 10 %.',
     ),
     cfg.BoolOpt(
         'check_port',
         default=True,
         mutable=True,
-        help="Ask the compute agent, when a session opens, whether the port is still that guest's. Off: a "
-        "guest that got another guest's port may be shown to the wrong user until the agent's next sync.",
+        help='Ask the compute agent, when a session opens, whether the port still belongs to the guest. If '
+        "you disable it, a user may see a guest that has got another guest's port, until the agent has next "
+        'compared its guests (see [compute] sync_interval).',
     ),
     cfg.FloatOpt(
         'check_port_timeout',
         default=2.0,
         min=0.1,
         max=30.0,
-        help="Seconds to wait for the compute agent's answer; then the session is refused as "
-        'compute_unreachable.',
+        help='Time to wait for the compute agent, in seconds. After that, the session is refused with '
+        'compute_unreachable. Keep it above [compute] hypervisor_timeout and below [proxy] '
+        'authorize_timeout.',
     ),
     cfg.IntOpt(
         'takeover_timeout',
         default=3,
         min=1,
         max=30,
-        help='Seconds that opening a session waits for the one it takes over to be cut by its proxy. Then '
-        'it is refused as console_in_use.',
+        help='Time, in seconds, that a new session waits for the proxy of the session that it takes over to '
+        'cut it. After that, the new session is refused with console_in_use.',
     ),
     cfg.IntOpt(
         'max_sessions_per_token',
@@ -61,7 +63,7 @@ OPTS = [
         min=0,
         max=10000,
         mutable=True,
-        help='Live sessions that one token may have; 0 means no limit.',
+        help='Maximum number of live sessions of one token; 0 means no limit.',
     ),
     cfg.IntOpt(
         'max_sessions_per_instance',
@@ -69,7 +71,7 @@ OPTS = [
         min=0,
         max=10000,
         mutable=True,
-        help='Live sessions that all consoles of one instance may have together; 0 means no limit.',
+        help='Maximum number of live sessions of all consoles of one instance; 0 means no limit.',
     ),
     cfg.IntOpt(
         'max_sessions_per_project',
@@ -77,7 +79,7 @@ OPTS = [
         min=0,
         max=1000000,
         mutable=True,
-        help='Live sessions that one project may have in the cell; 0 means no limit.',
+        help='Maximum number of live sessions of one project in the cell; 0 means no limit.',
     ),
 ]
 

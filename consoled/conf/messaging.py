@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oslo.messaging's options, with the defaults that suit consoled.
+"""Options of oslo.messaging, with consoled's defaults.
 
-The libraries register some groups on the global config only; here all are registered on the one passed in.
+The library registers some groups on the global configuration only. Here all are registered on the one that is
+passed in.
 """
 
 import importlib
@@ -12,10 +13,10 @@ from oslo_messaging import opts as messaging_opts
 
 EXCHANGE = 'consoled'
 
-# A pool of one saves some CPU, but one slow query then stalls every caller.
+# A pool of one saves some CPU, but then one slow query stalls every caller.
 THREAD_POOL_SIZE = 8
 
-# With the library's own values the first call after the broker's return took 7 s; with these 1 s.
+# With the library's defaults, the first call after the broker was back took 7 s; with these, 1 s.
 RABBIT_DEFAULTS: dict[str, Any] = {
     'rabbit_retry_interval': 1,
     'rabbit_retry_backoff': 0,
@@ -39,7 +40,7 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
         try:
             module = importlib.import_module(module_name)
         except ImportError:
-            continue  # an older or newer oslo.messaging without that feature
+            continue  # this version of oslo.messaging does not have the feature
         conf.register_opts(getattr(module, group, []), group=group)
     conf.set_default('control_exchange', EXCHANGE)
     messaging_opts.set_defaults(conf, executor_thread_pool_size=THREAD_POOL_SIZE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[monitoring]: where metrics and health are served."""
+"""[monitoring]: address of the metrics and health endpoints."""
 
 from oslo_config import cfg
 
@@ -9,13 +9,13 @@ OPTS = [
     cfg.HostAddressOpt(
         'host',
         default='127.0.0.1',
-        help='Address to serve /metrics, /healthz and /readyz on. They tell nothing secret, but they are '
-        'for operators: keep users away from them.',
+        help='Address to serve /metrics, /healthz and /readyz on. They reveal no secrets, but they are '
+        'meant for operators: do not expose them to users.',
     ),
     cfg.PortOpt(
         'port',
         default=0,
-        help='TCP port of the above; 0 switches it off.',
+        help='TCP port to serve /metrics, /healthz and /readyz on; 0 disables them.',
     ),
 ]
 

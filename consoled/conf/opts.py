@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The entry point of oslo-config-generator: all options of consoled, for the sample configuration."""
+"""Entry point for oslo-config-generator: all options of consoled."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from consoled import conf
 
 
 def list_opts() -> list[tuple[str | None, list[cfg.Opt]]]:
-    """Return (group, options) pairs; the libraries' own options are listed by themselves."""
+    """Return (group, options) pairs. The libraries list their own options."""
     groups: list[tuple[str | None, list[cfg.Opt]]] = []
     for module in conf.MODULES:
         opts = getattr(module, 'OPTS', [])

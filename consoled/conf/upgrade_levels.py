@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[upgrade_levels]: what is spoken while two releases work side by side."""
+"""[upgrade_levels]: RPC versions to use while two releases work side by side."""
 
 from oslo_config import cfg
 
@@ -9,14 +9,16 @@ OPTS = [
     cfg.StrOpt(
         'consoled',
         regex=r'^\d{1,3}\.\d{1,3}$',
-        help='Version of the RPC contract (MAJOR.MINOR) to speak to managers. Set it to that of the older '
-        'release while a cell is being upgraded, and unset it when all managers are new. Unset: the newest '
-        'this release knows.',
+        help='Version of the RPC contract (MAJOR.MINOR) to use with managers. While a cell is being '
+        'upgraded, set it to the version of the older release, and unset it when all managers have been '
+        'upgraded. If this is not set, the newest version that this release knows is used.',
     ),
     cfg.StrOpt(
         'compute',
         regex=r'^\d{1,3}\.\d{1,3}$',
-        help='The same for what managers speak to compute agents.',
+        help='Version of the RPC contract (MAJOR.MINOR) that managers use with compute agents. While a cell '
+        'is being upgraded, set it to the version of the older release, and unset it when all agents have '
+        'been upgraded. If this is not set, the newest version that this release knows is used.',
     ),
 ]
 

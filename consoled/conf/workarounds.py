@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[workarounds]: for the time of a move; everything here is deprecated from the start."""
+"""[workarounds]: options for moving a cloud over from nova-consoleauth, deprecated from the start."""
 
 from oslo_config import cfg
 
 GROUP = 'workarounds'
 
-_REASON = 'It is for one release: the one in which a cloud is moved over from nova-consoleauth.'
+_REASON = 'It serves only the release in which a cloud is moved over from nova-consoleauth.'
 
 OPTS = [
     cfg.BoolOpt(
@@ -15,12 +15,12 @@ OPTS = [
         deprecated_for_removal=True,
         deprecated_since='1.0',
         deprecated_reason=_REASON,
-        help='Use this while tokens of nova-consoleauth are still in use, or compute hosts and proxies still '
-        'call it: a token that the database does not know is looked for in memcached (configured in '
-        '[cache], as for the old service), and the manager answers on topic consoleauth too. Stop when '
-        '"consoled-status upgrade check" says that it may go. Use the same value on all managers of a cell: '
-        'what one revokes that does not use it stays in memcached. A reload (SIGHUP) switches it; [cache] is '
-        'read at the start.',
+        help='Serve tokens and callers of nova-consoleauth. Tokens that are not in the database are looked '
+        'up in memcached (configured in [cache], as for the old service), and the manager also answers on '
+        'the topic consoleauth. Enable this while tokens of the old service are in use or compute hosts and '
+        'proxies still call it. Disable it when "consoled-status upgrade check" says so. Use the same value '
+        'on all managers of a cell: what a manager without it revokes stays in memcached. A reload (SIGHUP) '
+        'switches it on or off; [cache] is read at the start only.',
     ),
     cfg.BoolOpt(
         'consoleauth_write_through',
@@ -29,9 +29,9 @@ OPTS = [
         deprecated_for_removal=True,
         deprecated_since='1.0',
         deprecated_reason=_REASON,
-        help='Write the tokens that are authorized here to memcached too. Only while an old consoleauth '
-        'service still answers beside consoled, and only together with enable_consoleauth: memcached keeps '
-        'tokens in clear, and whoever reads it can open the consoles.',
+        help='Also write tokens that consoled authorizes to memcached. Enable this only while an old '
+        'consoleauth service still answers beside consoled, and only together with enable_consoleauth: '
+        'memcached stores tokens in clear text, and whoever can read it can open the consoles.',
     ),
     cfg.StrOpt(
         'consoleauth_exchange',
@@ -39,7 +39,7 @@ OPTS = [
         deprecated_for_removal=True,
         deprecated_since='1.0',
         deprecated_reason=_REASON,
-        help='The exchange that callers of the old service use: the control_exchange of their configuration.',
+        help='Exchange that callers of the old service use: control_exchange in their configuration.',
     ),
     cfg.StrOpt(
         'consoleauth_transport_url',
@@ -47,9 +47,10 @@ OPTS = [
         deprecated_for_removal=True,
         deprecated_since='1.0',
         deprecated_reason=_REASON,
-        help='The message bus on which callers of the old service reach it, as in [DEFAULT] transport_url. '
-        "Not set: the cell's own. Where its queues are of another kind than the cell's, options of its "
-        'driver can be added, as in rabbit://nova:SECRET@host/?amqp_durable_queues=true.',
+        help='URL of the message bus on which callers reach the old service, in the form of [DEFAULT] '
+        "transport_url. If this is not set, it is the cell's own bus. If its queues are of another kind "
+        "than the cell's, add options of its driver, as in "
+        'rabbit://nova:SECRET@host/?amqp_durable_queues=true.',
     ),
 ]
 

@@ -23,6 +23,7 @@ from consoled.db.session import Database
 from consoled.demo import bus
 from consoled.demo.proxy import ProxyThread
 from consoled.manager import service as manager_service
+from consoled.manager.manager import ConsoleAuthManager
 from consoled.rpc import server as rpc_server
 from consoled.rpc import versions
 from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI
@@ -102,7 +103,9 @@ def running_cell(
         )
         agent = ComputeConsoleEndpoint(cell.driver, manager)
         servers = [
-            manager_service.rpc_server_of(conf, transport, manager_service.endpoint_of(conf, transport, db)),
+            manager_service.build_rpc_server(
+                conf, transport, ConsoleAuthManager.from_conf(conf, transport, db)
+            ),
             rpc_server.get_server(transport, versions.COMPUTE_TOPIC, COMPUTE_HOST, [agent]),
         ]
         started: list[oslo_messaging.RPCServer] = []  # stopping any other server would wait for its start

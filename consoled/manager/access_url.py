@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The URL that a user opens."""
+"""Access URLs: what users open in their browser."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from consoled.objects import ConsoleType
 
 
 def check_base(base: str | None) -> None:
-    """Refuse a base URL that is not an absolute http(s) or ws(s) URL without credentials.
+    """Check that a base URL, if there is one, is an absolute http(s) or ws(s) URL without credentials.
 
     :raises InvalidConsole: it is not
     """
@@ -28,10 +28,10 @@ def check_base(base: str | None) -> None:
 
 
 def build(base: str, console_type: str, token: str) -> str:
-    """Add the token to a base URL.
+    """Return a base URL with the token added.
 
-    noVNC (since 1.1) passes only its ``path`` query argument on to the websocket, so for it the token goes
-    into ``path``, added to what the base has there; for the others it is the query argument ``token``.
+    noVNC (since 1.1) passes only its ``path`` query argument on to the websocket, so its token is added to
+    the ``path`` of the base. For other types it is the query argument ``token``.
     """
     parts = parse.urlsplit(base)
     query = parse.parse_qsl(parts.query, keep_blank_values=True)

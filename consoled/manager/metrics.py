@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a manager counts, for Prometheus."""
+"""Prometheus metrics of a manager."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class Metrics:
-    """Metrics of one process, in a registry of its own.
+    """Metrics of one process, in a registry of their own.
 
     :param cell: value of the ``cell`` label
     """
@@ -31,13 +31,13 @@ class Metrics:
         )
         self._bytes = prometheus_client.Counter(
             'consoled_session_bytes',
-            'Bytes that closed sessions relayed, by direction',
+            'Bytes relayed by closed sessions, by direction (in: from the user, out: to the user)',
             ['cell', 'direction'],
             registry=self.registry,
         )
         self._lookups = prometheus_client.Counter(
             'consoled_legacy_lookups',
-            'Tokens looked for outside of the database, by source and outcome (found, unknown, refused, '
+            'Token lookups outside the database, by source and outcome (found, unknown, refused, '
             'unavailable)',
             ['cell', 'source', 'outcome'],
             registry=self.registry,
@@ -45,12 +45,18 @@ class Metrics:
         self._cell = cell
 
     def called(self, method: str, code: str, seconds: float) -> None:
+        """Count a call that was answered after ``seconds``.
+
+        :param code: ``ok``, or the code of the error
+        """
         self._calls.labels(self._cell, method, code).observe(seconds)
 
     def looked_up(self, source: str, outcome: str) -> None:
+        """Count a token lookup outside the database."""
         self._lookups.labels(self._cell, source, outcome).inc()
 
     def closed(self, bytes_in: int, bytes_out: int) -> None:
+        """Count a closed session and the bytes it relayed."""
         self._closed.labels(self._cell).inc()
         self._bytes.labels(self._cell, 'in').inc(bytes_in)
         self._bytes.labels(self._cell, 'out').inc(bytes_out)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a manager does from time to time: sweep what nobody else cleans, and tell that it lives."""
+"""Periodic tasks of a manager: the sweep of the database, and its heartbeat."""
 
 from __future__ import annotations
 
@@ -16,47 +16,45 @@ from consoled.rpc import versions
 
 LOG = logging.getLogger(__name__)
 
-# Compute hosts clean after themselves; the sweep leaves them this time (s), and deletes the rest.
-_HOSTS_OWN_TIME = 3600
+# Compute hosts delete their own expired tokens. The sweep deletes those that are left after this time (s).
+_EXPIRED_FOR = 3600
 _UNUSED_INSTANCE = 3600  # seconds
-
-_VOID_AT_LEAST = 86400  # seconds: longer than clocks differ
-
-_FORGET_MANAGER = 86400  # seconds; one that was killed is not seen any more, and may come back
+_MIN_VOID_AGE = 86400  # seconds; longer than clocks differ
+_FORGET_MANAGER = 86400  # seconds after the last heartbeat; a manager that was killed may come back
 
 
 class Sweep:
-    """Deletes what time has made worthless; safe to run on several managers at once."""
+    """Deletes rows that nobody needs any more. Several managers may sweep at once."""
 
     def __init__(self, conf: cfg.ConfigOpts, db: Database) -> None:
         self._conf = conf
         self._db = db
 
     def run(self) -> None:
-        """One sweep. A database that is away is logged: the next sweep does the work."""
+        """Sweep once. Failures are logged: the next sweep does the work."""
         try:
             proxies = cleanup.delete_dead_proxies(
                 self._db, ended_for=self._conf.manager.lease * cleanup.GRACE_LEASES
             )
-            tokens = cleanup.delete_expired(self._db, older_than=_HOSTS_OWN_TIME)
+            tokens = cleanup.delete_expired(self._db, older_than=_EXPIRED_FOR)
             instances = cleanup.retire_instances(self._db, unused_for=_UNUSED_INSTANCE)
             legacy.delete_revocations(
-                self._db, older_than=max(_VOID_AT_LEAST, 2 * self._conf.consoleauth.token_ttl)
+                self._db, older_than=max(_MIN_VOID_AGE, 2 * self._conf.consoleauth.token_ttl)
             )
         except exception.DatabaseUnavailable as exc:
-            LOG.warning('the sweep was left out: %s', exc)
+            LOG.warning('Skipped the sweep: %s', exc)
         except Exception:
-            # a fault here must not end the daemon; the next sweep reports it again
-            LOG.exception('the sweep failed')
+            # A fault here must not end the daemon. The next sweep reports it again.
+            LOG.exception('The sweep failed')
         else:
-            LOG.info('swept: %d tokens, %d proxies, %d instances', tokens, proxies, instances)
+            LOG.info('Swept %d tokens, %d proxies, %d instances', tokens, proxies, instances)
 
 
 class Heartbeat:
-    """Keeps this manager in the list of managers, and clears the list of those who are long gone.
+    """Keeps this manager in the list of managers, and removes managers that are long gone.
 
-    A schema that is older than the list is looked at again each time: ``consoled-manage db upgrade`` may come
-    after the start.
+    The list may be missing from a schema of the previous release. Each heartbeat looks for it again, because
+    ``consoled-manage db upgrade`` may run after the manager has started.
     """
 
     def __init__(self, conf: cfg.ConfigOpts, db: Database) -> None:
@@ -67,13 +65,13 @@ class Heartbeat:
         self._lock = threading.Lock()
 
     def send(self) -> None:
-        """One heartbeat; nothing after ``end``."""
+        """Send one heartbeat. Does nothing after ``end``."""
         with self._lock:
             if not self._ended:
                 _log_failure(self._note)
 
     def end(self) -> None:
-        """The manager stops: it leaves the list."""
+        """Remove this manager from the list: it is stopping."""
         with self._lock:
             self._ended = True
             if self._has_list:
@@ -90,7 +88,7 @@ def _log_failure(work: Callable[[], None]) -> None:
     try:
         work()
     except exception.DatabaseUnavailable as exc:
-        LOG.warning('the list of managers was not written: %s', exc)
+        LOG.warning('Could not update the list of managers: %s', exc)
     except Exception:
-        # the list is for operators only: nothing else may end because of it
-        LOG.exception('the list of managers was not written')
+        # Only operators read the list, so nothing else may fail because of it.
+        LOG.exception('Could not update the list of managers')

@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opening a session: who may, and what happens when the console is taken."""
+"""Opening a session: who may open it, and what happens when the console is in use."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
+import dataclasses
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
 from oslo_config import cfg
 
@@ -18,22 +15,31 @@ from consoled.context import RequestContext
 from consoled.db import claims
 from consoled.db import sessions as db_sessions
 from consoled.db.session import Database
+from consoled.manager.session_cutter import SessionCutter
+from consoled.manager.thread_share import ThreadShare
 from consoled.manager.tokens import TokenService
 from consoled.objects import EndReason
 from consoled.rpc.client import ComputeConsoleAPI
 
-_POLL = 0.05  # seconds between two looks at a slot that is being taken over
+_POLL_INTERVAL = 0.05  # seconds between two attempts to claim a slot that is being taken over
 
-# (context, session ids, reason): tell the proxies
-CutSessions = Callable[[RequestContext, list[str], str], None]
+
+@dataclasses.dataclass(frozen=True)
+class _Policy:
+    """How sessions of one console type are opened, as configured when the call came in."""
+
+    limits: claims.Limits
+    steal: bool
+    single_use: bool
+    ends_with_token: bool
 
 
 class SessionOpener:
-    """Carries ``open_session`` out.
+    """Opens sessions.
 
-    :param compute: asks compute agents whether a port is still a guest's
-    :param cut: tells the proxies to end sessions
-    :param token_service: knows tokens that the database does not know
+    :param compute: asks compute agents whether a port still belongs to an instance
+    :param cutter: tells proxies to end sessions
+    :param token_service: finds tokens that are not in the database
     """
 
     def __init__(
@@ -41,17 +47,16 @@ class SessionOpener:
         conf: cfg.ConfigOpts,
         db: Database,
         compute: ComputeConsoleAPI,
-        cut: CutSessions,
+        cutter: SessionCutter,
         token_service: TokenService,
     ) -> None:
         self._conf = conf
         self._db = db
         self._compute = compute
-        self._cut = cut
+        self._cutter = cutter
         self._token_service = token_service
-        # Opens that wait for somebody else may take half of the threads: the other half goes on answering
-        # when all agents hang or a proxy does not cut.
-        self._waiting_permits = threading.BoundedSemaphore(max(1, conf.executor_thread_pool_size // 2))
+        # Calls that wait for a compute agent or for a proxy to cut must not take all threads when these hang.
+        self._share = ThreadShare.from_conf(conf)
 
     def open(
         self,
@@ -61,27 +66,28 @@ class SessionOpener:
         proxy_id: str,
         client_address: str | None,
     ) -> objects.ConsoleSession:
-        """Validate, check with the compute agent, spend a single-use token, claim a slot.
+        """Validate the token, ask the compute agent, spend a single-use token and claim a slot.
 
-        Errors as in ``ConsoleAuthAPI.open_session``, and ManagerBusy.
+        Raises what ``ConsoleAuthAPI.open_session`` raises.
+
+        :raises ManagerBusy: half of the threads already wait for compute agents or proxies
         """
         opening = self._find(token, session_id, proxy_id, client_address)
-        group = self._options_of(opening.console.console_type)
-        # for a repeated request too: a proxy that was slow to connect asks whether the answer still holds
+        policy = self._policy(opening.console.console_type)
+        # Repeated requests are checked too: a proxy that was slow to connect asks whether it still may.
         self._check(context, opening)
         if opening.already_open:
             repeated = db_sessions.load(self._db, opening)
             if repeated is not None:
                 return repeated
-        session = self._claim(context, opening, group)
-        self._token_service.used(opening.source)
+        session = self._claim(context, opening, policy)
+        self._token_service.count_use(opening.source)
         return session
 
     def check(self, context: RequestContext, token: str) -> objects.ConsoleConnection:
-        """Check what ``open`` checks, and open nothing: whoever asks does that in his own way, with
-        consoles of any type.
+        """Check what ``open`` checks, for a console of any type, without opening a session.
 
-        Errors as in ``open``, but for those about proxies and taken consoles.
+        Raises what ``open`` raises, except the errors about proxies, limits and consoles in use.
         """
         opening = self._find(token, '', '', None)
         self._check(context, opening)
@@ -108,73 +114,72 @@ class SessionOpener:
         if opening.defined and self._conf.manager.check_port:
             self._check_port(context, opening.console)
 
-    def _options_of(self, console_type: str) -> Any:
-        group = console_conf.GROUP_OF_TYPE[console_type]
-        if group is None:
-            raise exception.ConsoleGone('Consoles of this type are not opened through a proxy.')
-        return self._conf[group]
-
     def _check_port(self, context: RequestContext, console: objects.ConsoleConnection) -> None:
-        with self._waiting():
+        """Ask the compute agent whether the console still belongs to its instance.
+
+        :raises ConsoleGone: it does not
+        """
+        with self._share.permit():
             try:
-                still_there = self._compute.check_console(
-                    context, console, self._conf.manager.check_port_timeout
-                )
+                exists = self._compute.check_console(context, console, self._conf.manager.check_port_timeout)
             except (exception.InstanceNotFound, exception.ConsoleGone):
-                still_there = False
-        if not still_there:
+                exists = False
+        if not exists:
             raise exception.ConsoleGone()
 
-    def _claim(
-        self, context: RequestContext, opening: db_sessions.OpenRequest, group: Any
-    ) -> objects.ConsoleSession:
-        try:
-            return self._claim_once(opening, group)
-        except claims.SlotsTaken as taken:
-            if group.takeover != 'steal':
-                raise _in_use(taken) from None
-            victim = next((holder for holder in taken.holders if not holder.cut), taken.holders[0])
-        # Steal from one session at most: of several users who want the same console the others must not
-        # cut each other in turn.
-        db_sessions.mark_taken_over(self._db, victim.id, EndReason.TAKEN_OVER)
-        self._cut(context, [victim.id], EndReason.TAKEN_OVER)
-        with self._waiting():
-            return self._claim_when_free(opening, group)
-
-    def _claim_when_free(self, opening: db_sessions.OpenRequest, group: Any) -> objects.ConsoleSession:
-        """The slot is used again only once its proxy has cut the old session (DESIGN invariant 3)."""
-        deadline = time.monotonic() + self._conf.manager.takeover_timeout
-        while True:
-            try:
-                return self._claim_once(opening, group)
-            except claims.SlotsTaken as taken:
-                if time.monotonic() > deadline:
-                    raise _in_use(taken) from None
-            time.sleep(_POLL)
-
-    def _claim_once(self, opening: db_sessions.OpenRequest, group: Any) -> objects.ConsoleSession:
-        manager, auth = self._conf.manager, self._conf.consoleauth
-        return claims.claim(
-            self._db,
-            opening,
-            claims.Limits(
-                console=group.max_sessions,
-                token=manager.max_sessions_per_token,
-                instance=manager.max_sessions_per_instance,
-                project=manager.max_sessions_per_project,
-            ),
+    def _policy(self, console_type: str) -> _Policy:
+        group = console_conf.GROUP_OF_TYPE[console_type]
+        if group is None:
+            raise exception.ConsoleGone('Consoles of this type cannot be opened through a proxy.')
+        options, manager, auth = self._conf[group], self._conf.manager, self._conf.consoleauth
+        limits = claims.Limits(
+            console=options.max_sessions,
+            token=manager.max_sessions_per_token,
+            instance=manager.max_sessions_per_instance,
+            project=manager.max_sessions_per_project,
+        )
+        return _Policy(
+            limits=limits,
+            steal=options.takeover == 'steal',
             single_use=auth.single_use,
             ends_with_token=auth.enforce_session_timeout,
         )
 
-    @contextlib.contextmanager
-    def _waiting(self) -> Iterator[None]:
-        if not self._waiting_permits.acquire(blocking=False):
-            raise exception.ManagerBusy()
+    def _claim(
+        self, context: RequestContext, opening: db_sessions.OpenRequest, policy: _Policy
+    ) -> objects.ConsoleSession:
         try:
-            yield
-        finally:
-            self._waiting_permits.release()
+            return self._claim_once(opening, policy)
+        except claims.SlotsTaken as taken:
+            if not policy.steal:
+                raise _in_use(taken) from None
+            victim = next((holder for holder in taken.holders if not holder.cut), taken.holders[0])
+        # At most one session is stolen for an open. Otherwise several users who want the same console would
+        # cut each other in turn.
+        db_sessions.mark_taken_over(self._db, victim.id, EndReason.TAKEN_OVER)
+        self._cutter.cut(context, [victim.id], EndReason.TAKEN_OVER)
+        with self._share.permit():
+            return self._claim_when_free(opening, policy)
+
+    def _claim_when_free(self, opening: db_sessions.OpenRequest, policy: _Policy) -> objects.ConsoleSession:
+        """Claim a slot once a proxy has cut the session that holds it (invariant 3 in doc/design.md)."""
+        deadline = time.monotonic() + self._conf.manager.takeover_timeout
+        while True:
+            try:
+                return self._claim_once(opening, policy)
+            except claims.SlotsTaken as taken:
+                if time.monotonic() > deadline:
+                    raise _in_use(taken) from None
+            time.sleep(_POLL_INTERVAL)
+
+    def _claim_once(self, opening: db_sessions.OpenRequest, policy: _Policy) -> objects.ConsoleSession:
+        return claims.claim(
+            self._db,
+            opening,
+            policy.limits,
+            single_use=policy.single_use,
+            ends_with_token=policy.ends_with_token,
+        )
 
 
 def _in_use(taken: claims.SlotsTaken) -> exception.ConsoleInUse:

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Console auth tokens as the manager keeps them: in the database, and in what other sources there are."""
+"""Console auth tokens: authorizing them, finding them, and making them worthless."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 
@@ -19,39 +18,43 @@ from consoled.db import legacy
 from consoled.db import tokens as db_tokens
 from consoled.db.session import Database
 from consoled.manager import access_url
+from consoled.manager.thread_share import ThreadShare
 from consoled.sources import Issued, TokenSource
 
 LOG = logging.getLogger(__name__)
 
-# Many users may come at once when a proxy has been moved, and each look takes milliseconds. Only if it takes
-# seconds do they have to be sent away, so that threads are left for the tokens that are here.
-_TURN_TIME = 0.5  # seconds
-_FORGET_TIME = 2.0  # seconds at most to delete elsewhere what was taken back: it counts as void anyway
+# A lookup in a source takes milliseconds, and many users may come at once when a proxy has been moved. They
+# are refused only when lookups take seconds, so that threads are left for tokens that are in the database.
+_LOOKUP_TURN = 0.5  # seconds to wait for a permit
+_FORGET_TIME = 2.0  # seconds at most to delete revoked tokens from the sources: they are void in any case
 
 
 class TokenService:
-    """Authorizes and looks up tokens: in the database first, and only then in the sources, in their order.
+    """Authorizes tokens and finds them: in the database first, then in the sources, in their order.
 
-    What a source knows is copied into the database when it is first used.
+    A token found in a source is copied into the database when it is first used.
 
-    :param sources: empty, unless a cloud is being moved over
+    :param sources: other stores of tokens; empty unless a cloud is being moved over
     """
 
     def __init__(self, conf: cfg.ConfigOpts, db: Database, sources: Sequence[TokenSource] = ()) -> None:
         self._conf = conf
         self._db = db
         self._sources = sources
-        # Looking elsewhere may take half of the threads: the other half goes on answering from the database.
-        self._elsewhere = threading.BoundedSemaphore(max(1, conf.executor_thread_pool_size // 2))
+        # Lookups in sources must not take all threads when a source hangs.
+        self._share = ThreadShare.from_conf(conf)
 
-    # hand out
+    # authorizing
 
     def authorize(
         self, context: RequestContext, grant: objects.ConsoleAuthToken, ttl: int | None
     ) -> tuple[objects.ConsoleAuthToken, list[str]]:
-        """Store a grant.
+        """Store a grant under a new token.
 
-        :returns: the grant with ``token``, ``expires`` and ``access_url``, and the ids of sessions to cut
+        :param ttl: lifetime in seconds; None for ``[consoleauth] token_ttl``
+        :returns: the grant with ``token``, ``expires`` and ``access_url``, and the ids of the sessions to cut
+        :raises InvalidConsole: the grant is inconsistent
+        :raises TTLTooLong: ``ttl`` exceeds ``[consoleauth] max_token_ttl``
         """
         ttl = self._checked_ttl(ttl)
         _check(grant)
@@ -71,18 +74,19 @@ class TokenService:
         else:
             stored = db_tokens.store(self._db, tokens.hashed(token), grant, ttl, context.request_id)
         grant.expires = stored.expires
-        self._hand_out(grant, token)
+        self._complete(grant, token)
         return grant, stored.cut
 
     def authorize_issued(
         self, context: RequestContext, token: str, issued: Issued, source: str
     ) -> tuple[objects.ConsoleAuthToken, list[str]]:
-        """Store a token that an old service has just issued.
+        """Store a token that another service has just issued.
 
+        :param source: name under which its uses are counted
         :returns: as ``authorize``
-        :raises InvalidConsole: there is another console at that place
+        :raises InvalidConsole: another console is defined at that address, or the URL is unusable
         """
-        grant = _grant_of(issued)
+        grant = _to_grant(issued)
         _check(grant)
         grant.user_id, grant.project_id = context.user_id, context.project_id
         ttl = self._checked_ttl(None)
@@ -90,10 +94,10 @@ class TokenService:
             self._db, tokens.hashed(token), grant, legacy.Provenance(source, ttl), context.request_id
         )
         if adopted is None:
-            raise exception.InvalidConsole(reason='there is another console at that place')
+            raise exception.InvalidConsole(reason='another console is defined at that address')
         grant.expires = adopted.expires
-        self._hand_out(grant, token)
-        self.used(source)
+        self._complete(grant, token)
+        self.count_use(source)
         return grant, adopted.cut
 
     def _checked_ttl(self, ttl: int | None) -> int:
@@ -103,7 +107,8 @@ class TokenService:
             raise exception.TTLTooLong(ttl=wanted, limit=options.max_token_ttl)
         return wanted
 
-    def _hand_out(self, grant: objects.ConsoleAuthToken, token: str) -> None:
+    def _complete(self, grant: objects.ConsoleAuthToken, token: str) -> None:
+        """Set what only the reply to ``authorize`` carries, and write the token through to the sources."""
         grant.token = token
         if grant.access_url_base is not None:
             grant.access_url = access_url.build(grant.access_url_base, grant.console_type, token)
@@ -111,19 +116,19 @@ class TokenService:
             for source in self._sources:
                 source.store(grant)
 
-    # look up
+    # finding
 
     def validate(self, token: str) -> objects.ConsoleAuthToken:
-        """The grant of a live token, without the token.
+        """Return the grant of a live token, without the token.
 
-        :raises InvalidToken: there is none
+        :raises InvalidToken: the token is unknown, expired or used
         """
         valid = self._find(token)
         if valid is None and self.adopt(token):
             valid = self._find(token)
         if valid is None:
             raise exception.InvalidToken()
-        self.used(valid.source)
+        self.count_use(valid.source)
         return valid.grant
 
     def _find(self, token: str) -> db_tokens.ValidToken | None:
@@ -131,74 +136,79 @@ class TokenService:
         return db_tokens.validate(self._db, tokens.hashed(token), single_use=single_use)
 
     def adopt(self, token: str) -> bool:
-        """Look for a token elsewhere.
+        """Look a token up in the sources and copy it into the database.
 
-        :returns: whether it is in the database now
-        :raises ManagerBusy: too many are being looked for
+        :returns: whether the token is in the database now
+        :raises ManagerBusy: half of the threads already wait for sources
         """
         return any(self._adopt_from(source, token) for source in self._sources)
 
-    def _look_up(self, source: TokenSource, token: str) -> Issued | None:
-        if not self._elsewhere.acquire(timeout=_TURN_TIME):
-            raise exception.ManagerBusy()
-        try:
-            return source.lookup(token)
-        finally:
-            self._elsewhere.release()
-
     def _adopt_from(self, source: TokenSource, token: str) -> bool:
-        issued = self._look_up(source, token)
+        with self._share.permit(_LOOKUP_TURN):
+            issued = source.lookup(token)
         if issued is None:
             return False
-        grant = _grant_of(issued)
+        grant = _to_grant(issued)
         try:
             _check(grant)
         except exception.InvalidConsole:
             return False
         origin = legacy.Provenance(source.name, self._conf.consoleauth.token_ttl, issued.issued_at)
         adopted = legacy.adopt(self._db, tokens.hashed(token), grant, origin) is not None
-        LOG.info(
-            'a token of %s for instance %s was %s',
-            source.name,
-            issued.instance_uuid,
-            'taken over' if adopted else 'refused: it has expired or its console is gone',
-        )
+        if adopted:
+            LOG.info('Adopted a token of %s for instance %s', source.name, issued.instance_uuid)
+        else:
+            LOG.info(
+                'Refused a token of %s for instance %s: it is expired or revoked, or its console is gone',
+                source.name,
+                issued.instance_uuid,
+            )
         return adopted
 
-    def used(self, source: str | None) -> None:
-        """Count the use of a token that came from elsewhere, or of the old service's calls."""
+    def count_use(self, source: str | None) -> None:
+        """Count one use of a token of a source, or of a call of the old service.
+
+        :param source: None for a token that this cell issued: nothing is counted
+        """
         if source is not None and self._sources:
             legacy.count_use(self._db, source)
 
-    # take back
+    # revoking
 
-    def void(self, taken_back: legacy.Revocations) -> None:
-        """Make what is taken back worthless elsewhere too. Call it before it is deleted here."""
-        if not self._sources or not taken_back:
+    def void(self, revoked: legacy.Revocations) -> None:
+        """Make revoked tokens worthless in the sources too. Call this before they are deleted here."""
+        if not self._sources or not revoked:
             return
-        legacy.record_revocations(self._db, taken_back)
+        legacy.record_revocations(self._db, revoked)
         deadline = time.monotonic() + _FORGET_TIME
-        for instance_uuid, hashes in taken_back.items():
+        for instance_uuid, hashes in revoked.items():
             for source in self._sources:
                 if time.monotonic() < deadline:
                     source.forget(instance_uuid, hashes)
 
     def void_by(self, filters: dict[str, str]) -> None:
-        """The same for what a revocation takes back."""
+        """Do the same for the tokens that a revocation with these filters deletes."""
         if self._sources:
             self.void(legacy.find_revoked(self._db, filters))
 
 
 def _check(grant: objects.ConsoleAuthToken) -> None:
+    """Refuse a grant that is inconsistent.
+
+    :raises InvalidConsole: it is
+    """
     if (grant.host is None) != (grant.port is None):
-        raise exception.InvalidConsole(reason='host and port go together')
+        raise exception.InvalidConsole(reason='host and port must be given together')
     if grant.token is not None or grant.access_url is not None:
-        raise exception.InvalidConsole(reason="token and access_url are the manager's to set")
+        raise exception.InvalidConsole(reason='token and access_url are set by the manager')
     access_url.check_base(grant.access_url_base)
 
 
-def _grant_of(issued: Issued) -> objects.ConsoleAuthToken:
-    """The grant that an old service means; whose it is, and on which compute host, it did not know."""
+def _to_grant(issued: Issued) -> objects.ConsoleAuthToken:
+    """Return the grant that an issued token stands for.
+
+    Old services do not record the user, the project and the compute host.
+    """
     path = issued.internal_access_path
     return objects.ConsoleAuthToken(
         instance_uuid=issued.instance_uuid,

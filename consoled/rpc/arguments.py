@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of what a peer sends as arguments, before anything is done with it.
+"""Checks of the arguments that a peer sends, before a method runs.
 
-Each check takes the value and returns it, normalised, or raises ValueError with a reason that does not
-hold the value. ``exposed`` in ``server.py`` turns that into InvalidArgument with the argument's name.
+A check takes a value and returns it normalized, or raises ValueError with a reason that does not contain the
+value. ``checked`` turns that into InvalidArgument with the name of the argument.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _REQUIRED = object()
 
 @dataclasses.dataclass(frozen=True)
 class Argument:
-    """An argument of a method: its check, and its default when it may be left out."""
+    """An argument of a method.
+
+    :param default: its value when it is left out; without one the argument is required
+    """
 
     check: Check
     default: Any = _REQUIRED
@@ -35,7 +38,7 @@ class Argument:
         return self.default is _REQUIRED
 
     def or_none(self) -> Argument:
-        """The same argument, which may be left out or None."""
+        """Return the same argument, optional and nullable."""
 
         def check(value: object) -> Any:
             return None if value is None else self.check(value)
@@ -43,31 +46,38 @@ class Argument:
         return Argument(check, None)
 
     def default_to(self, default: Any) -> Argument:
-        """The same argument, which may be left out."""
+        """Return the same argument, optional with this default."""
         return Argument(self.check, default)
 
 
 def uuid() -> Argument:
+    """A UUID of 36 characters; returned in lower case."""
     return Argument(fields.checked_uuid)
 
 
 def text(max_length: int = 255) -> Argument:
+    """A non-empty printable text of at most ``max_length`` characters."""
     return Argument(lambda value: fields.checked_text(value, max_length))
 
 
 def host() -> Argument:
+    """An IP address or a host name."""
     return Argument(fields.checked_host)
 
 
 def port() -> Argument:
+    """A TCP port from 1 to 65535."""
     return Argument(fields.checked_port)
 
 
 def console_type() -> Argument:
+    """One of the console types of the contract."""
     return Argument(fields.OneConsoleType().check)
 
 
 def integer(minimum: int, maximum: int) -> Argument:
+    """An integer within bounds; a boolean is none."""
+
     def check(value: object) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
             raise ValueError(f'must be an integer from {minimum} to {maximum}')
@@ -77,7 +87,7 @@ def integer(minimum: int, maximum: int) -> Argument:
 
 
 def moment() -> Argument:
-    """An ISO 8601 date and time; returned aware, in UTC."""
+    """An ISO 8601 date and time; returned as an aware datetime in UTC."""
 
     def check(value: object) -> datetime.datetime:
         try:
@@ -90,7 +100,7 @@ def moment() -> Argument:
 
 
 def token() -> Argument:
-    """A clear token. A malformed one gets the answer of an unknown one: a guesser learns nothing."""
+    """A clear token. A malformed one is refused like an unknown one, so that a guesser learns nothing."""
 
     def check(value: object) -> str:
         if not tokens.well_formed(value):
@@ -101,7 +111,7 @@ def token() -> Argument:
 
 
 def instance_of(cls: type[Any]) -> Argument:
-    """A versioned object of the contract with every field set."""
+    """A versioned object of the contract. Its defaults are filled in; every other field must be set."""
 
     def check(value: object) -> Any:
         if not isinstance(value, cls):
@@ -109,7 +119,7 @@ def instance_of(cls: type[Any]) -> Argument:
         if _unset(value):
             value.obj_set_defaults()
         if missing := _unset(value):
-            raise ValueError('lacks ' + ', '.join(sorted(missing)))
+            raise ValueError('is missing ' + ', '.join(sorted(missing)))
         return value
 
     return Argument(check)
@@ -120,6 +130,8 @@ def _unset(value: Any) -> list[str]:
 
 
 def list_of(item: Argument, max_items: int) -> Argument:
+    """A list of at most ``max_items`` such arguments."""
+
     def check(value: object) -> list[Any]:
         if not isinstance(value, list | tuple) or len(value) > max_items:
             raise ValueError(f'must be a list of at most {max_items} items')
@@ -129,7 +141,7 @@ def list_of(item: Argument, max_items: int) -> Argument:
 
 
 def mapping(**keys: Argument) -> Argument:
-    """A dict with these keys and no others."""
+    """A dict with these keys and no others; returned with the defaults of optional keys."""
 
     def check(value: object) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -140,23 +152,24 @@ def mapping(**keys: Argument) -> Argument:
 
 
 def checked(spec: dict[str, Argument], values: dict[str, Any]) -> dict[str, Any]:
-    """Check ``values`` against ``spec``: all required ones there, no unknown one, each of its form.
+    """Return ``values`` normalized, with the defaults of those that were left out.
 
-    :raises InvalidArgument: names the argument, never its value
+    :raises InvalidArgument: a required argument is missing, one is unknown, or a check refuses its value; the
+        error names the argument, never its value
     """
     for name in values:
         if name not in spec:
             shown = name if isinstance(name, str) and name.isidentifier() and len(name) <= 32 else '?'
-            raise exception.InvalidArgument(argument=shown, reason='is not known')
+            raise exception.InvalidArgument(argument=shown, reason='is unknown')
     result = {}
     for name, argument in spec.items():
-        if name not in values:
-            if argument.required:
-                raise exception.InvalidArgument(argument=name, reason='is missing')
+        if name in values:
+            try:
+                result[name] = argument.check(values[name])
+            except ValueError as exc:
+                raise exception.InvalidArgument(argument=name, reason=str(exc)) from None
+        elif argument.required:
+            raise exception.InvalidArgument(argument=name, reason='is missing')
+        else:
             result[name] = argument.default
-            continue
-        try:
-            result[name] = argument.check(values[name])
-        except ValueError as exc:
-            raise exception.InvalidArgument(argument=name, reason=str(exc)) from None
     return result

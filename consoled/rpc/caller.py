@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the clients of the contract share: calls and casts, and what their failures become."""
+"""Base of the RPC clients: calls, casts, and the mapping of their failures to domain errors."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from consoled.context import RequestContext
 from consoled.rpc import versions
 from consoled.rpc.serializer import Serializer
 
-# Longest wait for an answer, in seconds, where the caller names none. A manager gives up before.
+# Seconds to wait for an answer where the caller does not say. Managers give up earlier.
 CALL_TIMEOUT = 10.0
 
-# How often the library tries to reach the bus for one message, about a second apart.
+# Attempts to reach the bus for one message, about a second apart.
 _CONNECT_RETRIES = 3
 
-# Without this a message to a queue that nobody has declared (yet) would be dropped in silence.
+# Without this, the broker silently drops a message to a queue that nobody has declared yet.
 _OPTIONS = oslo_messaging.TransportOptions(at_least_once=True)
 
-# MessageUndeliverable is no MessagingException
+# MessageUndeliverable is not a MessagingException.
 _BUS_ERRORS = (messaging_exc.MessagingException, messaging_exc.MessageUndeliverable)
 
 
-def _plain(error: exception.ConsoledException) -> exception.ConsoledException:
-    """The error without the remote traceback that oslo.messaging puts into its text."""
+def _without_traceback(error: exception.ConsoledException) -> exception.ConsoledException:
+    """Return the error without the remote traceback that oslo.messaging adds to its text."""
     for cls in type(error).__mro__:
         if cls.__module__ == exception.__name__:
             return cls(*error.args, **error.kwargs)  # type: ignore[no-any-return]
@@ -38,11 +38,11 @@ def _plain(error: exception.ConsoledException) -> exception.ConsoledException:
 
 
 class Caller:
-    """One topic's client.
+    """Client of one topic.
 
-    :param level: ``[upgrade_levels]`` value for this topic, or None
+    :param level: ``[upgrade_levels]`` value for this topic, or None for the newest version
     :param timeout: seconds to wait for an answer
-    :raises ValueError: the level is not known
+    :raises ValueError: this release does not know the level
     """
 
     topic: str
@@ -76,12 +76,17 @@ class Caller:
         )
 
     def _call(self, context: RequestContext, method: str, target: Any = None, **values: Any) -> Any:
+        """Call a method and return its result.
+
+        :param target: a prepared client; None for any server of the topic
+        :raises ConsoledException: what the peer raised, or ``unreachable``
+        """
         target = target or self._client
         call = functools.partial(target.call, context, method, **values)
         try:
             return call() if self._connected.is_set() else self._first_call(call, target.timeout)
         except exception.ConsoledException as exc:
-            raise _plain(exc) from None
+            raise _without_traceback(exc) from None
         except oslo_messaging.RemoteError as exc:
             raise exception.InternalError() from exc
         except messaging_exc.MessagingTimeout as exc:
@@ -90,10 +95,10 @@ class Caller:
             raise self.unreachable(reason=type(exc).__name__) from exc
 
     def _first_call(self, call: Callable[[], Any], timeout: float) -> Any:
-        """Make a call while it is not known that the bus can be reached.
+        """Make a call while no connection to the bus is known to exist.
 
-        For its first connection, the one replies come by, the library waits without any limit, and no option
-        or argument changes that. So one call waits for it in a thread of its own, and nobody waits for that
+        The library opens its first connection for replies without any time limit, and no option or argument
+        sets one. So one call waits for that connection in a thread of its own, and nobody waits for the
         thread longer than for an answer.
         """
         if not self._connecting.acquire(blocking=False):
@@ -108,11 +113,16 @@ class Caller:
                 self._connected.set()
 
         try:
-            return deadline.call(connect, timeout + 1)  # the call has a limit of its own once it is connected
+            # Once connected, the call has its own time limit.
+            return deadline.call(connect, timeout + 1)
         except deadline.DeadlineExceeded:
             raise messaging_exc.MessagingTimeout() from None
 
     def _cast(self, context: RequestContext, method: str, target: Any = None, **values: Any) -> None:
+        """Send a message without waiting for a result.
+
+        :raises ConsoledException: ``unreachable``: the bus did not take it
+        """
         try:
             (target or self._client).cast(context, method, **values)
         except _BUS_ERRORS as exc:

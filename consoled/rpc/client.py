@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clients of the contract: managers, compute agents, proxies.
+"""RPC clients of managers, compute agents and proxies.
 
-Errors of the domain are raised as themselves; a bus or peer that does not answer is an error of the domain
-too. Any call may be repeated with the same ids (DESIGN invariant 6).
+Domain errors are raised as themselves. A bus or a peer that does not answer is a domain error too. Any call
+may be repeated with the same ids (invariant 6 in doc/design.md).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ['CALL_TIMEOUT', 'ComputeConsoleAPI', 'ConsoleAuthAPI', 'ProxyAPI']
 
 
 class ConsoleAuthAPI(Caller):
-    """What managers offer to compute agents, proxies and operators (topic ``consoled``)."""
+    """Client of the managers (topic ``consoled``), for compute agents, proxies and operators."""
 
     topic = versions.TOPIC
 
@@ -30,23 +30,23 @@ class ConsoleAuthAPI(Caller):
     def authorize(
         self, context: RequestContext, grant: objects.ConsoleAuthToken, ttl: int | None = None
     ) -> objects.ConsoleAuthToken:
-        """Store a grant; the reply has ``token``, ``expires`` and ``access_url``.
+        """Authorize a console and return the grant with ``token``, ``expires`` and ``access_url``.
 
-        With ``host`` and ``port`` None: for the next free console of the type.
+        With ``host`` and ``port`` None, the manager chooses the next free console of the type.
 
-        :param ttl: lifetime in seconds; None for the configured one
-        :raises ConsolePortsExhausted: port None, and all consoles of the type are connected
-        :raises InstanceNotFound: port None, and the instance is not known
-        :raises InvalidConsole: it can't be authorized as described
-        :raises TTLTooLong: over ``[consoleauth] max_token_ttl``
+        :param ttl: lifetime in seconds; None for ``[consoleauth] token_ttl``
+        :raises ConsolePortsExhausted: ``port`` is None and all consoles of the type are connected
+        :raises InstanceNotFound: ``port`` is None and the instance is unknown
+        :raises InvalidConsole: the console cannot be authorized as described
+        :raises TTLTooLong: ``ttl`` exceeds ``[consoleauth] max_token_ttl``
         """
         result: objects.ConsoleAuthToken = self._call(context, 'authorize', console_auth_token=grant, ttl=ttl)
         return result
 
     def validate(self, context: RequestContext, token: str) -> objects.ConsoleAuthToken:
-        """Check a token, without side effect; the reply has no clear token.
+        """Return the grant of a live token, without the token. Has no side effect.
 
-        :raises InvalidToken: unknown, expired or used
+        :raises InvalidToken: the token is unknown, expired or used
         """
         result: objects.ConsoleAuthToken = self._call(context, 'validate', token=token)
         return result
@@ -54,9 +54,9 @@ class ConsoleAuthAPI(Caller):
     def list_free_ports(
         self, context: RequestContext, instance_uuid: str, console_type: str = 'serial'
     ) -> objects.ConsoleConnectionList:
-        """The consoles of that type that are defined and not connected, by port.
+        """Return the consoles of that type that are defined and not connected, ordered by port.
 
-        :raises InstanceNotFound: the instance is not known
+        :raises InstanceNotFound: the instance is unknown
         """
         result: objects.ConsoleConnectionList = self._call(
             context, 'list_free_ports', instance_uuid=instance_uuid, console_type=console_type
@@ -71,9 +71,9 @@ class ConsoleAuthAPI(Caller):
         consoles: objects.ConsoleConnectionList,
         wait: bool = False,
     ) -> None:
-        """Cast: these, and only these, are the instance's consoles.
+        """Make these, and only these, the consoles of an instance.
 
-        :param wait: call: return when it is done, and raise what went wrong
+        :param wait: False casts; True returns when it is done, and raises what went wrong
         """
         (self._call if wait else self._cast)(
             context,
@@ -91,10 +91,10 @@ class ConsoleAuthAPI(Caller):
         consoles: objects.ConsoleConnectionList,
         unknown: Sequence[str] = (),
     ) -> HostChanges:
-        """These, and only these, are the guests of a compute host, with these consoles.
+        """Make these, and only these, the instances of a compute host, with these consoles.
 
-        :param unknown: those of them of whose consoles nothing is said
-        :returns: counts of instances ``retired`` (gone for good) and ``changed``
+        :param unknown: those of the instances whose consoles could not be determined; they keep theirs
+        :raises ManagerBusy: too many compute hosts call at once; retry later
         """
         reply = self._call(
             context,
@@ -114,13 +114,14 @@ class ConsoleAuthAPI(Caller):
         proxy_id: str,
         client_address: str | None = None,
     ) -> objects.ConsoleSession:
-        """Open a session of a token; repeated with the same id it returns the same session.
+        """Open a session with a token. Repeated with the same id, it returns the same session.
 
-        :raises InvalidToken: unknown, expired or used
-        :raises ConsoleInUse: all sessions of the console are taken
-        :raises TooManySessions: a limit per token, instance or project
-        :raises ConsoleGone: the port is not that guest's any more
-        :raises ComputeUnreachable: its compute agent did not say whether it is
+        :raises InvalidToken: the token is unknown, expired or used
+        :raises ConsoleInUse: the console has as many sessions as it may have
+        :raises TooManySessions: a limit per token, instance or project is reached
+        :raises ConsoleGone: the port no longer belongs to that instance
+        :raises ComputeUnreachable: the compute agent did not say whether it does
+        :raises ManagerBusy: too many calls wait for compute agents or proxies
         :raises ProxyUnknown: the proxy has no live lease
         """
         result: objects.ConsoleSession = self._call(
@@ -138,7 +139,7 @@ class ConsoleAuthAPI(Caller):
         self._call(context, 'close_session', **closing.to_wire())
 
     def register_proxy(self, context: RequestContext, proxy_id: str, name: str) -> LeaseGrant:
-        """Start a life of a proxy; earlier lives of that name end."""
+        """Start a life of a proxy. Earlier lives of that name end, with their sessions."""
         return LeaseGrant.from_wire(self._call(context, 'register_proxy', proxy_id=proxy_id, name=name))
 
     def renew_lease(
@@ -149,10 +150,10 @@ class ConsoleAuthAPI(Caller):
         sessions: Sequence[str] | None = None,
         as_of: str | None = None,
     ) -> LeaseRenewal:
-        """Renew a proxy's lease.
+        """Renew the lease of a proxy.
 
         :param closed: closings that no manager has acknowledged yet
-        :param sessions: ids of all live sessions, from time to time
+        :param sessions: from time to time, the ids of all live sessions; all others of the proxy are deleted
         :param as_of: with ``sessions``: the last ``now`` received before that list was made
         :raises ProxyUnknown: the proxy must register again
         """
@@ -169,6 +170,7 @@ class ConsoleAuthAPI(Caller):
     def revoke(self, context: RequestContext, reason: str, **filters: str) -> Revocation:
         """Delete the matching tokens and cut the matching sessions.
 
+        :param reason: an ``EndReason``, or a text of at most 64 characters
         :param filters: at least one of instance_uuid, project_id, user_id, compute_host (all must match),
             or session_id alone
         """
@@ -181,10 +183,10 @@ class ConsoleAuthAPI(Caller):
         compute_host: str | None = None,
         wait: bool = False,
     ) -> None:
-        """Cast: the instance is gone; so are its consoles, tokens and sessions.
+        """Forget an instance that is gone, with its consoles, tokens and sessions.
 
-        :param compute_host: gone from there only: if it is on another one, nothing is done
-        :param wait: call: return when it is done, and raise what went wrong
+        :param compute_host: the host it is gone from; an instance on another host is left alone
+        :param wait: False casts; True returns when it is done, and raises what went wrong
         """
         (self._call if wait else self._cast)(
             context,
@@ -204,11 +206,11 @@ class ConsoleAuthAPI(Caller):
         marker: str | None = None,
         **filters: str,
     ) -> objects.ConsoleSessionList:
-        """Live sessions by id, a page at a time.
+        """Return one page of the live sessions, ordered by id.
 
         :param limit: 1 to 1000
-        :param marker: the last id of the page before
-        :param filters: any of instance_uuid, project_id, user_id, compute_host, proxy_id
+        :param marker: the last id of the previous page
+        :param filters: any of instance_uuid, project_id, user_id, compute_host, proxy_id; all must match
         """
         result: objects.ConsoleSessionList = self._call(
             context, 'list_sessions', limit=limit, marker=marker, **filters
@@ -218,13 +220,18 @@ class ConsoleAuthAPI(Caller):
     def object_backport_versions(
         self, context: RequestContext, primitive: dict[str, Any], wanted: dict[str, str]
     ) -> Any:
-        """The older form of an object that a newer manager sent."""
+        """Return the older form of an object that a newer manager sent.
+
+        :param primitive: the object as it was sent
+        :param wanted: versions that this release knows, by object name
+        """
         return self._call(context, 'object_backport_versions', primitive=primitive, object_versions=wanted)
 
     def ping(self, context: RequestContext, server: str, timeout: float) -> str:
-        """Ask the manager ``server`` whether it answers; returns its version of the contract.
+        """Return the version of the contract that the manager ``server`` speaks.
 
-        :raises ManagerUnreachable: it does not
+        :param timeout: seconds to wait
+        :raises ManagerUnreachable: it does not answer
         """
         target = self._client.prepare(server=server, timeout=timeout, retry=0)
         result: str = self._call(context, 'ping', target)
@@ -232,7 +239,7 @@ class ConsoleAuthAPI(Caller):
 
 
 class ComputeConsoleAPI(Caller):
-    """What compute agents offer (topic ``consoled-compute``, server = compute host)."""
+    """Client of the compute agents (topic ``consoled-compute``, server = compute host)."""
 
     topic = versions.COMPUTE_TOPIC
     unreachable = exception.ComputeUnreachable
@@ -240,13 +247,13 @@ class ComputeConsoleAPI(Caller):
     def get_console(
         self, context: RequestContext, compute_host: str, instance_uuid: str, console_type: str
     ) -> objects.ConsoleAuthToken:
-        """An authorized token for a console of the guest, for the user and project of the context.
+        """Return an authorized token for a console, for the user and project of the context.
 
-        :raises InstanceNotFound: the guest is not on that host
-        :raises InstanceNotReady: it does not run, is being shut down, or is being migrated
+        :raises InstanceNotFound: the instance is not on that host
+        :raises InstanceNotReady: it is not running, is shutting down, or is being migrated
         :raises ConsoleTypeUnavailable: it has no console of that type
-        :raises ConsolePortsExhausted: it has several, and all are connected
-        :raises HypervisorUnreachable: the host's hypervisor does not answer
+        :raises ConsolePortsExhausted: all its consoles of that type are connected
+        :raises HypervisorUnreachable: the hypervisor of the host does not answer
         :raises ComputeUnreachable: the agent does not answer
         """
         target = self._client.prepare(server=compute_host)
@@ -258,7 +265,7 @@ class ComputeConsoleAPI(Caller):
     def list_consoles(
         self, context: RequestContext, compute_host: str, instance_uuid: str
     ) -> objects.ConsoleConnectionList:
-        """The consoles that the guest has; errors as for ``get_console``."""
+        """Return the consoles of an instance. Raises what ``get_console`` raises."""
         target = self._client.prepare(server=compute_host)
         result: objects.ConsoleConnectionList = self._call(
             context, 'list_consoles', target, instance_uuid=instance_uuid
@@ -268,12 +275,12 @@ class ComputeConsoleAPI(Caller):
     def check_console(
         self, context: RequestContext, console: objects.ConsoleConnection, timeout: float
     ) -> bool:
-        """Whether the port is still that guest's.
+        """Return whether the port still belongs to the instance.
 
         :param timeout: seconds to wait
-        :raises InstanceNotReady: it is on its way between hosts
-        :raises HypervisorUnreachable: the host's hypervisor does not answer
-        :raises ComputeUnreachable: no answer
+        :raises InstanceNotReady: the instance is being migrated
+        :raises HypervisorUnreachable: the hypervisor of the host does not answer
+        :raises ComputeUnreachable: the agent does not answer
         """
         target = self._client.prepare(server=console.compute_host, timeout=timeout, retry=0)
         return bool(
@@ -289,9 +296,10 @@ class ComputeConsoleAPI(Caller):
         )
 
     def ping(self, context: RequestContext, compute_host: str, timeout: float) -> str:
-        """Ask the agent whether it answers; returns its version of the contract.
+        """Return the version of the contract that the agent speaks.
 
-        :raises ComputeUnreachable: it does not
+        :param timeout: seconds to wait
+        :raises ComputeUnreachable: it does not answer
         """
         target = self._client.prepare(server=compute_host, timeout=timeout, retry=0)
         result: str = self._call(context, 'ping', target)
@@ -299,14 +307,14 @@ class ComputeConsoleAPI(Caller):
 
 
 class ProxyAPI(Caller):
-    """What all proxies of the cell are told (topic ``consoled-proxy``, fanout)."""
+    """Client of all proxies of the cell (topic ``consoled-proxy``, fanout)."""
 
     topic = versions.PROXY_TOPIC
 
     def cut_sessions(self, context: RequestContext, session_ids: Sequence[str], reason: str) -> None:
-        """Cast to all proxies: end these sessions, if they are yours.
+        """Cast to all proxies: each ends those of the sessions that it has.
 
-        One retry only: a proxy that misses it learns it with its next renewal.
+        There is one retry only, because a proxy that misses the cast learns of it with its next renewal.
         """
         self._cast(
             context,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects and contexts to and from the wire."""
+"""Serialization of versioned objects and request contexts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from consoled import exception
 from consoled.context import RequestContext
 from consoled.objects.base import ConsoledObject
 
-# (context, primitive of the newer object, {object name: wanted version}) -> object
+# Called with the context, the primitive of an object that is too new, and the wanted versions by object name.
+# Returns the object in its older form.
 Backport = Callable[[Any, dict[str, Any], dict[str, str]], Any]
 
 
 class Serializer(ovo_base.VersionedObjectSerializer):  # type: ignore[misc]
-    """Versioned objects in the versions of a pinned contract.
+    """Sends objects in the versions of a pinned contract, and reads those of newer peers.
 
-    :param pins: version to send of each object, by name; what is not named goes as it is
-    :param backport: asks a newer peer for the older form of an object it sent; without it an object that
-        is too new is refused
+    :param pins: version to send each object in, by its name; other objects are sent as they are
+    :param backport: asks a newer peer for the older form of an object; without it an object that is too new
+        is refused
     """
 
     OBJ_BASE_CLASS = ConsoledObject
@@ -53,10 +54,10 @@ class Serializer(ovo_base.VersionedObjectSerializer):  # type: ignore[misc]
             wanted = ovo_base.obj_tree_get_versions(exc.kwargs['objname'])
             return self._backport(context, objprim, wanted)
         except ValueError as exc:
-            # our fields say what is wrong and do not repeat the value
+            # The fields of our objects never repeat the value in their errors.
             raise exception.InvalidArgument(argument='object', reason=str(exc)) from None
         except (ovo_exc.VersionedObjectsException, TypeError, KeyError, AttributeError):
-            # the library's own messages may hold the value
+            # The library's own messages may contain the value.
             reason = 'is not an object of this contract'
             raise exception.InvalidArgument(argument='object', reason=reason) from None
 

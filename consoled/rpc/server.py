@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RPC servers: what of an endpoint can be called, with arguments checked and errors mapped, once, here."""
+"""RPC servers: which methods of an endpoint can be called, and how their arguments and errors are handled."""
 
 from __future__ import annotations
 
@@ -22,22 +22,26 @@ Method = TypeVar('Method', bound=Callable[..., Any])
 
 
 class Endpoint:
-    """Base of endpoints. Only methods marked ``exposed`` can be called."""
+    """Base of endpoints. Only methods marked with ``exposed`` or ``exposed_cast`` can be called."""
 
     def observe(self, method: str, code: str, seconds: float) -> None:
-        """Told of each call: its outcome ('ok' or the error's code) and how long it took."""
+        """Called after each call of an exposed method.
+
+        :param code: ``ok``, or the code of the error
+        :param seconds: time the call took
+        """
 
 
 def exposed(**spec: arguments.Argument) -> Callable[[Method], Method]:
-    """Let a method be called over RPC, with these arguments and no others.
+    """Expose a method over RPC with these arguments and no others.
 
-    Domain errors travel to the caller. Anything else is logged here and travels as InternalError.
+    Domain errors are sent to the caller. Any other error is logged here, and the caller gets InternalError.
     """
     return functools.partial(_expose, spec, logging.DEBUG)
 
 
 def exposed_cast(**spec: arguments.Argument) -> Callable[[Method], Method]:
-    """The same for a method that is cast to: its caller hears of no error, so the log does."""
+    """Expose a method that callers cast to. They get no errors, so refusals are logged as warnings."""
     return functools.partial(_expose, spec, logging.WARNING)
 
 
@@ -64,7 +68,7 @@ def _expose(spec: dict[str, arguments.Argument], level: int, method: Method) -> 
 
 
 def _raise_expected(error: exception.ConsoledException) -> None:
-    """Raise so that oslo.messaging sends ``error`` to the caller without logging it as its own failure."""
+    """Raise ``error`` so that oslo.messaging sends it to the caller without logging a traceback."""
     try:
         raise error from None
     except exception.ConsoledException:
@@ -72,7 +76,7 @@ def _raise_expected(error: exception.ConsoledException) -> None:
 
 
 class _ServerSerializer(Serializer):
-    """Refuses malformed objects as an expected error: a peer can't fill the log with tracebacks."""
+    """Refuses malformed objects as an expected error, so that a peer cannot fill the log with tracebacks."""
 
     def deserialize_entity(self, context: Any, entity: Any) -> Any:
         try:
@@ -82,16 +86,16 @@ class _ServerSerializer(Serializer):
 
 
 def drain(server: oslo_messaging.RPCServer) -> None:
-    """Stop a server: take no more calls, finish those it has, let go of the bus.
+    """Stop a server after it has finished the calls that it has received.
 
-    The library alone would lose some. Until its connection is closed the consumer still stands, and what the
-    broker sends it then is acknowledged and forgotten: under load, every stop and every reload lost a call
-    for each busy caller (seen with oslo.messaging 18.3).
+    The library alone loses some. Its consumer exists until its connection is closed, and messages that the
+    broker delivers in the meantime are acknowledged but never dispatched: under load, every stop and every
+    reload lost a call of each busy caller (seen with oslo.messaging 18.3).
     """
     server.stop()
     server.wait()
     poller = getattr(server.listener, '_poll_style_listener', None)
-    late = getattr(poller, 'incoming', None)  # of the RabbitMQ driver; the others have none
+    late = getattr(poller, 'incoming', None)  # only the RabbitMQ driver has it
     while late:
         server._process_incoming([late.pop(0)])
 
@@ -104,9 +108,10 @@ def get_server(
     *,
     exchange: str | None = None,
 ) -> oslo_messaging.RPCServer:
-    """Return a server on ``topic`` and ``topic.server``, not started. Unmarked methods are not callable.
+    """Return a server on ``topic`` and ``topic.server``, not started.
 
-    :param exchange: None: the cell's
+    :param server: name of this server, unique on its topic
+    :param exchange: None for the cell's own exchange
     """
     return oslo_messaging.get_rpc_server(
         transport,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cell's message bus."""
+"""Transport of the cell's message bus."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import re
 import oslo_messaging
 from oslo_config import cfg
 
-# Errors of these modules arrive at the caller as themselves; any other as a RemoteError.
+# Errors of these modules reach the caller as themselves, all others as RemoteError.
 REMOTE_EXCEPTIONS = ['consoled.exception']
 
-
-# These log whole messages: at TRACE each one, at DEBUG a reply that came too late. (A logger got from
-# oslo.log has its name with a dot, one got from logging itself with an underscore.)
-_TALKATIVE = tuple(
+# These loggers log whole messages: each one at TRACE, late replies at DEBUG. Loggers made by oslo.log have
+# a dot in their names, those made by logging an underscore.
+_LOGGERS_WITH_CONTENT = tuple(
     f'{library}._drivers.{module}'
     for library in ('oslo.messaging', 'oslo_messaging')
     for module in ('amqpdriver', 'impl_rabbit')
@@ -24,7 +23,7 @@ _CONTENT = re.compile(r'%\((msg|message)\)s|(?<=message )%s')
 
 
 def _hide_content(record: logging.LogRecord) -> bool:
-    """Take the content of messages out of a record: tokens travel in them (DESIGN invariant 1)."""
+    """Remove the content of messages from a record: it may include tokens (invariant 1 in doc/design.md)."""
     shown, found = _CONTENT.subn('(content not logged)', str(record.msg))
     if found:
         record.msg = shown
@@ -34,12 +33,12 @@ def _hide_content(record: logging.LogRecord) -> bool:
 
 
 def get_transport(conf: cfg.ConfigOpts, url: str | None = None) -> oslo_messaging.RPCTransport:
-    """Return the RPC transport of ``[DEFAULT] transport_url``. Make it after a fork, not before.
+    """Return the RPC transport of ``[DEFAULT] transport_url``. Call this after a fork, not before it.
 
-    :param url: of another bus
+    From then on, the library's loggers in this process do not log the content of messages at any level.
 
-    The content of messages is kept out of the library's logs in this process, at any level.
+    :param url: URL of another bus
     """
-    for name in _TALKATIVE:
+    for name in _LOGGERS_WITH_CONTENT:
         logging.getLogger(name).addFilter(_hide_content)
     return oslo_messaging.get_rpc_transport(conf, url=url, allowed_remote_exmods=REMOTE_EXCEPTIONS)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Versions of the RPC contract, and which form of each object belongs to which of them.
+"""Versions of the RPC contract, and the object versions that belong to each.
 
-When a method or object changes: raise ``RPC_VERSION`` (minor for an addition), add its row to
-``OBJECTS_OF_VERSION``, and keep the older rows while peers of those releases may be alive.
+When a method or an object changes, raise ``RPC_VERSION`` (the minor for an addition) and add its row to
+``OBJECTS_OF_VERSION``. Keep the older rows while peers of those releases may be alive.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ OBJECTS_OF_VERSION: dict[str, dict[str, str]] = {
 
 
 def pinned(level: str | None) -> tuple[str, dict[str, str]]:
-    """The RPC version to speak for an ``[upgrade_levels]`` value, and its objects' versions.
+    """Return the RPC version to use for an ``[upgrade_levels]`` value, and the versions of its objects.
 
-    :param level: MAJOR.MINOR, or None for the newest
-    :raises ValueError: this release does not know that version
+    :param level: MAJOR.MINOR, or None for the newest version
+    :raises ValueError: this release does not know the version
     """
     version = RPC_VERSION if level is None else level
     if version not in OBJECTS_OF_VERSION:
         known = ', '.join(sorted(OBJECTS_OF_VERSION))
-        raise ValueError(f'[upgrade_levels]: version {version} is not known; known: {known}')
+        raise ValueError(f'[upgrade_levels]: unknown version {version}; known versions: {known}')
     return version, OBJECTS_OF_VERSION[version]

@@ -19,6 +19,7 @@ from consoled.context import RequestContext
 from consoled.db import migration
 from consoled.db.session import Database
 from consoled.manager import service
+from consoled.manager.manager import ConsoleAuthManager
 from consoled.rpc import arguments as arg
 from consoled.rpc import server as rpc_server
 from consoled.rpc import versions
@@ -106,8 +107,8 @@ class Cell(fixtures.Fixture):
 
     def add_manager(self, conf: cfg.ConfigOpts) -> None:
         """Start one more manager in this process."""
-        self.endpoint = service.endpoint_of(conf, self.transport, self.db, self._sources)
-        server = service.rpc_server_of(conf, self.transport, self.endpoint)
+        self.endpoint = ConsoleAuthManager.from_conf(conf, self.transport, self.db, self._sources)
+        server = service.build_rpc_server(conf, self.transport, self.endpoint)
         server.start()
         self.addCleanup(rpc_server.drain, server)
 

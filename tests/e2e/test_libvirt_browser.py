@@ -17,7 +17,7 @@ from tests.e2e import test_libvirt
 from tests.e2e.certificates import Certificates
 from tests.functional.proxy_base import User, frame, handshake
 
-REFUSED = {'code': 'target_failed', 'reason': "The guest's console can not be reached.", 'retryable': True}
+REFUSED = {'code': 'target_failed', 'reason': "The guest's console cannot be reached.", 'retryable': True}
 
 
 class BrowserCase(test_libvirt.AgentCase):

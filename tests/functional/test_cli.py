@@ -19,6 +19,7 @@ from consoled.context import RequestContext
 from consoled.db import clock, models
 from consoled.db.session import Database
 from consoled.manager import service
+from consoled.manager.manager import ConsoleAuthManager
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.testing import fixtures as cell_fixtures
 from consoled.testing import processes, services
@@ -258,9 +259,8 @@ class ManagerWithoutDatabaseTest(ToolsCase):
         self.addCleanup(db.dispose)
         transport = cell_fixtures.get_transport(config.conf)
         self.addCleanup(transport.cleanup)
-        server = service.rpc_server_of(
-            config.conf, transport, service.endpoint_of(config.conf, transport, db)
-        )
+        endpoint = ConsoleAuthManager.from_conf(config.conf, transport, db)
+        server = service.build_rpc_server(config.conf, transport, endpoint)
         server.start()
         self.addCleanup(server.wait)
         self.addCleanup(server.stop)

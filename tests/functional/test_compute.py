@@ -97,7 +97,9 @@ class GetConsoleTest(compute_base.AgentTestCase):
         self.assertEqual(f'Instance {guest.uuid} has no novnc console.', str(error))
         self.driver.put(stopped(guest))
         error = self.assert_refused('instance_not_ready', self.get, guest)
-        self.assertEqual(f'Instance {guest.uuid} has no console now: it is not running.', str(error))
+        self.assertEqual(
+            f'Instance {guest.uuid} has no console at the moment: it is not running.', str(error)
+        )
         self.assert_refused('instance_not_found', self.get, a_guest())
         for code, cls in (('instance_not_ready', exception.InstanceNotReady),):
             self.assertTrue(cls.retryable, code)

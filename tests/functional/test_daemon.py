@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The daemon ``consoled``, in both modes of concurrency: signals, reload, workers that die, health."""
+"""The daemon ``consoled`` with threads and with eventlet: signals, reloads, killed workers, health."""
 
 import concurrent.futures
 import json
@@ -147,7 +147,7 @@ class _Daemon:
         self.api.clean_expired_console_auths_for_host(self.context, 'node-9')
         wait_until(lambda: 'expired tokens of compute host node-9' in self.manager.log(), what='a debug line')
 
-    def test_sigterm_with_the_bus_away_leaves_nothing_behind(self):
+    def test_sigterm_with_an_unreachable_bus_leaves_no_process_behind(self):
         broker = self.useFixture(services.RabbitMQ())
         manager = self.useFixture(
             daemons.ManagerProcess(
@@ -180,7 +180,7 @@ class _Daemon:
         try:
             return self.authorize()
         except exception.ManagerUnreachable:
-            return None  # a worker died with this call in its hands
+            return None  # a worker died while it had this call
 
 
 class ThreadingDaemonTest(_Daemon, testtools.TestCase):
@@ -192,7 +192,7 @@ class EventletDaemonTest(_Daemon, testtools.TestCase):
 
 
 class MisconfiguredTest(testtools.TestCase):
-    def test_what_is_wrong_is_said_in_a_line(self):
+    def test_a_wrong_option_is_reported_in_one_line(self):
         for options, said in (
             ({'database': {'connection': ''}}, 'connection'),
             ({'database': {'connection': 'nonsense'}}, '[database] connection is not the URL'),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RabbitMQ, MariaDB and a worker killed under load: typed errors in between, then all is well by itself."""
+"""RabbitMQ, MariaDB or a worker is killed under load: callers get domain errors, then everything recovers."""
 
 import collections
 import os
@@ -24,7 +24,7 @@ RECOVERED = 10  # rounds each caller makes after the fault
 
 
 class Caller(threading.Thread):
-    """Authorizes, validates, opens and closes sessions of a serial port of its own, without end."""
+    """Authorizes, validates, opens and closes sessions of its own serial port in a loop."""
 
     def __init__(self, transport, proxy):
         super().__init__(daemon=True)
@@ -33,7 +33,7 @@ class Caller(threading.Thread):
         self.context = RequestContext(user_id='u', project_id='p')
         self.instance = base.new_uuid()
         self.stopped = threading.Event()
-        self.tokens = []  # of authorize calls that were answered
+        self.tokens = []  # from authorize calls that were answered
         self.errors = collections.Counter()
         self.untyped = []
         self.rounds = 0
@@ -61,7 +61,7 @@ class Caller(threading.Thread):
             self.close()
 
     def close(self):
-        """As a proxy does: until it is acknowledged, also after an open whose answer was lost."""
+        """Close the session until that is acknowledged, as a proxy does, even after a failed open."""
         while not self.stopped.is_set():
             try:
                 self.api.close_session(self.context, Closing(self.session_id, 'left', 1, 1))
@@ -98,7 +98,7 @@ class FaultsTest(testtools.TestCase):
         self.addCleanup(self.stop_callers)
 
     def renew(self):
-        """A proxy's loop: renew in time, and say from time to time which sessions it has."""
+        """Renew the lease in time, naming all sessions, as a proxy does."""
         now = self.proxy.registered.now
         while not self.renewing.wait(LEASE / 5):
             try:
@@ -116,7 +116,7 @@ class FaultsTest(testtools.TestCase):
             caller.join()
 
     def progress(self, rounds):
-        """Wait until each caller has made that many rounds more."""
+        """Wait until each caller has made that many more rounds."""
         wanted = [caller.rounds + rounds for caller in self.callers]
         wait_until(
             lambda: all(caller.rounds >= goal for caller, goal in zip(self.callers, wanted, strict=True)),
@@ -129,9 +129,9 @@ class FaultsTest(testtools.TestCase):
         self.stop_callers()
         for caller in self.callers:
             self.assertEqual([], caller.untyped)
-            for token in caller.tokens:  # nothing that was authorized is lost
+            for token in caller.tokens:  # no authorized token is lost
                 self.assertEqual(10000, self.api.validate(self.context, token).port)
-        self.renewing.set()  # the proxy is dead now: what it had open must come free with its lease
+        self.renewing.set()  # the proxy is dead now, so its ports must be free when its lease ends
 
         other = self.useFixture(fixtures.Proxy(self.transport, self.api, deaf=True))
         for caller in self.callers:
@@ -145,7 +145,7 @@ class FaultsTest(testtools.TestCase):
             return None
 
     def wait_for_errors(self):
-        """Wait until the fault is felt: some call failed, or all callers stand still."""
+        """Wait until the fault has an effect: a call has failed, or all callers are blocked."""
         before = [caller.rounds for caller in self.callers]
         wait_until(
             lambda: (

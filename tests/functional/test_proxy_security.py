@@ -25,10 +25,10 @@ from tests.functional.proxy_base import frame, handshake
 from tests.functional.test_proxy_sessions import KEY, Viewer
 
 NAME = 'localhost'  # of hypervisors
-FAILED = {'code': 'target_failed', 'reason': "The guest's console can not be reached.", 'retryable': True}
+FAILED = {'code': 'target_failed', 'reason': "The guest's console cannot be reached.", 'retryable': True}
 FORBIDDEN = {
     'code': 'target_forbidden',
-    'reason': 'The console is in a place that this proxy may not connect to.',
+    'reason': 'This proxy is not allowed to connect to the console.',
     'retryable': False,
 }
 VERSION = b'RFB 003.008\n'

@@ -140,7 +140,7 @@ class _Tunnels:
                 guest = self.gatekeeper(answer=reply)
                 user, answer = self.ask(self.tunnel_to(guest), Accept='application/json')
                 self.assertEqual(502, answer.status)
-                told = {'code': 'target_failed', 'reason': "The guest's console can not be reached."}
+                told = {'code': 'target_failed', 'reason': "The guest's console cannot be reached."}
                 self.assertEqual(told | {'retryable': True}, json.loads(answer.body))
                 self.assertIn(f'console 127.0.0.1:{guest.port}: {reason}', self.daemon.log())
                 user.leave()

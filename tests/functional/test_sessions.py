@@ -16,14 +16,14 @@ class _Sessions:
     options = {'manager__check_port': False}
 
     def end_lease(self, proxy):
-        """Let the lease of a proxy be over, as if it had not renewed for long."""
+        """End the lease of a proxy, as if it had not renewed it for a long time."""
         self.rows_of_change(
             "UPDATE console_proxy SET lease_expires = '2020-01-01 00\\:00\\:00.000000' WHERE id = :id",
             id=proxy.id,
         )
 
     def age(self, session_id):
-        """Let a session have been there for long."""
+        """Make a session look as if it had been opened long ago."""
         self.rows_of_change(
             "UPDATE console_session SET connected_at = '2020-01-01 00\\:00\\:00.000000' WHERE id = :id",
             id=session_id,
@@ -88,7 +88,7 @@ class _Sessions:
             self.api.close_session(self.context, closing)
             self.assertEqual(set(), self.sessions())
 
-    def test_a_session_id_is_one_sessions(self):
+    def test_a_session_id_cannot_be_used_twice(self):
         granted = self.authorize(console_type='novnc')
         other = self.authorize(10001, console_type='novnc')
         session = self.proxy().open(granted.token)
@@ -180,7 +180,9 @@ class _Sessions:
         session = proxy.open(granted.token)
         self.assert_refused('invalid_token', proxy.open, granted.token)
         self.assert_refused('invalid_token', self.api.validate, self.context, granted.token)
-        self.assertEqual(session.id, proxy.open(granted.token, session.id).id)  # a repetition, not a use
+        self.assertEqual(
+            session.id, proxy.open(granted.token, session.id).id
+        )  # a repeated request is not another use
 
     def test_a_refused_open_does_not_spend_the_token(self):
         self.set(consoleauth__single_use=True)
@@ -234,7 +236,7 @@ class _Sessions:
     # leases
 
     def test_invariant_4_a_dead_proxy_holds_nothing(self):
-        """Its lease ends by itself: nobody renews, nobody closes."""
+        """Its lease ends although nobody closes its sessions."""
         self.set(manager__lease=3)
         granted = self.authorize()
         dead = self.proxy()
@@ -293,7 +295,7 @@ class _Sessions:
         self.assertEqual(set(), self.sessions())
 
     def test_invariant_4_lost_answers_keep_no_port(self):
-        """A session the proxy does not know of: its open was answered into the void."""
+        """The proxy never got the answer to an open, so it does not know of the session."""
         granted = self.authorize()
         proxy = self.proxy()
         lost = proxy.open(granted.token)
@@ -388,7 +390,7 @@ class SQLiteSessionsTest(_Sessions, base.CellTestCase):
 
 
 class CheckPortTest(base.CellTestCase):
-    """A defined console is asked about at its compute agent before a session opens."""
+    """The compute agent is asked about a defined console before a session opens."""
 
     options = {'manager__check_port_timeout': 1.0}
 
@@ -407,7 +409,7 @@ class CheckPortTest(base.CellTestCase):
         }
         self.assertEqual([asked], agent.asked)
 
-    def test_a_port_that_is_another_guests(self):
+    def test_a_port_that_belongs_to_another_guest(self):
         self.agent().answer = lambda asked: False
         self.assertRaises(exception.ConsoleGone, self.open_defined, self.proxy())
         self.assertEqual(0, self.count('console_session'))
@@ -420,7 +422,7 @@ class CheckPortTest(base.CellTestCase):
         self.assertRaises(exception.ConsoleGone, self.open_defined, self.proxy())
 
     def test_an_open_that_is_repeated_asks_again(self):
-        """A proxy that was slow to connect wants to know whether the answer still holds."""
+        """A proxy that was slow to connect asks whether it still may."""
         self.set(consoleauth__single_use=True)
         agent, proxy = self.agent(), self.proxy()
         self.define(10000)
@@ -465,8 +467,8 @@ class CheckPortTest(base.CellTestCase):
         self.proxy().open(self.authorize().token)
         self.assertEqual([], agent.asked)
 
-    def test_a_console_authorized_besides_the_defined_ones_is_asked_about(self):
-        """An agent is behind the instance: what it did not define, it must confirm."""
+    def test_a_console_authorized_in_addition_to_the_defined_ones_is_asked_about(self):
+        """The instance has an agent, which must confirm a console that it did not define."""
         agent = self.agent()
         self.define(10000)
         self.proxy().open(self.authorize(10005).token)

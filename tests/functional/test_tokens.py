@@ -88,7 +88,7 @@ class _Tokens:
         self.assertEqual(0, self.count('console_auth_token'))
 
     def test_a_console_of_another_type_replaces_the_old_one(self):
-        """A guest rebuilt with another console on the same port: the old grant must not open the new."""
+        """A guest is rebuilt with another console on the same port: an old token must not open it."""
         old = self.authorize(console_type='novnc')
         new = self.authorize(console_type='spice-html5', options={'tls_port': '5901'})
         self.assert_refused('invalid_token', self.api.validate, self.context, old.token)
@@ -129,7 +129,7 @@ class _Tokens:
         free = self.api.list_free_ports(self.context, self.instance)
         self.assertEqual([10001, 10002], [console.port for console in free.objects])
 
-    def test_a_port_promised_to_somebody_else_is_given_last(self):
+    def test_a_port_with_a_token_of_another_user_is_chosen_last(self):
         self.define(10000, 10001)
         ports = [self.authorize(None, user_id=f'user-{n}').port for n in range(3)]
         self.assertEqual([10000, 10001, 10000], ports)
@@ -145,7 +145,7 @@ class _Tokens:
         self.assertIn(self.instance, str(error))
         self.assertEqual([], self.api.list_free_ports(self.context, self.instance).objects)
 
-    def test_the_next_port_of_nothing(self):
+    def test_the_next_port_of_an_unknown_instance(self):
         self.assert_refused('instance_not_found', self.authorize, None)
         self.assert_refused('instance_not_found', self.api.list_free_ports, self.context, self.instance)
         self.define(10000)
@@ -170,12 +170,12 @@ class _Tokens:
         self.assertEqual(10000, self.api.validate(self.context, granted.token).port)
         self.assertEqual(before, self.rows('SELECT * FROM console_connection'))
 
-    def test_late_news_from_the_host_an_instance_has_left(self):
+    def test_a_late_definition_by_the_host_that_an_instance_has_left(self):
         self.define(10000, compute_host='node-2')
         empty = objects.ConsoleConnectionList(objects=[])
         self.api.define_consoles(self.context, self.instance, 'node-1', empty)
         other = base.new_uuid()
-        self.define(1, instance=other)  # casts are carried out side by side; by now the first one is, too
+        self.define(1, instance=other)  # casts run concurrently, and the first one is done by then
         wait_until(lambda: self.ports(other) == [1])
         self.assertEqual([10000], self.ports())
 
@@ -192,7 +192,7 @@ class _Tokens:
         )
         self.assertEqual(0, self.count('instances'))
 
-    # taking back
+    # revocation and cleaning
 
     def test_revoke_deletes_what_matches_and_nothing_else(self):
         mine = self.authorize(user_id='user-1', project_id='a')
@@ -223,7 +223,7 @@ class _Tokens:
         session = proxy.open(self.authorize(10000).token)
         granted = self.authorize(10001)
         other = self.api.authorize(self.context, base.a_grant(base.new_uuid(), 10000))
-        for _ in range(2):  # a repetition is harmless
+        for _ in range(2):  # it may be repeated
             self.api.clean_console_auths_for_instance(self.context, self.instance)
         self.assertEqual((session.id, 'instance_gone'), proxy.cuts.get(timeout=30))
         wait_until(lambda: not self.ports(), what='the cleaning')
@@ -234,7 +234,7 @@ class _Tokens:
         self.assertEqual(0, self.count('console_session'))
         self.assertEqual(10000, self.api.validate(self.context, other.token).port)
 
-    def test_cleaning_of_a_host_takes_its_expired_tokens_only(self):
+    def test_cleaning_a_host_deletes_its_expired_tokens_only(self):
         self.authorize(ttl=1)
         elsewhere = base.a_grant(base.new_uuid(), 1, compute_host='node-2')
         self.api.authorize(self.context, elsewhere, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Health and metrics, as a WSGI application."""
+"""Health and metrics over HTTP."""
 
 import json
 from wsgiref import util
@@ -45,7 +45,7 @@ class ApplicationTest(testtools.TestCase):
         self.assertEqual(('200 OK', {'bus': 'ok', 'database': 'ok'}), (status, json.loads(body)))
         self.assertEqual(['bus', 'database'], self.asked)
 
-    def test_not_ready_when_something_does_not_and_says_what(self):
+    def test_not_ready_when_something_does_not_answer_and_it_is_named(self):
         self.down = {'bus'}
         status, body = self.get('/readyz')
         self.assertEqual('503 Service Unavailable', status)
@@ -71,8 +71,8 @@ class ApplicationTest(testtools.TestCase):
         for path in ('', '/', '/metrics/..', '/etc/passwd'):
             self.assertEqual('404 Not Found', self.get(path)[0])
 
-    def test_asking_often_does_not_ask_the_services_often(self):
+    def test_results_are_cached_so_frequent_requests_are_cheap(self):
         readiness = monitoring.Readiness({'bus': self.check('bus')})
         for _ in range(100):
-            readiness.ask()
+            readiness.check()
         self.assertEqual(['bus'], self.asked)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What systemd is told."""
+"""Notifications to systemd."""
 
 import pathlib
 import socket
@@ -18,29 +18,29 @@ class NotifyTest(testtools.TestCase):
         sock.setblocking(False)
         return sock
 
-    def test_ready_and_alive_are_told(self):
+    def test_ready_and_alive_are_sent(self):
         for address, name in (
             (str(pathlib.Path(self.useFixture(fixtures.TempDir()).path, 'notify')), None),
             (f'\0consoled-test-{id(self)}', f'@consoled-test-{id(self)}'),
         ):
             sock = self.listening(address)
             environ = {'NOTIFY_SOCKET': name or address, 'WATCHDOG_USEC': '30000000', 'WATCHDOG_PID': '1'}
-            told = notify.Notifier.taken_from(environ)
+            notifier = notify.Notifier.from_environ(environ)
             self.assertEqual({}, environ)
-            self.assertEqual(10.0, told.interval)
-            told.ready()
-            told.alive()
+            self.assertEqual(10.0, notifier.interval)
+            notifier.ready()
+            notifier.alive()
             self.assertEqual([b'READY=1', b'WATCHDOG=1'], [sock.recv(100), sock.recv(100)])
 
     def test_without_systemd_nothing_happens(self):
-        told = notify.Notifier.taken_from({})
-        told.ready()
-        told.alive()
-        self.assertIsNone(told.interval)
+        notifier = notify.Notifier.from_environ({})
+        notifier.ready()
+        notifier.alive()
+        self.assertIsNone(notifier.interval)
 
-    def test_nobody_listens(self):
+    def test_a_service_manager_that_does_not_listen_is_no_error(self):
         notify.Notifier('/nonexistent/notify').ready()
 
-    def test_a_watchdog_that_makes_no_sense_is_none(self):
+    def test_an_invalid_watchdog_interval_means_none(self):
         for text in ('', '0', '-1', 'x'):
-            self.assertIsNone(notify.Notifier.taken_from({'WATCHDOG_USEC': text}).interval)
+            self.assertIsNone(notify.Notifier.from_environ({'WATCHDOG_USEC': text}).interval)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sample configuration, and what its readers need to know of each option."""
+"""The sample configuration, and what it says about each option."""
 
 import os
 import pathlib
@@ -25,7 +25,7 @@ UNIT = re.compile(
 
 
 def generated(home: str) -> str:
-    """The sample as this checkout makes it now, in a process that has nothing of this one's."""
+    """Return the sample as this checkout makes it now, in a process with a clean environment."""
     target = pathlib.Path(home) / 'sample'
     environment = {
         'PATH': os.environ['PATH'],
@@ -44,7 +44,7 @@ def generated(home: str) -> str:
 
 
 def parts_of_consoled(sample: str) -> dict[str, str]:
-    """The text that consoled's own options have in each group."""
+    """Return the text of consoled's own options in each group."""
     groups = re.split(r'^\[(\w+)\]$', sample, flags=re.MULTILINE)[1:]
     found = {}
     for group, body in zip(groups[::2], groups[1::2], strict=True):
@@ -68,16 +68,16 @@ class SampleTest(testtools.TestCase):
             parts_of_consoled(self.kept), parts_of_consoled(self.made), 'out of date: run "make sample"'
         )
         if self.kept.splitlines()[0] != self.made.splitlines()[0]:
-            # with other versions of the libraries, their options may be others
+            # other versions of the libraries may have other options
             return
         self.assertEqual(self.kept, self.made, 'out of date: run "make sample"')
 
-    def test_has_what_consoled_sets_in_the_libraries(self):
+    def test_it_shows_the_defaults_that_consoled_sets_for_the_libraries(self):
         lines = self.kept.splitlines()
         for line in ('#control_exchange = consoled', '#graceful_shutdown_timeout = 30'):
             self.assertIn(line, lines)
 
-    def test_has_nothing_of_the_machine(self):
+    def test_it_contains_nothing_specific_to_this_machine(self):
         values = [line.partition(' = ')[2] for line in self.made.splitlines() if re.match(r'#\w+ =', line)]
         self.assertNotIn(socket.gethostname(), values)
         self.assertNotIn(str(ROOT), self.made)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The URL a user opens."""
+"""Access URLs."""
 
 from urllib import parse
 

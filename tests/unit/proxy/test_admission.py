@@ -603,7 +603,7 @@ class ExplainTest(OpeningCase):
             proxy.managers.answers = [exception.ConsoleInUse(since='noon')]
             await self.refused(exception.ConsoleInUse, proxy.open())
             error = await proxy.admission.explain(TOKEN, ADDRESS)
-            self.assertEqual('The console is in use since noon.', str(error))
+            self.assertEqual('The console has been in use since noon.', str(error))
             self.assertEqual(['open'], proxy.log)
 
         relays.run(work)

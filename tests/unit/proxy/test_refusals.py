@@ -78,7 +78,7 @@ class RecentRefusalsTest(testtools.TestCase):
         for now in (100.0, 130.0, 160.0):
             error = recent.recent(TOKEN, now)
             self.assertIsInstance(error, exception.ConsoleInUse)
-            self.assertEqual('The console is in use since noon.', str(error))
+            self.assertEqual('The console has been in use since noon.', str(error))
             self.assertEqual({'since': 'noon'}, error.kwargs)
         self.assertIsNone(recent.recent(TOKEN, 160.1))
 

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``[workarounds] enable_consoleauth``: serving the old consoleauth service's tokens and callers.
+
+``consoled.legacy`` is imported only while the option is on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+
+import oslo_messaging
+from oslo_config import cfg
+
+from consoled.manager.manager import ConsoleAuthManager
+from consoled.sources import TokenSource
+
+LOG = logging.getLogger(__name__)
+
+
+def check_conf(conf: cfg.ConfigOpts) -> None:
+    """Check what ``[workarounds] enable_consoleauth`` needs, if it is on.
+
+    :raises ImportError: a library is missing (the extra ``legacy``)
+    :raises ValueError: the options of ``[cache]`` are inconsistent
+    """
+    if conf.workarounds.enable_consoleauth:
+        from consoled.legacy import setup
+
+        setup.source_from_conf(conf)
+
+
+class LegacyBridge:
+    """Serves the old service's tokens and callers while the option says so.
+
+    :param sources: token sources of the endpoint; the bridge adds the old service's while the option is on
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        transport: oslo_messaging.RPCTransport,
+        endpoint: ConsoleAuthManager,
+        sources: list[TokenSource],
+    ) -> None:
+        self._conf = conf
+        self._transport = transport
+        self._endpoint = endpoint
+        self._sources = sources
+        self._resources = contextlib.ExitStack()
+        self._ended = False
+        self._lock = threading.Lock()
+
+    def follow(self) -> threading.Thread:
+        """Start a thread that switches the bridge on or off as the option says now.
+
+        The thread is for eventlet: its launcher handles no signal until ``reset`` returns, and one that
+        arrives meanwhile would end the worker.
+        """
+        thread = threading.Thread(target=self._follow, name='legacy-bridge', daemon=True)
+        thread.start()
+        return thread
+
+    def end(self) -> None:
+        """Stop answering old callers. Calls in flight still find the old service's tokens."""
+        with self._lock:
+            self._ended = True
+            self._resources.close()
+
+    def _follow(self) -> None:
+        with self._lock:
+            wanted = self._conf.workarounds.enable_consoleauth
+            try:
+                if wanted and not self._sources and not self._ended:
+                    self._begin()
+                elif self._sources and not wanted:
+                    self._resources.close()
+                    self._sources.clear()
+            except Exception:
+                # The cell's own calls must go on.
+                LOG.exception('Could not follow [workarounds] enable_consoleauth')
+
+    def _begin(self) -> None:
+        from consoled.legacy import setup
+
+        self._sources.append(setup.source_from_conf(self._conf, self._endpoint.observe_lookup))
+        try:
+            setup.start_server(self._conf, self._transport, self._endpoint, self._resources)
+        except Exception:
+            self._resources.close()
+            self._sources.clear()
+            raise
