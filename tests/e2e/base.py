@@ -10,7 +10,7 @@ from consoled import objects
 from consoled.db import models
 from consoled.testing import daemons, services
 from consoled.testing.fixtures import wait_until
-from consoled.testing.guests.plain import GuestHost
+from consoled.testing.guests.host import GuestHost
 from tests.functional import base
 
 NOVNC = '/usr/share/novnc'

@@ -14,7 +14,9 @@ import signal
 import unittest
 import uuid
 
-from consoled.testing import processes
+import psutil
+
+from consoled.testing import service_process
 from consoled.testing.fixtures import wait_until
 
 try:
@@ -56,7 +58,7 @@ migration_port_max = {migration_last}
 _PORTS = 100  # a libvirtd gives to screens
 
 
-class Libvirtd(processes.ServiceProcess):
+class Libvirtd(service_process.ServiceProcess):
     """libvirtd; ``uri`` is what a driver connects to, and ``connection`` can do anything.
 
     :param qemu_conf: lines for its qemu.conf
@@ -71,7 +73,7 @@ class Libvirtd(processes.ServiceProcess):
     def setUp(self):
         if libvirt is None:
             required = os.environ.get('CONSOLED_REQUIRE_SERVICES') == '1'
-            missing = processes.MissingService if required else unittest.SkipTest
+            missing = service_process.MissingService if required else unittest.SkipTest
             raise missing('the Python module libvirt is not installed')
         super().setUp()
 
@@ -141,8 +143,8 @@ class Libvirtd(processes.ServiceProcess):
 
     def daemon_pid(self):
         """The process libvirtd: nsenter --pid has forked it."""
-        for process in processes._tree(self.pid):
-            with contextlib.suppress(processes.psutil.NoSuchProcess):
+        for process in service_process.process_tree(self.pid):
+            with contextlib.suppress(psutil.NoSuchProcess):
                 if process.name() == 'libvirtd':
                     return process.pid
         raise LookupError('libvirtd does not run')
@@ -170,7 +172,7 @@ class Libvirtd(processes.ServiceProcess):
 
     def qemu_pid(self, domain):
         """The process of a guest, by its number out here."""
-        for process in processes.psutil.process_iter(['cmdline']):
+        for process in psutil.process_iter(['cmdline']):
             if process.info['cmdline'] and f'-uuid {domain.UUIDString()}' in ' '.join(
                 process.info['cmdline']
             ):

@@ -19,7 +19,7 @@ from consoled import exception
 from consoled.compute.drivers import libvirt_connection, loading
 from consoled.compute.drivers.deadline_driver import DeadlineDriver
 from consoled.rpc.client import ComputeConsoleAPI
-from consoled.testing import daemons, driver_kit, fixtures, services
+from consoled.testing import daemons, driver_contract, fixtures, services
 from consoled.testing.fixtures import wait_until
 from tests.e2e import base as screens
 from tests.e2e import libvirt as lv
@@ -61,7 +61,7 @@ class _Guests:
             domain.undefine()
 
 
-class DriverTest(_Guests, driver_kit.DriverKit, testtools.TestCase):
+class DriverTest(_Guests, driver_contract.DriverContract, testtools.TestCase):
     """What every driver must keep to, on QEMU."""
 
     @classmethod
@@ -78,7 +78,7 @@ class DriverTest(_Guests, driver_kit.DriverKit, testtools.TestCase):
         domain = self.new_guest(
             lv.vnc(), lv.spice(), *(lv.serial(port, number=number) for number, port in enumerate(ports))
         )
-        return driver_kit.Guest(domain.UUIDString(), ('novnc', 'spice-html5', 'serial', 'serial'))
+        return driver_contract.StartedGuest(domain.UUIDString(), ('novnc', 'spice-html5', 'serial', 'serial'))
 
     def domain(self, instance_uuid):
         return self.libvirtd.connection.lookupByUUIDString(instance_uuid)
@@ -93,7 +93,7 @@ class DriverTest(_Guests, driver_kit.DriverKit, testtools.TestCase):
         """While libvirtd finds its guests again, nobody may think that they are gone."""
         guest, driver = self.start_guest(), self.make_driver()
         self.addCleanup(driver.close)
-        before = [console.obj_to_primitive() for console in self._wait_for(driver, guest.uuid)]
+        before = [console.obj_to_primitive() for console in self._wait_for_consoles(driver, guest.uuid)]
         self.libvirtd.kill()
         self.assertRaises(exception.HypervisorUnreachable, driver.list_consoles, guest.uuid)
         self.libvirtd.start()

@@ -5,7 +5,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
 from consoled.testing.fixtures import wait_until
-from consoled.testing.guests.rfb_guest import RfbGuest
+from consoled.testing.guests.vnc_guest import VncGuest
 from tests.e2e import base
 
 CANVAS = '#screen canvas'
@@ -15,7 +15,7 @@ class NoVncTest(base.CellCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.desktop = cls.guests.add(RfbGuest(name='desktop'))
+        cls.desktop = cls.guests.add(VncGuest(name='desktop'))
 
     def open(self, page='novnc.html', **options):
         grant = self.grant(self.desktop, 'novnc', page, **options)
@@ -23,7 +23,7 @@ class NoVncTest(base.CellCase):
         return grant
 
     def wait_for_picture(self, canvas=CANVAS):
-        (x, y), colour = RfbGuest.MARK
+        (x, y), colour = VncGuest.MARK
         wait_until(lambda: self.browser.pixel(canvas, x, y) == colour, what='the picture of the guest')
 
     def type(self, text):
@@ -33,7 +33,7 @@ class NoVncTest(base.CellCase):
         self.open()
         self.browser.wait_for_state('connected')
         self.wait_for_picture()
-        box = RfbGuest.TEXT_BOX
+        box = VncGuest.TEXT_BOX
         before = self.browser.picture(CANVAS, *box)
         typed = self.desktop.text
         self.type('hello consoled')
@@ -88,7 +88,7 @@ class NoVncTest(base.CellCase):
 
     def test_the_address_has_no_power_over_the_host(self):
         """host, port and encrypt of noVNC's page can't make it talk to somebody else."""
-        elsewhere = self.guests.add(RfbGuest(name='evil'))
+        elsewhere = self.guests.add(VncGuest(name='evil'))
         for page in ('vnc_lite.html', 'vnc.html', 'novnc.html'):
             grant = self.grant(self.desktop, 'novnc', page)
             joined = f'{grant.access_url}&host=127.0.0.1&port={elsewhere.port}&encrypt=0&autoconnect=1'
@@ -99,7 +99,7 @@ class NoVncTest(base.CellCase):
         self.assertIn('connect-src', ''.join(self.browser.complaints()))
 
     def test_a_path_that_leads_elsewhere_is_refused_by_the_page(self):
-        elsewhere = self.guests.add(RfbGuest(name='evil'))
+        elsewhere = self.guests.add(VncGuest(name='evil'))
         self.browser.open(f'{self.url}/novnc.html?path=//127.0.0.1:{elsewhere.port}/')
         self.browser.wait_for_state('ended', 'bad_address')
         self.guests.settle()

@@ -90,12 +90,12 @@ class CellTestCase(testtools.TestCase):
         super().setUpClass()
         cls.bus = transport_url(cls)
         cls.database = database_url(cls, cls.engine)
-        cls.cell = fixtures.Cell(cls.bus, cls.database, **cls.options)
+        cls.cell = fixtures.InProcessCell(cls.bus, cls.database, **cls.options)
         cls.cell.setUp()
         cls.addClassCleanup(cls.cell.cleanUp)
         cls.api = cls.cell.api
         # somebody listens for cuts, as in any cell: to nobody, each would be tried again for a second
-        bystander = fixtures.Proxy(cls.cell.transport, cls.api)
+        bystander = fixtures.FakeProxy(cls.cell.transport, cls.api)
         bystander.setUp()
         cls.addClassCleanup(bystander.cleanUp)
 
@@ -145,8 +145,10 @@ class CellTestCase(testtools.TestCase):
     def count(self, table):
         return self.rows(f'SELECT COUNT(*) FROM {table}')[0][0]
 
-    def proxy(self, name=None, deaf=True):
-        return self.useFixture(fixtures.Proxy(self.cell.transport, self.api, name, deaf=deaf))
+    def proxy(self, name=None, receive_cuts=False):
+        return self.useFixture(
+            fixtures.FakeProxy(self.cell.transport, self.api, name, receive_cuts=receive_cuts)
+        )
 
     def agent(self, compute_host=COMPUTE_HOST):
-        return self.useFixture(fixtures.ComputeAgent(self.cell.transport, compute_host))
+        return self.useFixture(fixtures.FakeComputeAgent(self.cell.transport, compute_host))

@@ -178,7 +178,7 @@ class MoveCase(testtools.TestCase):
         )
         self.addCleanup(self.manager.kill)  # others test how it stops: that takes time
         self.addOnException(self._add_log)
-        self.proxy = self.useFixture(fixtures.Proxy(self.transport, self.api))
+        self.proxy = self.useFixture(fixtures.FakeProxy(self.transport, self.api))
 
     def _add_log(self, exc_info):
         self.addDetail('manager', testtools.content.text_content(self.manager.log()[-20000:]))

@@ -10,7 +10,7 @@ from consoled import objects
 from consoled.db import legacy, models
 from consoled.legacy import setup
 from consoled.testing import fixtures
-from consoled.testing.sources import MemoryTokens
+from consoled.testing.sources import MemoryTokenSource
 from tests.functional import base
 
 # What the callers send as their context is theirs, and nobody's business: it must not get into a log.
@@ -127,7 +127,7 @@ class ConsoleauthCase(base.CellTestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.source = MemoryTokens()
+        cls.source = MemoryTokenSource()
         cls.options = {'sources': [cls.source]}
         super().setUpClass()
         cls.held = contextlib.ExitStack()
@@ -135,8 +135,8 @@ class ConsoleauthCase(base.CellTestCase):
         cls.addClassCleanup(cls.held.close)
         cls.old = OldCallers(cls.bus)
         cls.older = OldCallers(cls.bus, version='2.0')
-        cls.told = fixtures.Proxy(cls.cell.transport, cls.api)
-        cls.compute = fixtures.ComputeAgent(cls.cell.transport, base.COMPUTE_HOST)
+        cls.told = fixtures.FakeProxy(cls.cell.transport, cls.api)
+        cls.compute = fixtures.FakeComputeAgent(cls.cell.transport, base.COMPUTE_HOST)
         for fixture in (cls.old, cls.older, cls.told, cls.compute):
             fixture.setUp()
             cls.addClassCleanup(fixture.cleanUp)

@@ -25,9 +25,9 @@ from testtools.content import text_content
 from consoled.context import RequestContext
 from consoled.testing import daemons
 from consoled.testing.fixtures import wait_until
-from consoled.testing.guests.base import Guest
+from consoled.testing.guests.base import FakeGuest
 from consoled.testing.guests.fixture import GuestHostFixture
-from consoled.testing.guests.plain import EchoGuest
+from consoled.testing.guests.tcp_guests import EchoGuest
 from tests.functional import base
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -219,7 +219,7 @@ class Authority:
         authority.configure_trust(self.client)
 
 
-class ScriptedGuest(Guest):
+class ScriptedGuest(FakeGuest):
     """A guest that does to each client what ``script(reader, writer)`` says."""
 
     def __init__(self, script, **how):

@@ -68,7 +68,7 @@ class GetConsoleTest(compute_base.AgentTestCase):
 
     def test_a_connected_port_is_refused_or_taken_over_by_policy(self):
         guest = self.put(10000)
-        proxy = self.useFixture(fixtures.Proxy(self.cell.transport, self.api))
+        proxy = self.useFixture(fixtures.FakeProxy(self.cell.transport, self.api))
         first = proxy.open(self.get(guest).token)
         second = self.get(guest)
         self.assert_refused('console_in_use', proxy.open, second.token)
@@ -228,7 +228,7 @@ class TruthTest(compute_base.AgentTestCase):
 
     def test_invariant_5_a_guest_that_stops_loses_tokens_and_sessions(self):
         guest = self.put(10000, 10001)
-        proxy = self.useFixture(fixtures.Proxy(self.cell.transport, self.api))
+        proxy = self.useFixture(fixtures.FakeProxy(self.cell.transport, self.api))
         session = proxy.open(self.get(guest).token)
         unused = self.get(guest)
         started = time.monotonic()
@@ -240,7 +240,7 @@ class TruthTest(compute_base.AgentTestCase):
 
     def test_invariant_11_a_guest_that_is_deleted_leaves_nothing(self):
         guest = self.put(10000)
-        proxy = self.useFixture(fixtures.Proxy(self.cell.transport, self.api))
+        proxy = self.useFixture(fixtures.FakeProxy(self.cell.transport, self.api))
         session = proxy.open(self.get(guest).token)
         self.driver.remove(guest.uuid)
         self.assertEqual((session.id, 'instance_gone'), proxy.cuts.get(timeout=30))
@@ -248,7 +248,7 @@ class TruthTest(compute_base.AgentTestCase):
 
     def test_a_console_on_another_port_costs_the_old_one_only(self):
         guest = self.put(10000, 10001)
-        proxy = self.useFixture(fixtures.Proxy(self.cell.transport, self.api))
+        proxy = self.useFixture(fixtures.FakeProxy(self.cell.transport, self.api))
         kept = self.get(guest)
         proxy.open(kept.token)
         lost = proxy.open(self.get(guest).token)
@@ -261,7 +261,7 @@ class TruthTest(compute_base.AgentTestCase):
 
     def test_a_guest_that_moves_to_another_host(self):
         guest = self.put(10000)
-        proxy = self.useFixture(fixtures.Proxy(self.cell.transport, self.api))
+        proxy = self.useFixture(fixtures.FakeProxy(self.cell.transport, self.api))
         session = proxy.open(self.get(guest).token)
         there = demo.DemoDriver('node-2', ())
         self.useFixture(compute_base.Agent(self.cell.transport, there, host='node-2'))
@@ -339,7 +339,7 @@ class RestartTest(base.CellTestCase):
         kept, gone, changed = a_guest(10000), a_guest(10001), a_guest(10002)
         self.agent_with(kept, gone, changed)()
         self.assertEqual([10001], self.ports(gone.uuid))
-        proxy = self.useFixture(fixtures.Proxy(self.cell.transport, self.api))
+        proxy = self.useFixture(fixtures.FakeProxy(self.cell.transport, self.api))
         self.set(manager__check_port=False)
         token = self.authorized(gone, 10001)
         session = proxy.open(token)

@@ -13,7 +13,7 @@ import websockets.exceptions
 from websockets.asyncio.client import connect as connect_asyncio
 from websockets.sync.client import connect
 
-from consoled.testing.guests.plain import pattern
+from consoled.testing.guests.tcp_guests import pattern
 from tests.functional import proxy_base
 from tests.functional.proxy_base import MIB
 

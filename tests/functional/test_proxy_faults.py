@@ -14,7 +14,7 @@ from consoled.rpc.transport import get_transport
 from consoled.testing import daemons, fixtures, services
 from consoled.testing.fixtures import wait_until
 from consoled.testing.guests.fixture import GuestHostFixture
-from consoled.testing.guests.plain import EchoGuest
+from consoled.testing.guests.tcp_guests import EchoGuest
 from tests.functional import base
 from tests.functional.proxy_base import User, frame, handshake
 

@@ -8,8 +8,8 @@ import fixtures
 
 from consoled import objects
 from consoled.db import proxies
-from consoled.testing.fixtures import ComputeAgent
-from consoled.testing.guests.plain import EchoGuest, SilentGuest, StreamGuest
+from consoled.testing.fixtures import FakeComputeAgent
+from consoled.testing.guests.tcp_guests import EchoGuest, SilentGuest, StreamGuest
 from tests.functional import base, proxy_base
 from tests.functional.proxy_base import close_frame, frame, handshake
 from tests.functional.test_proxy_hostile_requests import client_hello
@@ -136,7 +136,7 @@ class EndsAtTheManager:
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.asked_agent = cls.fixture(ComputeAgent(cls.cell.transport, _ASKED))
+        cls.asked_agent = cls.fixture(FakeComputeAgent(cls.cell.transport, _ASKED))
 
     def define_asked(self):
         """Make the guest's console one of a compute host that is asked; it answers when it may."""

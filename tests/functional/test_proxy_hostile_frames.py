@@ -5,7 +5,7 @@ import asyncio
 import struct
 import threading
 
-from consoled.testing.guests.plain import StreamGuest
+from consoled.testing.guests.tcp_guests import StreamGuest
 from tests.functional import proxy_base
 from tests.functional.proxy_base import CLOSE, CONT, MIB, PING, PONG, TEXT, close_frame, frame
 

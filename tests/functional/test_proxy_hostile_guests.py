@@ -6,7 +6,7 @@ import pathlib
 import socket
 import struct
 
-from consoled.testing.guests.plain import EchoGuest, ResetGuest, SilentGuest, StreamGuest, pattern
+from consoled.testing.guests.tcp_guests import EchoGuest, ResetGuest, SilentGuest, StreamGuest, pattern
 from tests.functional import base
 from tests.functional.proxy_base import MIB, PATIENCE, ScriptedGuest, close_frame, frame, handshake
 

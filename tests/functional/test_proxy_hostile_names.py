@@ -8,7 +8,7 @@ import pathlib
 import fixtures
 
 from consoled.testing import daemons
-from consoled.testing.guests.plain import EchoGuest
+from consoled.testing.guests.tcp_guests import EchoGuest
 from tests.functional import proxy_base
 
 _ALLOWED = '127.0.0.2/31'  # that is .2 and .3

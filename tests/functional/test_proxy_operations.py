@@ -14,7 +14,7 @@ from testtools.content import text_content
 from websockets.sync.client import unix_connect
 
 from consoled.db import proxies
-from consoled.testing.guests.plain import EchoGuest
+from consoled.testing.guests.tcp_guests import EchoGuest
 from consoled.testing.services import free_port
 from tests.functional import proxy_base, test_proxy
 from tests.functional.proxy_base import close_frame, handshake
@@ -217,7 +217,7 @@ class WorkersTest(test_proxy.UsersTestCase):
     def worker_of(self, name):
         """The process of a worker that has registered under this name."""
         number = name.rpartition(':')[2]
-        [pid] = [pid for pid in self.daemon.worker_pids() if f'({number})' in self.daemon._name_of(pid)]
+        [pid] = [pid for pid in self.daemon.worker_pids() if f'({number})' in self.daemon.process_title(pid)]
         return psutil.Process(pid)
 
     def names(self):

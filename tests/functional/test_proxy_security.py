@@ -17,8 +17,8 @@ from consoled import exception
 from consoled.proxy import targets
 from consoled.testing.fixtures import Conf
 from consoled.testing.guests.fixture import GuestHostFixture
-from consoled.testing.guests.plain import EchoGuest
-from consoled.testing.guests.rfb_guest import RfbGuest
+from consoled.testing.guests.tcp_guests import EchoGuest
+from consoled.testing.guests.vnc_guest import VncGuest
 from consoled.testing.services import free_port
 from tests.functional import base, proxy_base, test_proxy
 from tests.functional.proxy_base import frame, handshake
@@ -144,7 +144,7 @@ class _VeNCrypt(_Refused):
     def screen(self, **how):
         """A guest's screen that demands a certificate of the proxies' authority."""
         context = self.authorities.server(**{'demands': self.authorities.proxies, **how})
-        return self.add(RfbGuest(security='vencrypt', ssl_context=context))
+        return self.add(VncGuest(security='vencrypt', ssl_context=context))
 
     def vnc(self, guest, host=NAME):
         return self.grant(guest, console_type='novnc', host=host)
@@ -155,7 +155,7 @@ class _VeNCrypt(_Refused):
 
     def test_a_screen_with_certificates_on_both_sides(self):
         context = self.authorities.server(demands=self.authorities.proxies)
-        both = self.add(RfbGuest(security='both', ssl_context=context))
+        both = self.add(VncGuest(security='both', ssl_context=context))
         for guest in (self.screen(), both):
             viewer = Viewer(self.opened(target=self.vnc(guest)))
             self.assertEqual((640, 400, b'desktop'), viewer.desktop)

@@ -7,8 +7,8 @@ import struct
 
 import websockets.exceptions
 
-from consoled.testing.guests.base import Guest
-from consoled.testing.guests.rfb_guest import RfbGuest
+from consoled.testing.guests.base import FakeGuest
+from consoled.testing.guests.vnc_guest import VncGuest
 from tests.functional import base, proxy_base, test_proxy
 from tests.functional.proxy_base import close_frame, frame, handshake
 
@@ -24,7 +24,7 @@ LOOK = struct.pack('>BBHHHH', 3, 0, 0, 0, 1, 1)  # at one pixel
 PICTURE = 4 + 12 + 4  # bytes of the answer: header, rectangle, pixel
 
 
-class Gatekeeper(Guest):
+class Gatekeeper(FakeGuest):
     """A guest behind HTTP CONNECT: echoes from its answer on. ``asked`` has the heads of the requests.
 
     :param held: it does not answer before it is told what
@@ -52,7 +52,7 @@ class Gatekeeper(Guest):
             writer.write(data)
 
 
-class TunnelledScreen(RfbGuest):
+class TunnelledScreen(VncGuest):
     """A screen behind HTTP CONNECT."""
 
     async def serve(self, reader, writer):
@@ -61,7 +61,7 @@ class TunnelledScreen(RfbGuest):
         await super().serve(reader, writer)
 
 
-class Ticker(Guest):
+class Ticker(FakeGuest):
     """Says something again and again, whatever it is told."""
 
     async def serve(self, reader, writer):
@@ -257,7 +257,7 @@ class _Spice:
 
 class _Screens:
     def test_a_screen_through_vnc(self):
-        guest = self.add(RfbGuest())
+        guest = self.add(VncGuest())
         viewer = Viewer(self.opened(target=self.grant(guest, console_type='novnc')))
         self.assertEqual([b'RFB 003.008\n', b'\1\1', b'\0\0\0\0'], viewer.said[:3])
         self.assertEqual((640, 400, b'desktop'), viewer.desktop)
@@ -265,7 +265,7 @@ class _Screens:
         self.assertEqual(([0x61], (20, 30, 1), 'paste'), (guest.keys, guest.pointer, guest.cut_text))
 
     def test_a_viewer_sees_and_does_nothing(self):
-        guest = self.add(RfbGuest())
+        guest = self.add(VncGuest())
         target = self.grant(guest, console_type='novnc', options={'mode': 'view'})
         viewer = Viewer(self.opened(target=target))
         self.assertEqual((640, 400, b'desktop'), viewer.desktop)
@@ -279,7 +279,7 @@ class _Screens:
         self.assertEqual([0x61], guest.keys)
 
     def test_a_users_program_that_is_no_vnc_client(self):
-        guest = self.add(RfbGuest())
+        guest = self.add(VncGuest())
         user = self.opened(target=self.grant(guest, console_type='novnc'))
         user.send(frame(b'SSH-2.0-OpenSSH\r\n'))
         self.assertEqual(1002, user.close_code())

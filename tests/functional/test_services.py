@@ -17,7 +17,7 @@ import pymysql
 import sqlalchemy
 import testtools
 
-from consoled.testing import processes, services
+from consoled.testing import service_process, services
 
 
 def _processes(service):
@@ -222,7 +222,7 @@ class MemcachedTest(ServiceCase):
         taken = self.service.port
         other = services.Memcached()
         free = services.free_port()
-        with mock.patch.object(processes, 'free_port', side_effect=[taken, free]):
+        with mock.patch.object(service_process, 'free_port', side_effect=[taken, free]):
             self.useFixture(other)
         self.assertEqual(free, other.port)
 

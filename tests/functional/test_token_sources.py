@@ -9,7 +9,7 @@ from consoled import objects
 from consoled import token as tokens
 from consoled.db import consoles, legacy, models
 from consoled.sources import Issued
-from consoled.testing.sources import MemoryTokens
+from consoled.testing.sources import MemoryTokenSource
 from tests.functional import base
 
 TTL = 600
@@ -21,7 +21,7 @@ class SourceCase(base.CellTestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.source = MemoryTokens()
+        cls.source = MemoryTokenSource()
         cls.options = {**cls.options, 'sources': [cls.source]}
         super().setUpClass()
 

@@ -22,7 +22,7 @@ What holds for all methods:
   ``ConsoleBuilder`` (console_builder.py) makes them from the operator's options. No two guests share a host
   and port.
 
-``consoled.testing.driver_kit`` has the tests that a driver must pass.
+``consoled.testing.driver_contract`` has the tests that a driver must pass.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from consoled.testing.guests import backdrop, font
 from consoled.testing.guests.canvas import Canvas, Rect, mix
-from consoled.testing.guests.desktop import MARK_BOX, MARK_COLOR, TEXT_BOX, Desktop, char_of
-from consoled.testing.guests.pixels import TIGHT, Encoder, PixelFormat, compact_length
+from consoled.testing.guests.desktop import MARK_BOX, MARK_COLOR, TEXT_BOX, Desktop, keysym_to_char
+from consoled.testing.guests.rfb_encoding import TIGHT, Encoder, PixelFormat, compact_length
 
 RETURN, BACKSPACE, CONTROL, SHIFT = 0xFF0D, 0xFF08, 0xFFE3, 0xFFE1
 
@@ -203,7 +203,7 @@ class DesktopTest(testtools.TestCase):
 
     @given(st.integers(0, 2**32 - 1))
     def test_whatever_key(self, keysym):
-        char = char_of(keysym)
+        char = keysym_to_char(keysym)
         self.assertTrue(char is None or len(char) == 1)
         self.desktop.key(keysym, True)
         self.desktop.key(keysym, False)

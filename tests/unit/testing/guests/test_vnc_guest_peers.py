@@ -12,20 +12,20 @@ import zlib
 import trustme
 
 from consoled.testing.fixtures import wait_until
-from consoled.testing.guests.pixels import RAW, TIGHT, ZLIB, PixelFormat
-from consoled.testing.guests.rfb_guest import RfbGuest
-from tests.unit.testing.guests.test_rfb import (
+from consoled.testing.guests.rfb_encoding import RAW, TIGHT, ZLIB, PixelFormat
+from consoled.testing.guests.vnc_guest import VncGuest
+from tests.unit.testing.guests.test_vnc_guest import (
     DESKTOP_SIZE,
     NONE,
     QEMU_KEYS,
+    TIMEOUT,
     VENCRYPT,
-    WITHIN,
     X509_NONE,
-    RfbTestCase,
+    VncTestCase,
 )
 
 
-class SecurityTest(RfbTestCase):
+class SecurityTest(VncTestCase):
     def setUp(self):
         super().setUp()
         self.ca = trustme.CA()
@@ -37,23 +37,23 @@ class SecurityTest(RfbTestCase):
     def test_what_is_offered(self):
         for security, types in (('none', [NONE]), ('vencrypt', [VENCRYPT]), ('both', [VENCRYPT, NONE])):
             context = None if security == 'none' else self.server
-            guest = self.host.add(RfbGuest(security=security, ssl_context=context))
+            guest = self.host.add(VncGuest(security=security, ssl_context=context))
             self.assertEqual(types, self.client(guest).version())
 
     def test_a_desktop_over_vencrypt(self):
-        guest = self.host.add(RfbGuest(security='vencrypt', ssl_context=self.server))
+        guest = self.host.add(VncGuest(security='vencrypt', ssl_context=self.server))
         for encoding in (RAW, TIGHT):
             vnc = self.client(guest).open(VENCRYPT, self.tls)
             vnc.encodings(encoding)
             vnc.request()
-            place, color = RfbGuest.MARK
+            place, color = VncGuest.MARK
             self.assertEqual(color, vnc.update().at(*place))
             vnc.type('tls')
         wait_until(lambda: guest.text == 'tlstls')
         self.assertEqual([], guest.errors)
 
     def test_none_where_the_client_may_choose(self):
-        guest = self.host.add(RfbGuest(security='both', ssl_context=self.server))
+        guest = self.host.add(VncGuest(security='both', ssl_context=self.server))
         vnc = self.client(guest).open(NONE)
         vnc.request()
         vnc.update()
@@ -61,7 +61,7 @@ class SecurityTest(RfbTestCase):
     def test_a_client_certificate_can_be_demanded(self):
         self.ca.configure_trust(self.server)
         self.server.verify_mode = ssl.CERT_REQUIRED
-        guest = self.host.add(RfbGuest(security='vencrypt', ssl_context=self.server))
+        guest = self.host.add(VncGuest(security='vencrypt', ssl_context=self.server))
         self.tls.maximum_version = ssl.TLSVersion.TLSv1_2  # where the client learns of it in its handshake
         self.assertRaises(ssl.SSLError, self.client(guest).open, VENCRYPT, self.tls)
         wait_until(lambda: 'CERTIFICATE' in ''.join(guest.errors).upper())
@@ -69,13 +69,13 @@ class SecurityTest(RfbTestCase):
         self.client(guest).open(VENCRYPT, self.tls)
 
     def test_a_client_that_does_not_trust_the_guest(self):
-        guest = self.host.add(RfbGuest(security='vencrypt', ssl_context=self.server))
+        guest = self.host.add(VncGuest(security='vencrypt', ssl_context=self.server))
         self.assertRaises(ssl.SSLError, self.client(guest).open, VENCRYPT, ssl.create_default_context())
         wait_until(lambda: guest.clients == 0)
         self.assertEqual(1, len(guest.errors))
 
     def test_no_way_around_vencrypt(self):
-        guest = self.host.add(RfbGuest(security='vencrypt', ssl_context=self.server))
+        guest = self.host.add(VncGuest(security='vencrypt', ssl_context=self.server))
         vnc = self.client(guest)
         vnc.version()
         vnc.send('>B', NONE)
@@ -96,7 +96,7 @@ class SecurityTest(RfbTestCase):
         self.assertEqual(3, len(guest.errors))
 
     def test_versions(self):
-        guest = self.host.add(RfbGuest())
+        guest = self.host.add(VncGuest())
         self.assertEqual([NONE], self.client(guest).version(b'RFB 003.889\n'))
         for version in (b'RFB 003.003\n', b'RFB 003.007\n', b'RFB 004.001\n', b'GET / HTTP/1'):
             vnc = self.client(guest)
@@ -105,16 +105,16 @@ class SecurityTest(RfbTestCase):
             self.assert_closed(vnc)
 
     def test_arguments(self):
-        self.assertRaises(ValueError, RfbGuest, security='vencrypt')
-        self.assertRaises(ValueError, RfbGuest, ssl_context=self.server)
-        self.assertRaises(ValueError, RfbGuest, width=100)
-        self.assertRaises(ValueError, RfbGuest, height=5000)
+        self.assertRaises(ValueError, VncGuest, security='vencrypt')
+        self.assertRaises(ValueError, VncGuest, ssl_context=self.server)
+        self.assertRaises(ValueError, VncGuest, width=100)
+        self.assertRaises(ValueError, VncGuest, height=5000)
 
 
-class MessagesTest(RfbTestCase):
+class MessagesTest(VncTestCase):
     def setUp(self):
         super().setUp()
-        self.guest = self.host.add(RfbGuest())
+        self.guest = self.host.add(VncGuest())
         self.vnc = self.client(self.guest).open()
 
     def test_cut_text(self):
@@ -181,7 +181,7 @@ class MessagesTest(RfbTestCase):
         wait_until(lambda: self.guest.text == 'ok')
 
     def test_fences_that_are_not_read_end_the_client(self):
-        flooded = self.host.add(RfbGuest(flood=True))
+        flooded = self.host.add(VncGuest(flood=True))
         vnc = self.client(flooded).open()
         vnc.request()
         wait_until(lambda: flooded.updates or vnc.sock.recv(1, socket.MSG_PEEK))
@@ -190,12 +190,12 @@ class MessagesTest(RfbTestCase):
             while True:
                 vnc.request()
                 vnc.sock.sendall(fence)
-        wait_until(lambda: flooded.errors == ['fences whose answers are not read'])
+        wait_until(lambda: flooded.errors == ['fence replies are not read'])
 
 
-class LoadTest(RfbTestCase):
+class LoadTest(VncTestCase):
     def test_a_flood_is_noise_as_fast_as_it_is_asked_for(self):
-        guest = self.host.add(RfbGuest(flood=True))
+        guest = self.host.add(VncGuest(flood=True))
         vnc = self.client(guest).open()
         vnc.encodings(TIGHT, ZLIB)
         seen = set()
@@ -209,7 +209,7 @@ class LoadTest(RfbTestCase):
         wait_until(lambda: guest.updates == 5)
 
     def test_a_client_that_does_not_read_holds_up_nobody_and_fills_no_memory(self):
-        guest = self.host.add(RfbGuest(flood=True))
+        guest = self.host.add(VncGuest(flood=True))
         stuck, other = self.client(guest).open(), self.client(guest).open()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for _ in range(60):  # updates of 1 MB
@@ -220,7 +220,7 @@ class LoadTest(RfbTestCase):
         self.assertLess(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, 20 * 1024)  # KiB
 
     def test_no_clock_without_clients(self):
-        guest = self.host.add(RfbGuest())
+        guest = self.host.add(VncGuest())
         self.assertIsNone(guest._clock)
         vnc = self.client(guest).open()
         wait_until(lambda: guest._clock is not None)
@@ -228,7 +228,7 @@ class LoadTest(RfbTestCase):
         wait_until(lambda: guest.viewers == 0 and guest._clock is None)
 
     def test_stopping_with_clients_at_each_stage(self):
-        guest = self.host.add(RfbGuest(flood=True))
+        guest = self.host.add(VncGuest(flood=True))
         early = self.client(guest)
         late = self.client(guest).open()
         late.request()
@@ -246,13 +246,13 @@ class LoadTest(RfbTestCase):
         threading.Thread(target=watch, daemon=True).start()
         wait_until(lambda: guest.updates > 3)
         self.host.remove(guest)
-        self.assertTrue(ended.wait(WITHIN))
+        self.assertTrue(ended.wait(TIMEOUT))
         for each in (early, late):
             self.assert_closed(each)
         self.assertEqual((0, 0), (guest.clients, guest.viewers))
 
     def test_a_guest_that_is_started_again_works(self):
-        guest = self.host.add(RfbGuest())
+        guest = self.host.add(VncGuest())
         vnc = self.client(guest).open()
         vnc.request()
         vnc.update()
@@ -260,5 +260,5 @@ class LoadTest(RfbTestCase):
         self.host.add(guest)
         vnc = self.client(guest).open()
         vnc.request()
-        place, color = RfbGuest.MARK
+        place, color = VncGuest.MARK
         self.assertEqual(color, vnc.update().at(*place))

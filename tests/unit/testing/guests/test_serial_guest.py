@@ -14,7 +14,7 @@ from consoled.testing.guests.fixture import GuestHostFixture
 from consoled.testing.guests.serial_guest import SerialGuest
 from consoled.testing.guests.shell import MAX_LINE, Shell
 
-WITHIN = 10  # seconds, for what takes milliseconds
+TIMEOUT = 10  # seconds, for what takes milliseconds
 PROMPT = 'router> '
 UP, DOWN = '\x1b[A', '\x1b[B'
 
@@ -35,12 +35,12 @@ class ShellTest(testtools.TestCase):
 
     def run_out(self):
         said = ''
-        while self.shell.later:
-            said += plain(self.shell.go_on())
+        while self.shell.pending:
+            said += plain(self.shell.continue_output())
         return said
 
     def test_a_banner_and_a_prompt(self):
-        self.assertIn('pretended router', self.greeting)
+        self.assertIn('simulated router', self.greeting)
         self.assertTrue(self.greeting.endswith(PROMPT))
         self.assertEqual(self.greeting.count('\n'), self.greeting.count('\r\n'))
         frame = [line for line in self.greeting.split('\r\n') if line[:1] in ('|', '+')]
@@ -65,7 +65,7 @@ class ShellTest(testtools.TestCase):
             ('show version', 'up 1:02:05'),
             ('uptime', 'up 1:02:05'),
             ('colours', 'bold'),
-            ('ping', 'whom?'),
+            ('ping', 'missing address'),
             ('frobnicate now', 'unknown command: frobnicate now'),
             ('show', 'unknown command: show'),
             ('clear', '\x1b[2J\x1b[H'),
@@ -134,7 +134,7 @@ class ShellTest(testtools.TestCase):
     def test_ping_takes_its_time(self):
         said = self.type('ping 192.0.2.7\r')
         self.assertNotIn(PROMPT, said)
-        self.assertEqual(0.5, self.shell.later[0][0])
+        self.assertEqual(0.5, self.shell.pending[0][0])
         self.assertEqual('', self.type('typed meanwhile\r'))
         said = self.run_out()
         self.assertEqual(5, said.count('64 bytes from 192.0.2.7'))
@@ -143,15 +143,15 @@ class ShellTest(testtools.TestCase):
 
     def test_ping_is_interrupted(self):
         self.type('ping 192.0.2.7\r')
-        self.shell.go_on()
+        self.shell.continue_output()
         self.assertEqual(f'^C\r\n{PROMPT}', self.type('\x03'))
-        self.assertEqual([], self.shell.later)
+        self.assertEqual([], self.shell.pending)
 
     def test_logging_out_and_in(self):
         for way in ('exit\r', 'logout\r', '\x04'):
             said = self.type(way)
             self.assertIn('logged out', said)
-            self.assertIn('pretended router', said)
+            self.assertIn('simulated router', said)
             self.assertNotIn(PROMPT, said)
             self.assertEqual('', self.type('help' + UP))
             self.assertEqual(f'\r\n{PROMPT}', self.type('\r'))
@@ -162,7 +162,7 @@ class ShellTest(testtools.TestCase):
         self.type('reload\r')
         said = self.run_out()
         self.assertIn('serial port 0', said)
-        self.assertIn('pretended router', said)
+        self.assertIn('simulated router', said)
         self.assertTrue(said.endswith(PROMPT))
 
     @given(st.binary(max_size=400))
@@ -170,8 +170,8 @@ class ShellTest(testtools.TestCase):
         shell = Shell('router', lambda: 0)
         for each in (data, b'\r' + data, b'\x03'):
             shell.feed(each).decode()
-            while shell.later:
-                shell.go_on()
+            while shell.pending:
+                shell.continue_output()
         self.assertLessEqual(len(shell._line), MAX_LINE)
         self.assertLessEqual(len(shell._sequence), 16)
 
@@ -183,7 +183,7 @@ class SerialGuestTest(testtools.TestCase):
         self.guest = self.host.add(SerialGuest(pause=0.01))
 
     def connect(self):
-        sock = socket.create_connection(('127.0.0.1', self.guest.port), WITHIN)
+        sock = socket.create_connection(('127.0.0.1', self.guest.port), TIMEOUT)
         self.addCleanup(sock.close)
         return sock
 
@@ -205,7 +205,7 @@ class SerialGuestTest(testtools.TestCase):
 
     def test_a_terminal(self):
         sock = self.connect()
-        self.assertIn('pretended router', self.read_to(sock, PROMPT))
+        self.assertIn('simulated router', self.read_to(sock, PROMPT))
         sock.sendall(b'show version\r')
         self.assertIn('serial port', self.read_to(sock, PROMPT))
         self.assertEqual(b'show version\r', bytes(self.guest.received))
@@ -220,7 +220,7 @@ class SerialGuestTest(testtools.TestCase):
         sock = self.connect()
         self.read_to(sock, PROMPT)
         sock.sendall(b'ping 192.0.2.7\r')
-        self.read_to(sock, 'ends it\r\n')
+        self.read_to(sock, 'to stop\r\n')
         sock.sendall(b'\x03')
         self.assertEqual(f'^C\r\n{PROMPT}', self.read_to(sock, PROMPT))
 
@@ -267,4 +267,4 @@ class SerialGuestTest(testtools.TestCase):
         wait_until(lambda: bytes(self.guest.received[-3:]) == b'end')
         self.assertEqual(2**16, len(self.guest.received))
         sock.shutdown(socket.SHUT_WR)
-        reader.join(WITHIN)
+        reader.join(TIMEOUT)
