@@ -50,7 +50,7 @@ class HostTest(GuestsTestCase):
         wait_until(lambda: guest.clients == 1)
         self.assertEqual(2, guest.connections)
 
-    def test_settling_counts_all_that_were_connected_before(self):
+    def test_settle_counts_all_connections_made_before(self):
         guest = self.host.add(ResetGuest())
         for _ in range(50):
             with contextlib.suppress(ConnectionError):
@@ -58,12 +58,12 @@ class HostTest(GuestsTestCase):
         self.host.settle()
         self.assertEqual(50, guest.connections)
 
-    def test_who_is_not_connected_to_counts_nothing(self):
+    def test_a_guest_without_clients_counts_no_connections(self):
         guest = self.host.add(EchoGuest())
         self.host.settle()
         self.assertEqual(0, guest.connections)
 
-    def test_a_removed_guest_is_gone_with_its_clients(self):
+    def test_removing_a_guest_closes_its_port_and_disconnects_its_clients(self):
         guest = self.host.add(EchoGuest())
         sock = self.connect(guest)
         self.host.settle()
@@ -73,7 +73,7 @@ class HostTest(GuestsTestCase):
         self.assertRaises(ConnectionRefusedError, self.connect, guest)
         self.assertEqual(0, guest.clients)
 
-    def test_a_guest_comes_back_on_its_port(self):
+    def test_a_guest_that_is_added_again_keeps_its_port(self):
         guest = self.host.add(EchoGuest())
         port = guest.port
         self.connect(guest).sendall(b'x')
@@ -93,7 +93,7 @@ class HostTest(GuestsTestCase):
             self.assertEqual(b'', sock.recv(1))
         self.connect(guest)
 
-    def test_a_taken_address_is_an_error(self):
+    def test_an_address_in_use_is_an_error(self):
         guest = self.host.add(EchoGuest())
         self.assertRaises(OSError, self.host.add, EchoGuest(port=guest.port))
 
@@ -101,12 +101,12 @@ class HostTest(GuestsTestCase):
         try:
             guest = self.host.add(EchoGuest('::1'))
         except OSError as exc:
-            self.skipTest(f'no IPv6 here: {exc}')
+            self.skipTest(f'IPv6 is not available: {exc}')
         sock = self.connect(guest)
         sock.sendall(b'six')
         self.assertEqual(b'six', self.read(sock, 3))
 
-    def test_stopping_ends_the_thread_and_closes_all(self):
+    def test_stopping_the_host_ends_the_thread_and_all_guests(self):
         with GuestHost() as host:
             guest = host.add(SilentGuest())
             self.connect(guest)
@@ -121,11 +121,11 @@ class HostTest(GuestsTestCase):
         self.connect(host.add(guest))
 
     def test_clients_beyond_the_limit_wait(self):
-        class One(EchoGuest):
+        class OneClientGuest(EchoGuest):
             def __init__(self):
                 super().__init__(clients=1)
 
-        guest = self.host.add(One())
+        guest = self.host.add(OneClientGuest())
         first, second = self.connect(guest), self.connect(guest)
         second.sendall(b'me too')
         self.host.settle()
@@ -133,7 +133,7 @@ class HostTest(GuestsTestCase):
         first.close()
         self.assertEqual(b'me too', self.read(second, 6))
 
-    def test_the_demo_gets_by_without_the_libraries_of_tests(self):
+    def test_the_demo_needs_no_test_libraries(self):
         code = (
             'import sys; sys.modules.update(dict.fromkeys(["fixtures", "testtools"]))\n'
             'from consoled.testing.guests import host, serial_guest, tcp_guests, vnc_guest'

@@ -18,7 +18,7 @@ from tests.unit.testing.guests.test_host import GuestsTestCase
 
 
 class EchoTest(GuestsTestCase):
-    def test_it_echoes_and_ends_with_the_client(self):
+    def test_it_echoes_until_the_client_closes(self):
         sock = self.connect(self.host.add(EchoGuest()))
         data = random.Random(1).randbytes(300_000)
         writer = threading.Thread(target=sock.sendall, args=(data,))
@@ -30,14 +30,14 @@ class EchoTest(GuestsTestCase):
 
 
 class StreamTest(GuestsTestCase):
-    def test_the_pattern_is_the_same_wherever_it_is_cut(self):
+    def test_the_pattern_depends_on_the_offset_only(self):
         whole = pattern(0, 200_000)
         self.assertEqual(200_000, len(whole))
         for offset in (0, 1, 65520, 65521, 65522, 131_042, 199_999):
             self.assertEqual(whole[offset:], pattern(offset, 200_000 - offset))
         self.assertEqual(b'', pattern(5, 0))
 
-    def test_a_client_gets_the_pattern_and_eof(self):
+    def test_a_client_receives_the_pattern_and_eof(self):
         guest = self.host.add(StreamGuest(total=3_000_001))
         sock = self.connect(guest)
         check = PatternCheck()
@@ -46,7 +46,7 @@ class StreamTest(GuestsTestCase):
         self.assertEqual((3_000_001, True), (check.received, check.correct))
         self.assertEqual(3_000_001, guest.sent)
 
-    def test_a_client_that_does_not_read_holds_it_up(self):
+    def test_a_client_that_does_not_read_stops_the_stream(self):
         guest = self.host.add(StreamGuest(total=2**30))
         self.connect(guest)
         sent = -1
@@ -54,7 +54,7 @@ class StreamTest(GuestsTestCase):
             self.host.settle()
         self.assertLess(guest.sent, 2**25)  # what the kernel buffers on loopback
 
-    def test_what_clients_send_is_checked(self):
+    def test_uploads_are_compared_with_the_pattern(self):
         guest = self.host.add(StreamGuest(total=0))
         good, bad = self.connect(guest), self.connect(guest)
         good.sendall(pattern(0, 150_000))
@@ -83,12 +83,12 @@ class SilentTest(GuestsTestCase):
 
 
 class ResetTest(GuestsTestCase):
-    def test_it_resets_at_once(self):
+    def test_it_resets_immediately(self):
         guest = self.host.add(ResetGuest())
-        # it may be so quick that connecting hears of it already
+        # even connect may fail, if the reset arrives in time
         self.assertRaises(ConnectionResetError, lambda: self.connect(guest).recv(1))
 
-    def test_it_resets_after_so_many_bytes(self):
+    def test_it_resets_after_a_number_of_bytes(self):
         guest = self.host.add(ResetGuest(after=5))
         sock = self.connect(guest)
         sock.sendall(b'1234')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guest with a VNC console, towards a client of our own over real sockets."""
+"""The guest with a VNC console, with a small client of the tests' own over real sockets."""
 
 import contextlib
 import socket
@@ -20,7 +20,10 @@ QEMU_KEYS, DESKTOP_SIZE = -258, -308
 
 
 class VncClient:
-    """A small RFB client; ``canvas`` is what it sees, 4 bytes a pixel as the server sends them by itself."""
+    """A small RFB client.
+
+    ``canvas`` is the picture it has received, 4 bytes a pixel in the server's default format.
+    """
 
     def __init__(self, guest):
         self.sock = socket.create_connection((guest.host, guest.port), TIMEOUT)
@@ -87,7 +90,7 @@ class VncClient:
             self.key(ord(char), False)
 
     def update(self):
-        """Take one update."""
+        """Receive one framebuffer update."""
         kind, count = self.unpack('>BxH')
         assert kind == 0, kind
         self.rects = []
@@ -172,7 +175,7 @@ class PictureTest(VncTestCase):
         self.guest = self.host.add(VncGuest(name='web-01'))
         self.vnc = self.client(self.guest).open()
 
-    def test_what_the_guest_says_of_itself(self):
+    def test_server_init(self):
         self.assertEqual(('web-01', 640, 400), (self.vnc.name, self.vnc.width, self.vnc.height))
         self.assertEqual(PixelFormat(), PixelFormat.parse(self.vnc.format))
         self.assertEqual((1, 1), (self.guest.clients, self.guest.connections))
@@ -219,7 +222,7 @@ class PictureTest(VncTestCase):
         sent = sum(width * height for _, _, width, height, _ in self.vnc.rects)
         self.assertLess(sent, 640 * 400 / 4)  # it may hold the clock too
 
-    def test_the_clock_ticks_and_nothing_else_comes(self):
+    def test_only_the_clock_changes_by_itself(self):
         self.vnc.request()
         before = self.vnc.update().cut(498, 150, 116, 37)
         self.vnc.request(incremental=True)
@@ -256,7 +259,7 @@ class PictureTest(VncTestCase):
             each.update()
         self.assertEqual(self.vnc.cut(*VncGuest.TEXT_BOX), other.cut(*VncGuest.TEXT_BOX))
 
-    def test_only_what_was_asked_for_is_sent(self):
+    def test_only_the_requested_area_is_sent(self):
         self.vnc.request(area=(100, 100, 7, 5))
         self.assertEqual([(100, 100, 7, 5, RAW)], self.vnc.update().rects)
         self.vnc.request(area=(630, 390, 100, 100))
@@ -273,7 +276,7 @@ class PictureTest(VncTestCase):
             self.vnc.request(area=(*place, width, 1))
             self.assertEqual(color, self.vnc.update().at(*place))
 
-    def test_a_pixel_format_of_the_clients_own(self):
+    def test_a_pixel_format_chosen_by_the_client(self):
         self.vnc.pixel = 2
         self.vnc.send('>Bxxx', 0)
         self.vnc.sock.sendall(PixelFormat(16, 16, True, (31, 63, 31), (11, 5, 0)).packed())
