@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the functional tests share: the real services, one test's own bus and databases."""
+"""Base of the functional tests: real services, with a private bus and database for each test or class."""
 
 import tempfile
 import uuid
@@ -18,9 +18,10 @@ ADDRESS = '192.0.2.10'  # RFC 5737
 
 
 def database_url(test, engine):
-    """The URL of an empty database of the test's own: engine is mariadb, postgresql or sqlite.
+    """Create an empty database and return its URL.
 
-    :param test: a test case or a test class; the database goes with it
+    :param test: a test case or a test class; the database is dropped after it
+    :param engine: ``mariadb``, ``postgresql`` or ``sqlite``
     """
     if engine == 'sqlite':
         directory = tempfile.TemporaryDirectory(prefix='consoled-')
@@ -33,7 +34,10 @@ def database_url(test, engine):
 
 
 def transport_url(test):
-    """The URL of a virtual host of the test's (or class's) own on RabbitMQ."""
+    """Create a virtual host on RabbitMQ and return its URL.
+
+    :param test: a test case or a test class; the virtual host is deleted after it
+    """
     broker = services.shared(services.RabbitMQ)
     url = broker.new_vhost()
     _cleanup(test, broker.delete_vhost, url)
@@ -76,14 +80,18 @@ def new_uuid():
 
 
 class CellTestCase(testtools.TestCase):
-    """A cell with its manager in this process, over RabbitMQ, for all tests of the class.
+    """A cell for all tests of the class: a manager in this process, over RabbitMQ.
 
     Each test begins with empty tables and the class's options.
+
+    :cvar engine: the database, as for ``database_url``
+    :cvar options: the manager's options, named as for ``fixtures.Conf``
+    :cvar emptied: the tables to empty before each test
     """
 
     engine = 'mariadb'
     options: dict = {}
-    emptied = (models.console_proxy, models.instances)  # the other tables go with them
+    emptied = (models.console_proxy, models.instances)  # the rows of other tables are deleted with theirs
 
     @classmethod
     def setUpClass(cls):
@@ -94,7 +102,8 @@ class CellTestCase(testtools.TestCase):
         cls.cell.setUp()
         cls.addClassCleanup(cls.cell.cleanUp)
         cls.api = cls.cell.api
-        # somebody listens for cuts, as in any cell: to nobody, each would be tried again for a second
+        # Someone has to listen for cuts, as in any real cell: without a listener each cut is retried
+        # for a second.
         bystander = fixtures.FakeProxy(cls.cell.transport, cls.api)
         bystander.setUp()
         cls.addClassCleanup(bystander.cleanUp)
@@ -117,7 +126,7 @@ class CellTestCase(testtools.TestCase):
         self.cell.conf.set_override(option, value, group=group)
 
     def assert_refused(self, code, call, *args, **kwargs):
-        """The call is refused with that code; returns the error."""
+        """Assert that a call is refused with this error code, and return the error."""
         error = self.assertRaises(exception.ConsoledException, call, *args, **kwargs)
         self.assertEqual(code, error.code)
         return error
@@ -126,7 +135,7 @@ class CellTestCase(testtools.TestCase):
         return self.api.authorize(self.context, a_grant(self.instance, port, **changes), ttl)
 
     def define(self, *ports, compute_host=COMPUTE_HOST, instance=None):
-        """Define serial consoles, and wait until the cast has been carried out."""
+        """Define serial consoles, and wait until the manager has processed the cast."""
         instance = instance or self.instance
         consoles = [a_console(instance, port, compute_host=compute_host) for port in ports]
         self.api.define_consoles(
@@ -135,7 +144,7 @@ class CellTestCase(testtools.TestCase):
         fixtures.wait_until(lambda: self.ports(instance) == sorted(ports), what='the definition')
 
     def ports(self, instance=None):
-        """The ports of the instance in the database."""
+        """Return the ports of the instance's consoles in the database."""
         query = 'SELECT port FROM console_connection WHERE instance_uuid = :uuid ORDER BY port'
         return [row[0] for row in self.rows(query, uuid=instance or self.instance)]
 

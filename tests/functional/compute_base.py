@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of compute agents share: guests that a test changes, an agent in this process."""
+"""Base of the compute agent tests: an agent in this process, and guests that the test changes."""
 
 import dataclasses
 import json
