@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Invariant 1: after a whole run at DEBUG, no clear token is found anywhere it does not belong."""
+"""Invariant 1: after a run with all logging enabled, no clear token is found where it does not belong."""
 
 import contextlib
 import hashlib
@@ -21,8 +21,8 @@ from consoled.rpc.transport import get_transport
 from consoled.testing import daemons, fixtures, services
 from tests.functional import base
 
-TRACE = 5  # oslo.log's, below DEBUG
-TOKEN_LIKE = re.compile(r'(?=([A-Za-z0-9_-]{43}))')  # at every place, overlapping
+TRACE = 5  # oslo.log's level below DEBUG
+TOKEN_LIKE = re.compile(r'(?=([A-Za-z0-9_-]{43}))')  # overlapping matches at every position
 CANARY = 'canary-CANARY-canary-CANARY-canary-CANARY-0'
 
 
@@ -33,7 +33,7 @@ class CanaryTest(testtools.TestCase):
             testfixtures.FakeLogger(level=TRACE, format='%(name)s %(message)s', nuke_handlers=True)
         )
         self.monitoring = services.free_port()
-        self.database = self.useFixture(services.MariaDB())  # our own: the test kills it
+        self.database = self.useFixture(services.MariaDB())  # not shared: the test kills it
         everything = 'amqp=DEBUG,sqlalchemy=DEBUG,oslo.messaging=TRACE,oslo_messaging=TRACE,consoled=TRACE'
         self.manager = self.useFixture(
             daemons.ManagerProcess(
@@ -59,7 +59,7 @@ class CanaryTest(testtools.TestCase):
         self.errors = []
 
     def attempt(self, method, **values):
-        """Call, and keep what was said when it is refused."""
+        """Call a method, and record the error when it is refused."""
         try:
             return self.api._call(self.context, method, **values)
         except exception.ConsoledException as exc:
@@ -73,8 +73,8 @@ class CanaryTest(testtools.TestCase):
             self.errors.append(f'{granted!r} {granted}')
         return granted
 
-    def walk(self):
-        """Every call of the contract that takes or makes a token, in good and in bad form."""
+    def exercise_contract(self):
+        """Make every call that takes or returns a token, with valid and invalid arguments."""
         instance = base.new_uuid()
         proxy = self.useFixture(fixtures.FakeProxy(self.transport, self.api))
         granted = self.authorize(console_auth_token=base.a_grant(instance, 10000), ttl=600)
@@ -98,7 +98,7 @@ class CanaryTest(testtools.TestCase):
         return granted
 
     def too_late(self, instance):
-        """A reply that nobody waits for any more is logged by the library."""
+        """Let replies arrive after the caller's timeout: the messaging library logs them."""
         impatient = self.api._client.prepare(timeout=0.001)
         grant = base.a_grant(instance, 10000)
 
@@ -125,11 +125,11 @@ class CanaryTest(testtools.TestCase):
             )
 
     def test_invariant_1_no_clear_token_anywhere(self):
-        granted = self.walk()
+        granted = self.exercise_contract()
         titles = [self.manager.process_title(pid) for pid in [self.manager.pid, *self.manager.child_pids()]]
         with urllib.request.urlopen(f'http://127.0.0.1:{self.monitoring}/metrics') as answer:
             metrics = answer.read().decode()
-        self.database.kill()  # and once more with tracebacks of a database that is away
+        self.database.kill()  # the same calls again, for the tracebacks of a database outage
         self.attempt('validate', token=granted.token)
         self.attempt(
             'open_session', token=granted.token, session_id=base.new_uuid(), proxy_id=base.new_uuid()

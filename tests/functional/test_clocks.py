@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Invariant 2: managers whose clocks are ten minutes apart agree on expiry, to the moment."""
+"""Invariant 2: managers whose clocks are ten minutes apart agree on when tokens and leases expire."""
 
 import datetime
 import re
@@ -16,7 +16,7 @@ from tests.functional import base
 
 
 class OneManagerAPI(ConsoleAuthAPI):
-    """Speaks to one manager of several."""
+    """A client of one particular manager of the cell."""
 
     def __init__(self, transport, server):
         super().__init__(transport)
@@ -44,7 +44,7 @@ class ClocksTest(testtools.TestCase):
         self.transport = transport
 
     def assert_clock_is_off(self, process, offset):
-        """The fault is there: the log is written by the wrong clock."""
+        """Assert that the fault is in place: the log is written by the wrong clock."""
         stamp = r'(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d'
         logged = wait_until(lambda: re.search(stamp, process.log()), what='a line of the log')
         at = datetime.datetime.fromisoformat(logged.group())
@@ -80,6 +80,6 @@ class ClocksTest(testtools.TestCase):
         other = fixtures.FakeProxy(self.transport, late, receive_cuts=False)
         self.useFixture(other)
         self.assertRaises(exception.ConsoleInUse, other.open, granted.token)
-        # both sweeps ran many times by now or will soon; neither takes what is alive
+        # Both managers sweep every second; neither deletes what is alive.
         self.assertTrue(self.valid('+5m', granted.token))
         self.assertEqual(1, len(early.list_sessions(self.context).objects))

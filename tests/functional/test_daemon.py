@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The daemon ``consoled``, in both modes of concurrency: signals, reload, workers that die, health."""
+"""The daemon ``consoled``, with threads and with eventlet: signals, reload, killed workers, health."""
 
 import concurrent.futures
 import json
@@ -53,7 +53,7 @@ class _Daemon:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    def test_starts_quietly_and_answers(self):
+    def test_starts_without_warnings_and_answers(self):
         granted = self.authorize()
         self.assertEqual(10000, self.api.validate(self.context, granted.token).port)
         loud = [line for line in self.manager.log().splitlines() if 'WARNING' in line or 'ERROR' in line]
@@ -72,13 +72,13 @@ class _Daemon:
         self.assertIn('consoled_rpc_seconds_count{cell="cell1",code="ok",method="authorize"} 1.0', metrics)
         self.assertIn('code="invalid_token",method="validate"} 1.0', metrics)
 
-    def test_stops_quietly(self):
+    def test_stops_without_warnings(self):
         self.authorize()
         self.assertEqual(0, self.manager.stop())
         loud = [line for line in self.manager.log().splitlines() if 'WARNING' in line or 'ERROR' in line]
         self.assertEqual([], loud)
 
-    def test_sigterm_finishes_what_is_in_flight(self):
+    def test_sigterm_finishes_calls_in_progress(self):
         agent = self.useFixture(fixtures.FakeComputeAgent(self.transport, base.COMPUTE_HOST))
         asked, answer = threading.Event(), threading.Event()
 
@@ -147,7 +147,7 @@ class _Daemon:
         self.api.clean_expired_console_auths_for_host(self.context, 'node-9')
         wait_until(lambda: 'expired tokens of compute host node-9' in self.manager.log(), what='a debug line')
 
-    def test_sigterm_with_the_bus_away_leaves_nothing_behind(self):
+    def test_sigterm_during_a_bus_outage_leaves_no_process_behind(self):
         broker = self.useFixture(services.RabbitMQ())
         manager = self.useFixture(
             daemons.ManagerProcess(
@@ -163,7 +163,7 @@ class _Daemon:
         manager.stop()
         wait_until(lambda: not [pid for pid in family if os.path.exists(f'/proc/{pid}')], what='their end')
 
-    def test_a_killed_worker_comes_back(self):
+    def test_a_killed_worker_is_replaced(self):
         before = wait_until(lambda: len(self.manager.worker_pids()) == 2 and self.manager.worker_pids())
         for pid in before:
             os.kill(pid, signal.SIGKILL)
@@ -180,7 +180,7 @@ class _Daemon:
         try:
             return self.authorize()
         except exception.ManagerUnreachable:
-            return None  # a worker died with this call in its hands
+            return None  # a killed worker had received this call
 
 
 class ThreadingDaemonTest(_Daemon, testtools.TestCase):
@@ -192,7 +192,7 @@ class EventletDaemonTest(_Daemon, testtools.TestCase):
 
 
 class MisconfiguredTest(testtools.TestCase):
-    def test_what_is_wrong_is_said_in_a_line(self):
+    def test_an_invalid_option_is_reported_in_one_line(self):
         for options, said in (
             ({'database': {'connection': ''}}, 'connection'),
             ({'database': {'connection': 'nonsense'}}, '[database] connection is no URL'),

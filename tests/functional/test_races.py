@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Invariant 3 under fire: 16 processes race for one serial port, and for one single-use token."""
+"""Invariant 3 under contention: 16 processes race for one serial port, and for one single-use token."""
 
 import collections
 import json
@@ -21,14 +21,14 @@ HEAD_START = 0.03  # seconds for the line to reach all racers
 
 
 class RacesTest(testtools.TestCase):
-    """Two workers of the real daemon, over RabbitMQ on MariaDB."""
+    """Races against two workers of the real daemon, with RabbitMQ and MariaDB."""
 
     def setUp(self):
         super().setUp()
         self.context = RequestContext(user_id='u', project_id='p')
 
     def start(self, **consoleauth):
-        # a lease longer than the test: the proxy here does not renew
+        # the lease is longer than the test, because the fake proxy does not renew it
         manager = {'workers': 2, 'lease': 3600, 'max_sessions_per_token': 0}
         options = {'manager': manager, 'consoleauth': consoleauth}
         self.manager = self.useFixture(
@@ -58,7 +58,7 @@ class RacesTest(testtools.TestCase):
         return process
 
     def race(self, token):
-        """All racers open a session of the token at once; their answers."""
+        """Let all racers open a session with the token at once, and return their answers."""
         at = time.time() + HEAD_START
         for racer in self.racers:
             ask = {'token': token, 'session_id': base.new_uuid(), 'proxy_id': self.proxy.id, 'at': at}
@@ -83,7 +83,7 @@ class RacesTest(testtools.TestCase):
         grant = base.a_grant(base.new_uuid(), 10000)
         self.check_races(lambda: self.api.authorize(self.context, grant).token, 'console_in_use')
 
-    def test_invariant_3_one_of_sixteen_spends_the_token(self):
+    def test_invariant_3_one_of_sixteen_uses_the_single_use_token(self):
         self.start(single_use=True)
         grant = base.a_grant(base.new_uuid(), 5900, 'novnc')
         self.check_races(lambda: self.api.authorize(self.context, grant).token, 'invalid_token')

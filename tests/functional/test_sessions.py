@@ -15,20 +15,20 @@ class _Sessions:
     options = {'manager__check_port': False}
 
     def end_lease(self, proxy):
-        """Let the lease of a proxy be over, as if it had not renewed for long."""
-        self.rows_of_change(
+        """Let a proxy's lease end, as if the proxy had not renewed it."""
+        self.execute(
             "UPDATE console_proxy SET lease_expires = '2020-01-01 00\\:00\\:00.000000' WHERE id = :id",
             id=proxy.id,
         )
 
     def age(self, session_id):
-        """Let a session have been there for long."""
-        self.rows_of_change(
+        """Let a session appear to be old."""
+        self.execute(
             "UPDATE console_session SET connected_at = '2020-01-01 00\\:00\\:00.000000' WHERE id = :id",
             id=session_id,
         )
 
-    def rows_of_change(self, statement, **values):
+    def execute(self, statement, **values):
         self.cell.db.transaction(lambda conn: conn.execute(sa.text(statement), values))
 
     def sessions(self):
@@ -65,12 +65,12 @@ class _Sessions:
         self.assert_refused('invalid_argument', self.api.list_sessions, self.context, limit=1001)
         self.assert_refused('invalid_argument', self.api.list_sessions, self.context, colour='red')
 
-    def test_a_session_that_ends_with_its_token(self):
+    def test_a_session_may_end_with_its_token(self):
         self.set(consoleauth__enforce_session_timeout=True)
         granted = self.authorize()
         self.assertEqual(granted.expires, self.proxy().open(granted.token).ends_at)
 
-    def test_invariant_6_each_call_repeated_with_the_same_ids(self):
+    def test_invariant_6_repeated_calls_change_nothing(self):
         self.define(10000)
         granted = self.authorize(10000)
         proxy = self.proxy()
@@ -87,7 +87,7 @@ class _Sessions:
             self.api.close_session(self.context, **closing)
             self.assertEqual(set(), self.sessions())
 
-    def test_a_session_id_is_one_sessions(self):
+    def test_a_session_id_cannot_be_reused(self):
         granted = self.authorize(console_type='novnc')
         other = self.authorize(10001, console_type='novnc')
         session = self.proxy().open(granted.token)
@@ -179,7 +179,7 @@ class _Sessions:
         session = proxy.open(granted.token)
         self.assert_refused('invalid_token', proxy.open, granted.token)
         self.assert_refused('invalid_token', self.api.validate, self.context, granted.token)
-        self.assertEqual(session.id, proxy.open(granted.token, session.id).id)  # a repetition, not a use
+        self.assertEqual(session.id, proxy.open(granted.token, session.id).id)  # a retry, not another use
 
     def test_a_refused_open_does_not_spend_the_token(self):
         self.set(consoleauth__single_use=True)
@@ -190,7 +190,7 @@ class _Sessions:
         self.api.close_session(self.context, session.id, 'left')
         self.assertEqual(10000, proxy.open(second.token).console.port)
 
-    def test_an_open_of_a_dead_proxy_does_not_spend_the_token(self):
+    def test_an_open_by_a_dead_proxy_does_not_spend_the_token(self):
         self.set(consoleauth__single_use=True)
         granted = self.authorize()
         dead = self.proxy()
@@ -198,7 +198,7 @@ class _Sessions:
         self.assert_refused('proxy_unknown', dead.open, granted.token)
         self.assertEqual(10000, self.proxy().open(granted.token).console.port)
 
-    def test_a_type_without_a_proxy(self):
+    def test_a_console_type_without_a_proxy_cannot_be_opened(self):
         granted = self.authorize(console_type='rdp-html5')
         self.assertEqual('rdp-html5', self.api.validate(self.context, granted.token).console_type)
         self.assert_refused('console_gone', self.proxy().open, granted.token)
@@ -215,7 +215,7 @@ class _Sessions:
         thief.start()
         self.addCleanup(thief.join)
         self.assertEqual((old.id, 'taken_over'), proxy.cuts.get(timeout=30))
-        self.assertEqual([], stolen)  # the port is never used twice
+        self.assertEqual([], stolen)  # the port never has two users
         self.assertEqual({old.id}, self.sessions())
         self.api.close_session(self.context, old.id, 'taken_over')
         thief.join(30)
@@ -233,7 +233,7 @@ class _Sessions:
     # leases
 
     def test_invariant_4_a_dead_proxy_holds_nothing(self):
-        """Its lease ends by itself: nobody renews, nobody closes."""
+        """The lease ends by itself, without a renewal or a close."""
         self.set(manager__lease=3)
         granted = self.authorize()
         dead = self.proxy()
@@ -250,7 +250,7 @@ class _Sessions:
         session = wait_until(opened, what='the end of the lease')
         self.assertEqual({session.id}, self.sessions())
 
-    def test_invariant_4_an_ended_lease_counts_nowhere(self):
+    def test_invariant_4_sessions_of_an_ended_lease_are_ignored_everywhere(self):
         self.define(10000)
         granted = self.authorize(10000)
         dead = self.proxy()
@@ -262,7 +262,7 @@ class _Sessions:
         self.assert_refused('proxy_unknown', dead.open, granted.token)
         self.assertEqual(10000, self.proxy().open(granted.token).console.port)
 
-    def test_invariant_4_a_new_life_ends_the_old_ones(self):
+    def test_invariant_4_registering_again_ends_earlier_lives(self):
         granted = self.authorize()
         old = self.proxy('proxy-a')
         old.open(granted.token)
@@ -291,8 +291,8 @@ class _Sessions:
         )
         self.assertEqual(set(), self.sessions())
 
-    def test_invariant_4_lost_answers_keep_no_port(self):
-        """A session the proxy does not know of: its open was answered into the void."""
+    def test_invariant_4_a_lost_reply_to_an_open_keeps_no_port(self):
+        """The manager deletes a session that the proxy does not know of."""
         granted = self.authorize()
         proxy = self.proxy()
         lost = proxy.open(granted.token)
@@ -366,7 +366,7 @@ class _Sessions:
         granted = self.authorize(console_type='novnc')
         proxy = self.proxy()
         session = proxy.open(granted.token)
-        self.rows_of_change("UPDATE console_auth_token SET expires = '2020-01-01 00\\:00\\:00.000000'")
+        self.execute("UPDATE console_auth_token SET expires = '2020-01-01 00\\:00\\:00.000000'")
         self.api.clean_expired_console_auths_for_host(self.context, base.COMPUTE_HOST)
         wait_until(lambda: self.count('console_auth_token') == 0, what='the cleaning')
         self.assertEqual({session.id}, self.sessions())
@@ -387,7 +387,7 @@ class SQLiteSessionsTest(_Sessions, base.CellTestCase):
 
 
 class CheckPortTest(base.CellTestCase):
-    """A defined console is asked about at its compute agent before a session opens."""
+    """The manager asks the compute agent about a defined console before it opens a session."""
 
     options = {'manager__check_port_timeout': 1.0}
 
@@ -406,7 +406,7 @@ class CheckPortTest(base.CellTestCase):
         }
         self.assertEqual([asked], agent.asked)
 
-    def test_a_port_that_is_another_guests(self):
+    def test_a_port_that_belongs_to_another_guest(self):
         self.agent().answer = lambda asked: False
         self.assertRaises(exception.ConsoleGone, self.open_defined, self.proxy())
         self.assertEqual(0, self.count('console_session'))
@@ -419,7 +419,7 @@ class CheckPortTest(base.CellTestCase):
         self.assertRaises(exception.ConsoleGone, self.open_defined, self.proxy())
 
     def test_an_open_that_is_repeated_asks_again(self):
-        """A proxy that was slow to connect wants to know whether the answer still holds."""
+        """A proxy that was slow to connect repeats the call to find out whether the answer still holds."""
         self.set(consoleauth__single_use=True)
         agent, proxy = self.agent(), self.proxy()
         self.define(10000)
@@ -430,13 +430,13 @@ class CheckPortTest(base.CellTestCase):
         agent.answer = lambda asked: False
         self.assert_refused('console_gone', proxy.open, token, session.id)
 
-    def test_no_agent(self):
+    def test_an_agent_that_does_not_answer(self):
         self.assertRaises(exception.ComputeUnreachable, self.open_defined, self.proxy())
         self.assertEqual(0, self.count('console_session'))
 
-    def test_an_agent_that_hangs_leaves_threads_for_others(self):
+    def test_an_agent_that_hangs_leaves_threads_for_other_calls(self):
         agent, hang = self.agent(), threading.Event()
-        self.addCleanup(hang.set)  # before the agent is drained
+        self.addCleanup(hang.set)  # runs before the agent is drained
         agent.answer = lambda asked: hang.wait(30)
         self.define(10000)
         granted = self.authorize(10000)
@@ -459,26 +459,26 @@ class CheckPortTest(base.CellTestCase):
         self.assertEqual({'manager_busy', 'compute_unreachable'}, set(errors))
         self.assertEqual(0, self.count('console_session'))
 
-    def test_a_console_that_was_only_authorized_is_not_asked_about(self):
+    def test_the_agent_is_not_asked_about_a_console_without_definition(self):
         agent = self.agent()
         self.proxy().open(self.authorize().token)
         self.assertEqual([], agent.asked)
 
-    def test_a_console_authorized_besides_the_defined_ones_is_asked_about(self):
-        """An agent is behind the instance: what it did not define, it must confirm."""
+    def test_the_agent_is_asked_about_an_additional_console_of_a_defined_instance(self):
+        """The instance has an agent, which has to confirm a console that it did not define."""
         agent = self.agent()
         self.define(10000)
         self.proxy().open(self.authorize(10005).token)
         self.assertEqual([10005], [asked['port'] for asked in agent.asked])
 
-    def test_the_check_can_be_switched_off(self):
+    def test_the_check_can_be_disabled(self):
         self.set(manager__check_port=False)
         self.open_defined(self.proxy())
         self.assertEqual(1, self.count('console_session'))
 
 
 class BackportTest(base.CellTestCase):
-    def test_a_manager_gives_the_older_form_of_an_object(self):
+    def test_the_manager_returns_an_older_version_of_an_object(self):
         grant = base.a_grant(self.instance, 1)
         older = self.api.object_backport_versions(
             RequestContext(), grant.obj_to_primitive(), {'ConsoleAuthToken': '1.0'}

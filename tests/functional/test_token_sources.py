@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens that live elsewhere: taken over when they are used, with all checks, and taken back everywhere."""
+"""Tokens of other sources: adopted into the database on first use, checked, and revoked everywhere."""
 
 import time
 
@@ -30,7 +30,7 @@ class SourceCase(base.CellTestCase):
         self.source.__init__()
 
     def issue(self, port=10000, age=0, **changes):
-        """A token that an old service issued ``age`` seconds ago."""
+        """Let the source issue a token ``age`` seconds ago, and return it."""
         token = base.new_uuid()
         values = {
             'instance_uuid': self.instance,
@@ -53,7 +53,7 @@ class SourceCase(base.CellTestCase):
 
 
 class _Sources:
-    def test_a_token_from_elsewhere_is_one_like_any_other(self):
+    def test_a_token_of_a_source_works_like_any_other(self):
         token = self.issue(internal_access_path='/there', age=100)
         grant = self.api.validate(self.context, token)
         self.assertEqual(
@@ -73,36 +73,36 @@ class _Sources:
         self.assertEqual(('serial', True), (session.console.console_type, session.limited))
         self.assert_refused('console_in_use', self.proxy().open, token)
         self.assertEqual({'memory': 2}, self.uses())
-        self.assertEqual([token], self.source.asked)  # once it was here, nobody asked there
+        self.assertEqual([token], self.source.asked)  # not again once it was in the database
 
-    def test_it_has_what_was_left_of_its_life(self):
+    def test_it_keeps_its_remaining_lifetime(self):
         grant = self.api.validate(self.context, self.issue(age=TTL - 100))
         left = grant.expires.timestamp() - time.time()
         self.assertTrue(60 < left <= 101, left)
         self.assertEqual(grant.expires, legacy.longest_life(self.cell.db).replace(microsecond=0))
 
-    def test_the_clock_of_its_issuer_gives_it_no_longer_life(self):
+    def test_an_issuer_whose_clock_is_ahead_does_not_extend_its_lifetime(self):
         grant = self.api.validate(self.context, self.issue(age=-86400))
         self.assertLess(grant.expires.timestamp() - time.time(), TTL + 5)
 
-    def test_one_that_has_expired(self):
+    def test_an_expired_token_is_refused(self):
         self.assert_invalid(self.issue(age=TTL + 1))
         self.assertEqual(0, self.count('instances'))
 
-    def test_a_token_of_the_database_is_not_asked_for_elsewhere(self):
+    def test_sources_are_not_asked_for_tokens_in_the_database(self):
         granted = self.authorize()
         self.api.validate(self.context, granted.token)
         self.proxy().open(granted.token)
         self.assertEqual([], self.source.asked)
         self.assertEqual({}, self.uses())
 
-    def test_unknown_here_and_there(self):
+    def test_a_token_unknown_everywhere_is_refused(self):
         self.assert_invalid(tokens.mint())
         self.source.available = False
         self.assert_invalid(self.issue())
 
-    def test_what_is_issued_for_a_place_that_is_no_console_any_more(self):
-        """The guest has been defined by its agent; the token's port may be another guest's by now."""
+    def test_a_token_for_a_console_that_no_longer_exists(self):
+        """The agent has defined the guest's consoles; the token's port may belong to another guest now."""
         self.define(10001)
         self.assert_invalid(self.issue(10000))
         self.assert_invalid(self.issue(10001, console_type='novnc'))
@@ -116,8 +116,8 @@ class _Sources:
         agent.answer = lambda asked: False
         self.assert_refused('console_gone', self.proxy().open, self.issue())
 
-    def test_an_agent_that_comes_later(self):
-        """A compute host is moved over: its guests' tokens and sessions stay, and are its from then on."""
+    def test_an_agent_that_is_installed_later(self):
+        """When a compute host migrates, its guests' tokens and sessions stay and are attributed to it."""
         kept, other = self.issue(), self.issue()
         proxy = self.proxy()
         session = proxy.open(kept)
@@ -128,7 +128,7 @@ class _Sources:
         self.assertEqual({'tokens': 2, 'sessions': 1}, revoked)
         self.assertEqual({session.id: 'test'}, self.api.renew_lease(self.context, proxy.id)['cut'])
 
-    def test_the_agent_knows_the_console_better(self):
+    def test_the_agents_definition_overrides_the_tokens_options(self):
         token = self.issue(internal_access_path='/there')
         self.api.validate(self.context, token)
         found = objects.ConsoleConnectionList(objects=[base.a_console(self.instance, 10000)])
@@ -143,12 +143,12 @@ class _Sources:
         self.api.close_session(self.context, session.id, 'left')
         self.assert_invalid(token)
 
-    # taking back
+    # revocation
 
-    def test_revoked_it_does_not_come_back(self):
+    def test_a_revoked_token_stays_revoked(self):
         used, unused = self.issue(), self.issue(10001)
         self.api.validate(self.context, used)
-        for available in (False, True):  # memcached was away while it was revoked
+        for available in (False, True):  # the first revocation happens during an outage of the source
             self.source.available = available
             self.api.revoke(self.context, 'test', instance_uuid=self.instance)
         self.assertEqual({}, self.source.issued)
@@ -160,7 +160,7 @@ class _Sources:
             self.assert_invalid(token)
         self.api.validate(self.context, self.issue(age=-1))  # issued since
 
-    def test_a_session_that_is_revoked(self):
+    def test_revoking_a_session_deletes_its_token(self):
         token, other = self.issue(), self.issue(10001)
         session = self.proxy().open(token)
         self.api.revoke(self.context, 'test', session_id=session.id)
@@ -169,7 +169,7 @@ class _Sources:
         self.assert_invalid(token)
         self.api.validate(self.context, other)
 
-    def test_invariant_11_a_guest_that_is_gone(self):
+    def test_invariant_11_a_deleted_guests_tokens_stay_deleted(self):
         token = self.issue()
         self.api.validate(self.context, token)
         self.api.clean_console_auths_for_instance(self.context, self.instance, wait=True)
@@ -180,8 +180,8 @@ class _Sources:
         )
         self.assert_invalid(token)
 
-    def test_a_guest_that_was_stopped_and_started(self):
-        """Its consoles are at the same places again; what was issued before opens them no more."""
+    def test_tokens_from_before_a_restart_of_the_guest_are_refused(self):
+        """The consoles have the same addresses again, but older tokens do not open them."""
         token = self.issue(age=1)
         self.define(10000)
         self.api.validate(self.context, token)
@@ -189,7 +189,7 @@ class _Sources:
         self.define(10000)
         self.assert_invalid(token)
 
-    def test_a_compute_host_that_loses_all(self):
+    def test_revoking_all_tokens_of_a_compute_host(self):
         token = self.issue(age=1)
         self.define(10000)
         self.api.revoke(self.context, 'test', compute_host=base.COMPUTE_HOST)
@@ -199,7 +199,7 @@ class _Sources:
         )
         self.assert_invalid(token)
 
-    def test_what_was_taken_back_is_remembered_for_a_time(self):
+    def test_revocations_are_remembered_for_a_time(self):
         self.api.revoke(self.context, 'test', instance_uuid=self.instance)
         self.assertEqual(0, legacy.delete_void(self.cell.db, older_than=100))
         self.cell.db.single(
@@ -211,7 +211,7 @@ class _Sources:
 
     # write-through
 
-    def test_written_there_only_if_asked_to(self):
+    def test_tokens_are_written_to_the_source_only_when_configured(self):
         self.authorize()
         self.assertEqual({}, self.source.stored)
         self.set(workarounds__consoleauth_write_through=True)
