@@ -177,6 +177,7 @@ class ManagerProcess(DaemonProcess):
     :param options: contents of the config file by group, e.g. ``{'manager': {'workers': 1}}``
     :param env: additional environment variables
     :param module: the module to run instead of the program's own, e.g. one that injects a fault
+    :ivar transport_url: the message bus
     """
 
     def __init__(
@@ -192,6 +193,7 @@ class ManagerProcess(DaemonProcess):
             'database': {'connection': database_url},
         }
         super().__init__(module, _merged(defaults, options), env)
+        self.transport_url = transport_url
 
     def _prepare(self) -> None:
         database = Database(self.options['database']['connection'])

@@ -304,15 +304,12 @@ class ConsolesTest(LibvirtTestCase):
         self.assertEqual(409, answer.status)
         users[0].send(frame(b'a key\r'))
         users[0].leave()
-        again = wait_until(lambda: self.get_or_none(domain), what='a free port')
+        again = wait_until(
+            lambda: base.none_if(exception.ConsolePortsExhausted, self.get, domain, 'serial'),
+            what='a free port',
+        )
         self.assertEqual(grants[0].port, again.port)
         self.connected(again)
-
-    def get_or_none(self, domain):
-        try:
-            return self.get(domain, 'serial')
-        except exception.ConsolePortsExhausted:
-            return None
 
     def test_two_guests_have_different_ports(self):
         first, second = self.guest(lv.vnc(), lv.spice()), self.guest(lv.vnc(), lv.spice())
@@ -460,13 +457,11 @@ class FaultTest(LibvirtTestCase):
         self.assertEqual(1, len(self.ports(domain.UUIDString())))
         self.assertEqual(GREETING, user.message(len(GREETING)))
         self.libvirtd.thaw()
-        wait_until(lambda: self.get_or_none(domain), timeout=60, what='an answer')
-
-    def get_or_none(self, domain):
-        try:
-            return self.get(domain)
-        except exception.HypervisorUnreachable:
-            return None
+        wait_until(
+            lambda: base.none_if(exception.HypervisorUnreachable, self.get, domain),
+            timeout=60,
+            what='an answer',
+        )
 
     def test_the_agent_is_killed_and_started_again(self):
         """No stale console is authorized, and nothing is left behind."""

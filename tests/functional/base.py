@@ -10,6 +10,7 @@ import testtools
 from consoled import exception, objects
 from consoled.context import RequestContext
 from consoled.db import models
+from consoled.rpc.transport import get_transport
 from consoled.testing import fixtures, services
 
 BASE_URL = 'https://console.example.org/console.html'
@@ -42,6 +43,21 @@ def transport_url(test):
     url = broker.new_vhost()
     _cleanup(test, broker.delete_vhost, url)
     return url
+
+
+def client_transport(test, url):
+    """Return an RPC transport with consoled's options that is closed after the test."""
+    transport = get_transport(test.useFixture(fixtures.Conf(transport_url=url)).conf)
+    test.addCleanup(transport.cleanup)
+    return transport
+
+
+def none_if(error, call, *args, **kwargs):
+    """Return the result of a call, or None when it raises ``error``; for conditions to wait for."""
+    try:
+        return call(*args, **kwargs)
+    except error:
+        return None
 
 
 def _cleanup(test, *call):

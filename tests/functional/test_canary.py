@@ -17,7 +17,6 @@ from consoled.context import RequestContext
 from consoled.db import models
 from consoled.db.session import Database
 from consoled.rpc.client import ConsoleAuthAPI
-from consoled.rpc.transport import get_transport
 from consoled.testing import daemons, fixtures, services
 from tests.functional import base
 
@@ -48,11 +47,7 @@ class CanaryTest(testtools.TestCase):
                 },
             )
         )
-        conf = self.useFixture(
-            fixtures.Conf(transport_url=self.manager.options['DEFAULT']['transport_url'])
-        ).conf
-        self.transport = get_transport(conf)
-        self.addCleanup(self.transport.cleanup)
+        self.transport = base.client_transport(self, self.manager.transport_url)
         self.api = ConsoleAuthAPI(self.transport)
         self.context = RequestContext(user_id='u', project_id='p')
         self.tokens = [CANARY]

@@ -9,7 +9,6 @@ import testtools
 from consoled import exception
 from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
-from consoled.rpc.transport import get_transport
 from consoled.testing import daemons, fixtures
 from consoled.testing.fixtures import wait_until
 from tests.functional import base
@@ -27,8 +26,7 @@ class ClocksTest(testtools.TestCase):
     def setUp(self):
         super().setUp()
         bus, database = base.transport_url(self), base.database_url(self, 'mariadb')
-        transport = get_transport(self.useFixture(fixtures.Conf(transport_url=bus)).conf)
-        self.addCleanup(transport.cleanup)
+        transport = base.client_transport(self, bus)
         self.context = RequestContext(user_id='u', project_id='p')
         self.managers = {}
         for offset in ('-5m', '+5m'):

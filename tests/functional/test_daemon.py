@@ -14,7 +14,6 @@ import testtools
 from consoled import exception
 from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
-from consoled.rpc.transport import get_transport
 from consoled.testing import daemons, fixtures, services
 from consoled.testing.fixtures import wait_until
 from tests.functional import base
@@ -35,11 +34,7 @@ class _Daemon:
                 env={'CONSOLED_CONCURRENCY': self.concurrency},
             )
         )
-        conf = self.useFixture(
-            fixtures.Conf(transport_url=self.manager.options['DEFAULT']['transport_url'])
-        ).conf
-        self.transport = get_transport(conf)
-        self.addCleanup(self.transport.cleanup)
+        self.transport = base.client_transport(self, self.manager.transport_url)
         self.api = ConsoleAuthAPI(self.transport)
         self.instance = base.new_uuid()
 
@@ -90,7 +85,7 @@ class _Daemon:
         proxy = self.useFixture(fixtures.FakeProxy(self.transport, self.api, receive_cuts=False))
         consoles = base.objects.ConsoleConnectionList(objects=[base.a_console(self.instance, 10000)])
         self.api.define_consoles(self.context, self.instance, base.COMPUTE_HOST, consoles)
-        wait_until(lambda: self.free() == [10000], what='the definition')
+        wait_until(lambda: self.free_ports() == [10000], what='the definition')
         granted = self.authorize()
         with concurrent.futures.ThreadPoolExecutor() as pool:
             opening = pool.submit(proxy.open, granted.token)
@@ -100,12 +95,9 @@ class _Daemon:
             self.assertEqual(10000, opening.result().console.port)
         self.assertEqual(0, self.manager.wait())
 
-    def free(self):
-        try:
-            free = self.api.list_free_ports(self.context, self.instance)
-        except exception.InstanceNotFound:
-            return None
-        return [console.port for console in free.objects]
+    def free_ports(self):
+        free = base.none_if(exception.InstanceNotFound, self.api.list_free_ports, self.context, self.instance)
+        return None if free is None else [console.port for console in free.objects]
 
     def test_sighup_reloads_without_a_lost_call(self):
         stop = threading.Event()
@@ -137,13 +129,7 @@ class _Daemon:
         self.manager.write_config()
         self.manager.signal(signal.SIGHUP)
 
-        def reloaded():
-            try:
-                return self.authorize(100000)
-            except exception.TTLTooLong:
-                return None
-
-        wait_until(reloaded, what='the reload')
+        wait_until(lambda: base.none_if(exception.TTLTooLong, self.authorize, 100000), what='the new options')
         self.api.clean_expired_console_auths_for_host(self.context, 'node-9')
         wait_until(lambda: 'expired tokens of compute host node-9' in self.manager.log(), what='a debug line')
 
@@ -173,14 +159,11 @@ class _Daemon:
             ),
             what='two new workers',
         )
-        granted = wait_until(self.authorized, what='an answer')
+        # a killed worker may have received the first call
+        granted = wait_until(
+            lambda: base.none_if(exception.ManagerUnreachable, self.authorize), what='an answer'
+        )
         self.assertEqual(10000, self.api.validate(self.context, granted.token).port)
-
-    def authorized(self):
-        try:
-            return self.authorize()
-        except exception.ManagerUnreachable:
-            return None  # a killed worker had received this call
 
 
 class ThreadingDaemonTest(_Daemon, testtools.TestCase):

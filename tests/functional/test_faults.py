@@ -13,7 +13,6 @@ import testtools
 from consoled import exception
 from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
-from consoled.rpc.transport import get_transport
 from consoled.testing import daemons, fixtures, services
 from consoled.testing.fixtures import wait_until
 from tests.functional import base
@@ -83,9 +82,7 @@ class FaultsTest(testtools.TestCase):
                 {'manager': {'workers': 2, 'lease': LEASE}},
             )
         )
-        conf = self.useFixture(fixtures.Conf(transport_url=self.broker.url)).conf
-        self.transport = get_transport(conf)
-        self.addCleanup(self.transport.cleanup)
+        self.transport = base.client_transport(self, self.broker.url)
         self.api = ConsoleAuthAPI(self.transport)
         self.context = RequestContext()
         self.proxy = self.useFixture(fixtures.FakeProxy(self.transport, self.api, receive_cuts=False))
@@ -140,10 +137,7 @@ class FaultsTest(testtools.TestCase):
 
     def opened(self, proxy, token):
         self.api.renew_lease(self.context, proxy.id)
-        try:
-            return proxy.open(token)
-        except exception.ConsoleInUse:
-            return None
+        return base.none_if(exception.ConsoleInUse, proxy.open, token)
 
     def wait_for_fault(self):
         """Wait until the fault has an effect: a call has failed, or no caller makes progress."""

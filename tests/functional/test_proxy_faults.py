@@ -14,8 +14,7 @@ from testtools.content import text_content
 from consoled import objects
 from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
-from consoled.rpc.transport import get_transport
-from consoled.testing import daemons, fixtures, services
+from consoled.testing import daemons, services
 from consoled.testing.fixtures import wait_until
 from consoled.testing.guests.fixture import GuestHostFixture
 from consoled.testing.guests.tcp_guests import EchoGuest
@@ -38,10 +37,7 @@ class FaultsCase(testtools.TestCase):
         self.proxy = self.useFixture(daemons.ProxyProcess(self.bus, {'proxy': {'ping_interval': 300}}))
         self.addOnException(lambda _: self.addDetail('proxy', text_content(self.proxy.log()[-6000:])))
         self.guest = self.useFixture(GuestHostFixture()).add(EchoGuest())
-        conf = self.useFixture(fixtures.Conf(transport_url=self.bus)).conf
-        transport = get_transport(conf)
-        self.addCleanup(transport.cleanup)
-        self.api = ConsoleAuthAPI(transport)
+        self.api = ConsoleAuthAPI(base.client_transport(self, self.bus))
         self.engine = sa.create_engine(self.database)
         self.addCleanup(self.engine.dispose)
         self.proxy.wait_ready()

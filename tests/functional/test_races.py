@@ -11,7 +11,6 @@ import testtools
 
 from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
-from consoled.rpc.transport import get_transport
 from consoled.testing import daemons, fixtures
 from tests.functional import base
 
@@ -34,11 +33,7 @@ class RacesTest(testtools.TestCase):
         self.manager = self.useFixture(
             daemons.ManagerProcess(base.transport_url(self), base.database_url(self, 'mariadb'), options)
         )
-        conf = self.useFixture(
-            fixtures.Conf(transport_url=self.manager.options['DEFAULT']['transport_url'])
-        ).conf
-        transport = get_transport(conf)
-        self.addCleanup(transport.cleanup)
+        transport = base.client_transport(self, self.manager.transport_url)
         self.api = ConsoleAuthAPI(transport, timeout=60)
         self.proxy = self.useFixture(fixtures.FakeProxy(transport, self.api))
         self.racers = [self.racer() for _ in range(RACERS)]

@@ -240,14 +240,10 @@ class _Sessions:
         dead.open(granted.token)
         self.set(manager__lease=60)
         alive = self.proxy()
-
-        def opened():
-            try:
-                return alive.open(granted.token)
-            except exception.ConsoleInUse:
-                return None
-
-        session = wait_until(opened, what='the end of the lease')
+        session = wait_until(
+            lambda: base.none_if(exception.ConsoleInUse, alive.open, granted.token),
+            what='the end of the lease',
+        )
         self.assertEqual({session.id}, self.sessions())
 
     def test_invariant_4_sessions_of_an_ended_lease_are_ignored_everywhere(self):
