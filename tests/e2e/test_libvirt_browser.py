@@ -88,8 +88,8 @@ class LibvirtBrowserTestCase(test_libvirt.LibvirtTestCase):
         user.send(handshake(f'/?token={granted.token}', Accept='application/json') + frame(b'secret'))
         answer = user.answer()
         self.assertEqual((502, REFUSED), (answer.status, json.loads(answer.body)))
-        said = f'console {granted.host}:{granted.port}: {reason}'
-        wait_until(lambda: said in proxy.log(), what=f'"{said}" in the log: {proxy.log()[-2000:]}')
+        line = f'console {granted.host}:{granted.port}: {reason}'
+        wait_until(lambda: line in proxy.log(), what=f'"{line}" in the log: {proxy.log()[-2000:]}')
 
     def proxy_with(self, **options):
         """Start another proxy of the cell, and wait until it is ready."""

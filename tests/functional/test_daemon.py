@@ -176,7 +176,7 @@ class EventletDaemonTest(_Daemon, testtools.TestCase):
 
 class MisconfiguredTest(testtools.TestCase):
     def test_an_invalid_option_is_reported_in_one_line(self):
-        for options, said in (
+        for options, expected in (
             ({'database': {'connection': ''}}, 'connection'),
             ({'database': {'connection': 'nonsense'}}, '[database] connection is no URL'),
             ({'database': {'connection': 'sqlite://'}}, 'SQLite needs a file'),
@@ -198,6 +198,6 @@ class MisconfiguredTest(testtools.TestCase):
                 manager.options.setdefault(group, {}).update(values)
             manager.write_config()
             self.assertRaises(RuntimeError, manager.start)
-            self.assertIn(said, manager.log())
+            self.assertIn(expected, manager.log())
             self.assertNotIn('Traceback', manager.log())
             self.assertNotEqual(0, manager.stop())

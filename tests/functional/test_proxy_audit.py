@@ -138,10 +138,10 @@ class _Audit:
         self.assertFalse([name for name in self.metrics() if '4711' in name])
 
     def test_health(self):
-        for path, said in (('/healthz', {'status': 'ok'}), ('/readyz', {'lease': 'ok'})):
+        for path, expected in (('/healthz', {'status': 'ok'}), ('/readyz', {'lease': 'ok'})):
             url = f'http://127.0.0.1:{self.daemon.monitoring_port}{path}'
             with urllib.request.urlopen(url, timeout=proxy_base.PATIENCE) as answer:
-                self.assertEqual((200, said), (answer.status, json.load(answer)))
+                self.assertEqual((200, expected), (answer.status, json.load(answer)))
 
 
 class _Canary:

@@ -77,10 +77,10 @@ class Ends:
         self.end_sessions_in_every_way(lambda user, guest: user.send(close_frame()))
 
     def test_after_the_close_frame_of_the_proxy(self):
-        def told(user, guest):
+        def closed(user, guest):
             self.assertEqual(1011, user.close_code())
 
-        self.end_sessions_in_every_way(told, lambda: proxy_base.ScriptedGuest(_leave))
+        self.end_sessions_in_every_way(closed, lambda: proxy_base.ScriptedGuest(_leave))
 
     def test_while_the_guest_streams(self):
         self.end_sessions_in_every_way(lambda user, guest: user.message(100000), _endless)
@@ -110,9 +110,9 @@ class Ends:
         """The guest completes its RFB handshake; the user does not."""
         target = self.grant(self.add(proxy_base.ScriptedGuest(_rfb)), console_type='novnc')
         users = []
-        for said in (b'', frame(b'RFB 003'), frame(b'RFB 003.008\n')):
+        for sent in (b'', frame(b'RFB 003'), frame(b'RFB 003.008\n')):
             for way in (*WAYS, 'stay'):
-                users.append((self.opened(target=target).send(said), way))
+                users.append((self.opened(target=target).send(sent), way))
         for user, way in users:
             getattr(user, way, lambda: None)()
         self.assert_nothing_left()
@@ -165,10 +165,12 @@ class EndsAtTheManager:
     def test_users_who_end_before_the_answer(self):
         target = self.define_asked()
         for way in WAYS:
-            for said in (True, False):
-                with self.subTest(way, said=said):
+            for confirmed in (True, False):
+                with self.subTest(way, confirmed=confirmed):
                     self.answer.clear()
-                    self.asked_agent.answer = lambda asked, said=said: self.answer.wait(1.8) and said
+                    self.asked_agent.answer = lambda asked, confirmed=confirmed: (
+                        self.answer.wait(1.8) and confirmed
+                    )
                     getattr(self.asked(target), way)()
                     self.answer.set()
                     self.assert_nothing_left()

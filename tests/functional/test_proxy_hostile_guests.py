@@ -108,7 +108,7 @@ class Guests:
         self.assert_nothing_left()
 
     def test_a_guest_that_disconnects_in_the_handshake(self):
-        for said in (
+        for data in (
             b'',
             b'RFB',
             _VERSION,
@@ -117,22 +117,22 @@ class Guests:
             b'HTTP/1.1 200 OK\r\n',
         ):
             for end in (_leave, _reset):
-                with self.subTest(said=said, end=end.__name__):
-                    guest = self.add(ScriptedGuest(_then(said, end)))
+                with self.subTest(data=data, end=end.__name__):
+                    guest = self.add(ScriptedGuest(_then(data, end)))
                     self.assertEqual(502, self.status_of(guest, console_type='novnc'))
                     self.assertEqual(502, self.status_of(guest, options={'use_tls': 'true'}))
 
     def test_a_guest_that_sends_garbage_in_the_handshake(self):
-        for said in (b'\0' * 100000, b'SSH-2.0-OpenSSH_9.2\r\n', _VERSION + b'\xff' + b'\7' * 255 + bytes(8)):
-            with self.subTest(said[:20]):
-                guest = self.add(ScriptedGuest(_then(said, _stay)))
+        for data in (b'\0' * 100000, b'SSH-2.0-OpenSSH_9.2\r\n', _VERSION + b'\xff' + b'\7' * 255 + bytes(8)):
+            with self.subTest(data[:20]):
+                guest = self.add(ScriptedGuest(_then(data, _stay)))
                 self.assertEqual(502, self.status_of(guest, console_type='novnc'))
 
     def test_invariant_9_a_guest_with_an_endless_handshake(self):
-        for said in (b'RFB 003.008\n\1\1' + bytes(4), b'x', b'HTTP/1.1 200 OK\r\nX: '):
-            path = {'internal_access_path': 'x'} if said.startswith(b'HTTP') else {}
-            with self.subTest(said), self.memory_within(_FLAT):
-                guest = self.add(ScriptedGuest(_then(said, _endless)))
+        for data in (b'RFB 003.008\n\1\1' + bytes(4), b'x', b'HTTP/1.1 200 OK\r\nX: '):
+            path = {'internal_access_path': 'x'} if data.startswith(b'HTTP') else {}
+            with self.subTest(data), self.memory_within(_FLAT):
+                guest = self.add(ScriptedGuest(_then(data, _endless)))
                 user, answer = self.ask(self.grant(guest, console_type='novnc', options=path))
                 self.assertIn(answer.status, (101, 502))
                 user.leave()
@@ -140,9 +140,9 @@ class Guests:
 
     def test_a_guest_that_disconnects_at_once(self):
         for end in (_leave, _reset):
-            for said in (b'', b'goodbye', b'x' * 100000):
-                with self.subTest(said=said[:10], end=end.__name__):
-                    guest = self.add(ScriptedGuest(_then(said, end)))
+            for data in (b'', b'goodbye', b'x' * 100000):
+                with self.subTest(data=data[:10], end=end.__name__):
+                    guest = self.add(ScriptedGuest(_then(data, end)))
                     target = self.grant(guest)
                     for _ in range(5):
                         user, answer = self.ask(target)
@@ -217,11 +217,11 @@ def socket_port():
         return sock.getsockname()[1]
 
 
-def _then(said, end):
-    """Return the script of a guest that sends ``said`` at once and then runs ``end``."""
+def _then(data, end):
+    """Return the script of a guest that sends ``data`` at once and then runs ``end``."""
 
     async def script(reader, writer):
-        writer.write(said)
+        writer.write(data)
         await writer.drain()
         await end(reader, writer)
 

@@ -40,11 +40,11 @@ class ReloadTest(test_proxy.UsersTestCase):
             path.write_bytes(content)
         self.reload(daemon, 'were read again')
 
-    def reload(self, daemon, told):
-        """Send SIGHUP, and wait for another line in the log that contains ``told``."""
-        before = daemon.log().count(told)
+    def reload(self, daemon, text):
+        """Send SIGHUP, and wait until the log contains ``text`` once more."""
+        before = daemon.log().count(text)
         daemon.signal(signal.SIGHUP)
-        self.wait_until(lambda: daemon.log().count(told) > before, told)
+        self.wait_until(lambda: daemon.log().count(text) > before, text)
 
     def assert_continues(self, user):
         """Assert that an open session works, and that its worker is still the same process."""
@@ -164,7 +164,7 @@ class _Stop:
         self.assertEqual(1012, polite.close_code())
         self.assertTrue(self.refuses_connections())
         polite.send(close_frame(1012)).leave()
-        self.guests.host.call(hurried.tell(0, OK))
+        self.guests.host.call(hurried.respond(0, OK))
         answer = opening.answer()
         self.assertEqual(503, answer.status)
         self.assertIn('retry-after', answer.headers)

@@ -76,8 +76,8 @@ class Recorder(proxy_base.ScriptedGuest):
         self.heard = b''
 
     async def _follow(self, reader, writer):
-        for said, awaited in self._script:
-            writer.write(said)
+        for data, awaited in self._script:
+            writer.write(data)
             self.heard += await reader.readexactly(awaited)
         while data := await reader.read(65536):
             self.heard += data
@@ -95,8 +95,8 @@ class AlertingGuest(proxy_base.ScriptedGuest):
         self.heard = b''
 
     async def _follow(self, reader, writer):
-        for said, awaited in ((VERSION, 12), *OFFER_X509, (b'\1', 0)):
-            writer.write(said)
+        for data, awaited in ((VERSION, 12), *OFFER_X509, (b'\1', 0)):
+            writer.write(data)
             await reader.readexactly(awaited)
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = self._context.wrap_bio(incoming, outgoing, server_side=True)
@@ -126,14 +126,14 @@ class TLSGuest(EchoGuest):
 
 
 class _Refused:
-    def assert_refused(self, target, told, reason):
+    def assert_refused(self, target, body, reason):
         """Assert that the user gets 502 with a neutral text, and that the log has the reason.
 
         The user sends input together with the request, which must not reach anyone.
         """
         user = self.user().send(handshake(target, Accept='application/json') + frame(b'secret'))
         answer = user.answer()
-        self.assertEqual((502, told), (answer.status, json.loads(answer.body)))
+        self.assertEqual((502, body), (answer.status, json.loads(answer.body)))
         self.wait_until(lambda: reason in self.daemon.log(), f'the reason "{reason}" in the log')
         user.leave()
         self.assert_nothing_left()
@@ -232,8 +232,7 @@ class _VeNCrypt(_Refused):
             with self.subTest(reason):
                 version = b'RFB 003.003\n' if 'rfb_version' in reason else VERSION
                 guest = self.add(Recorder((version, 12 * (version == VERSION)), *script))
-                told = f'console {NAME}:{guest.port}: {reason}'
-                self.assert_refused(self.vnc(guest), FAILED, told)
+                self.assert_refused(self.vnc(guest), FAILED, f'console {NAME}:{guest.port}: {reason}')
                 self.guests.settle()
                 self.assertEqual(VERSION * (version == VERSION) + heard, guest.heard)
 

@@ -28,7 +28,7 @@ class TunnelGuest(FakeGuest):
     """An echo guest behind HTTP CONNECT.
 
     :param answer: the response to CONNECT
-    :param held: send no response before ``tell`` is called
+    :param held: send no response before ``respond`` is called
     :ivar asked: the heads of the requests
     """
 
@@ -39,7 +39,7 @@ class TunnelGuest(FakeGuest):
         self.asked = []
         self.waiting = []
 
-    async def tell(self, number, answer):
+    async def respond(self, number, answer):
         """Respond to the held request with this number."""
         self.waiting[number].set_result(answer)
 
@@ -79,11 +79,11 @@ class Viewer:
     def __init__(self, user):
         self._user = user
         self._held = b''
-        self.said = [self.read(12)]
+        self.received = [self.read(12)]
         for message, size in ((b'RFB 003.008\n', 2), (b'\1', 4), (b'\1', 24)):
             self.send(message)
-            self.said.append(self.read(size))
-        width, height, *_, length = struct.unpack('>HH16sI', self.said[3])
+            self.received.append(self.read(size))
+        width, height, *_, length = struct.unpack('>HH16sI', self.received[3])
         self.desktop = width, height, self.read(length)
 
     def send(self, data):
@@ -142,8 +142,8 @@ class _Tunnels:
                 guest = self.tunnel_guest(answer=reply)
                 user, answer = self.ask(self.tunnel_to(guest), Accept='application/json')
                 self.assertEqual(502, answer.status)
-                told = {'code': 'target_failed', 'reason': "The guest's console can not be reached."}
-                self.assertEqual(told | {'retryable': True}, json.loads(answer.body))
+                body = {'code': 'target_failed', 'reason': "The guest's console can not be reached."}
+                self.assertEqual(body | {'retryable': True}, json.loads(answer.body))
                 line = f'console 127.0.0.1:{guest.port}: {reason}'
                 self.wait_until(lambda line=line: line in self.daemon.log(), f'"{line}" in the log')
                 user.leave()
@@ -230,7 +230,7 @@ class _Spice:
         new = self.held(guest, target)
         old.leave()
         self.wait_until(lambda: guest.clients == 1, 'the end of the old page')
-        self.guests.host.call(guest.tell(0, OK))
+        self.guests.host.call(guest.respond(0, OK))
         self.assertEqual(101, new.answer().status)
         self.assert_echo(new)
         self.assertEqual(1, self.sessions())
@@ -239,9 +239,9 @@ class _Spice:
         guest = self.tunnel_guest(held=True)
         target = self.tunnel_to(guest, console_type='spice-html5')
         first, second = self.held(guest, target), self.held(guest, target)
-        self.guests.host.call(guest.tell(1, REFUSED))
+        self.guests.host.call(guest.respond(1, REFUSED))
         self.assertEqual(502, second.answer().status)
-        self.guests.host.call(guest.tell(0, OK))
+        self.guests.host.call(guest.respond(0, OK))
         self.assertEqual(101, first.answer().status)
         self.assert_echo(first)
 
@@ -251,7 +251,7 @@ class _Spice:
         target = self.tunnel_to(guest, console_type='spice-html5')
         users = [self.held(guest, target) for _ in range(2)]
         for number, user in enumerate(users):
-            self.guests.host.call(guest.tell(number, REFUSED))
+            self.guests.host.call(guest.respond(number, REFUSED))
             self.assertEqual(502, user.answer().status)
         self.wait_until(lambda: self.sessions() == 0, 'the end of the session')
         guest.held = False
@@ -262,7 +262,7 @@ class _Screens:
     def test_a_screen_through_vnc(self):
         guest = self.add(VncGuest())
         viewer = Viewer(self.opened(target=self.grant(guest, console_type='novnc')))
-        self.assertEqual([b'RFB 003.008\n', b'\1\1', b'\0\0\0\0'], viewer.said[:3])
+        self.assertEqual([b'RFB 003.008\n', b'\1\1', b'\0\0\0\0'], viewer.received[:3])
         self.assertEqual((640, 400, b'desktop'), viewer.desktop)
         viewer.sync(KEY, POINTER, CUT_TEXT)
         self.assertEqual(([0x61], (20, 30, 1), 'paste'), (guest.keys, guest.pointer, guest.cut_text))

@@ -29,7 +29,7 @@ class GuestHostFixture(fixtures.Fixture):
         self.host.remove(guest)
 
     def disconnect(self, guest: FakeGuest) -> None:
-        """Disconnect all clients of a guest, which goes on listening."""
+        """Disconnect all clients of a guest, which keeps listening."""
         self.host.disconnect(guest)
 
     def settle(self) -> None:

@@ -68,7 +68,7 @@ class GuestHost:
         self.guests.remove(guest)
 
     def disconnect(self, guest: FakeGuest) -> None:
-        """Disconnect all clients of a guest, which goes on listening."""
+        """Disconnect all clients of a guest, which keeps listening."""
 
         async def drop() -> None:
             guest.disconnect()

@@ -182,7 +182,7 @@ class PictureTest(VncTestCase):
         wait_until(lambda: self.guest.viewers == 1)
 
     def test_the_mark_in_each_encoding(self):
-        place, color = VncGuest.MARK
+        position, color = VncGuest.MARK
         pictures = []
         for wanted, encodings in (
             (RAW, ()),
@@ -194,7 +194,7 @@ class PictureTest(VncTestCase):
             self.vnc.canvas = bytearray(len(self.vnc.canvas))
             self.vnc.request()
             self.vnc.update()
-            self.assertEqual(color, self.vnc.at(*place))
+            self.assertEqual(color, self.vnc.at(*position))
             self.assertEqual({wanted}, {rect[4] for rect in self.vnc.rects})
             self.assertEqual(640 * 400, sum(width * height for _, _, width, height, _ in self.vnc.rects))
             rows = self.vnc.cut(250, 200, 60, 150)  # hills, which stay as they are
@@ -270,11 +270,11 @@ class PictureTest(VncTestCase):
 
     def test_tiny_rectangles_of_tight(self):
         self.vnc.encodings(TIGHT)
-        place, color = VncGuest.MARK
+        position, color = VncGuest.MARK
         for width in (1, 3, 4, 12):
             self.vnc.canvas = bytearray(len(self.vnc.canvas))
-            self.vnc.request(area=(*place, width, 1))
-            self.assertEqual(color, self.vnc.update().at(*place))
+            self.vnc.request(area=(*position, width, 1))
+            self.assertEqual(color, self.vnc.update().at(*position))
 
     def test_a_pixel_format_chosen_by_the_client(self):
         self.vnc.pixel = 2

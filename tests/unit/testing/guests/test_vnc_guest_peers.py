@@ -46,8 +46,8 @@ class SecurityTest(VncTestCase):
             vnc = self.client(guest).open(VENCRYPT, self.tls)
             vnc.encodings(encoding)
             vnc.request()
-            place, color = VncGuest.MARK
-            self.assertEqual(color, vnc.update().at(*place))
+            position, color = VncGuest.MARK
+            self.assertEqual(color, vnc.update().at(*position))
             vnc.type('tls')
         wait_until(lambda: guest.text == 'tlstls')
         self.assertEqual([], guest.errors)
@@ -261,5 +261,5 @@ class LoadTest(VncTestCase):
         self.host.add(guest)
         vnc = self.client(guest).open()
         vnc.request()
-        place, color = VncGuest.MARK
-        self.assertEqual(color, vnc.update().at(*place))
+        position, color = VncGuest.MARK
+        self.assertEqual(color, vnc.update().at(*position))
