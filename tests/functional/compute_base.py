@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base of the compute agent tests: an agent in this process, and guests that the test changes."""
+"""What the tests of compute agents share: guests that a test changes, an agent in this process."""
 
 import dataclasses
 import json
@@ -27,9 +27,9 @@ def stopped(guest):
 
 
 class Agent(fixtures_library.Fixture):
-    """A compute agent in this process.
+    """An agent in this process.
 
-    :param options: option values, named as for ``fixtures.Conf``
+    :param options: as for ``fixtures.Conf``
     """
 
     def __init__(self, transport, driver, **options):
@@ -53,7 +53,7 @@ class Agent(fixtures_library.Fixture):
 
 
 class GuestsFile(fixtures_library.Fixture):
-    """The file of guests for a daemon with the driver ``demo``. Without it, the hypervisor is unreachable."""
+    """The file of guests that a daemon with the driver demo reads; without it, its hypervisor is away."""
 
     def _setUp(self):  # noqa: N802 - named by the library
         self.path = pathlib.Path(self.useFixture(fixtures_library.TempDir()).join('guests.json'))
@@ -76,7 +76,7 @@ class GuestsFile(fixtures_library.Fixture):
 
 
 class AgentTestCase(base.CellTestCase):
-    """A cell as in ``CellTestCase``, a compute agent in this process, and guests."""
+    """A cell as for ``CellTestCase``, an agent in this process, and guests."""
 
     agent_options: dict = {}
 
@@ -87,7 +87,7 @@ class AgentTestCase(base.CellTestCase):
         self.compute = ComputeConsoleAPI(self.cell.transport)
 
     def put(self, *ports, **how):
-        """Start a guest, and wait until the manager knows its consoles."""
+        """Start a guest, and wait until the managers know it."""
         guest = a_guest(*ports, **how)
         self.driver.put(guest)
         fixtures.wait_until(lambda: self.ports(guest.uuid) == sorted(ports), what='the definition')

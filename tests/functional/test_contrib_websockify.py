@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stock websockify with the token plugin, over RabbitMQ."""
+"""A stock websockify with the token plugin, over RabbitMQ: who reaches the guest, and who does not."""
 
 import contextlib
 import os
@@ -28,15 +28,15 @@ HOST = '127.0.0.1'
 
 
 class Echo(testfixtures.Fixture):
-    """An echo server on TCP that counts its connections in ``connections``."""
+    """A guest's console that sends back what it gets, and counts who came."""
 
     def _setUp(self):  # noqa: N802 - the name that fixtures calls
-        self.connections = 0
+        self.came = 0
         echo = self
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self):
-                echo.connections += 1
+                echo.came += 1
                 while data := self.request.recv(4096):
                     self.request.sendall(data)
 
@@ -54,8 +54,8 @@ class Websockify(testfixtures.Fixture):
     """The program as pip or a distribution installs it, with the plugin.
 
     :param bus: transport URL
-    :param parameters: appended to the path in the token source
-    :param options: additional options of the program
+    :param parameters: behind the path in the token source
+    :param options: of the program
     """
 
     def __init__(self, bus, parameters='', *options):
@@ -73,7 +73,7 @@ class Websockify(testfixtures.Fixture):
             f'[DEFAULT]\ntransport_url = {self._bus.replace("$", "$$")}\n'
             '[proxy]\nallowed_networks = 127.0.0.0/8\nallowed_ports = 1024-65535\n'
         )
-        # CONSOLED_WEBSOCKIFY selects another one than this environment's
+        # CONSOLED_WEBSOCKIFY: another one than this environment's
         program = os.environ.get('CONSOLED_WEBSOCKIFY') or pathlib.Path(sys.executable).parent / 'websockify'
         command = [program, '--token-plugin', PLUGIN, '--token-source', f'{config}{self._parameters}']
         with self.log_file.open('wb') as log:
@@ -90,7 +90,7 @@ class Websockify(testfixtures.Fixture):
             lambda: self._process.poll() is not None or 'proxying from' in self.log(), what='websockify'
         )
         if self._process.poll() is not None:
-            raise RuntimeError(f'websockify exited: {self.log()}')
+            raise RuntimeError(f'websockify ended: {self.log()}')
         self.addDetail(
             'websockify', content.Content(content_type.UTF8_TEXT, lambda: [self.log_file.read_bytes()])
         )
@@ -107,7 +107,7 @@ class Websockify(testfixtures.Fixture):
             child.kill()
 
     def children(self):
-        """Return its child processes, one for each user."""
+        """Its processes, one a user."""
         return psutil.Process(self._process.pid).children(recursive=True)
 
     def log(self):
@@ -119,9 +119,9 @@ class Websockify(testfixtures.Fixture):
         ]
 
     def connect(self, asked):
-        """Connect a user.
+        """A user's websocket.
 
-        :raises EOFError: when the user is refused: the connection is closed without a response
+        :raises EOFError: refused: the connection was closed without an answer
         """
         try:
             return connect(f'ws://{HOST}:{self.port}/websockify?token={asked}', open_timeout=30)
@@ -147,7 +147,7 @@ class WebsockifyTest(base.CellTestCase):
         self.assertIn(why, said)
 
     def expect_open(self, websockify, asked):
-        """Connect a user, check that the guest answers, and return the websocket."""
+        """A user's websocket, through which the guest has answered."""
         user = websockify.connect(asked)
         self.addCleanup(user.close)
         user.send(b'hello')
@@ -155,7 +155,7 @@ class WebsockifyTest(base.CellTestCase):
         return user
 
     def expired(self):
-        """Return a token that has expired."""
+        """A token that has expired."""
         granted = self.grant(ttl=1)
 
         def over():
@@ -175,15 +175,15 @@ class WebsockifyTest(base.CellTestCase):
     def view_only(self):
         return self.grant(instance=base.new_uuid(), options={'mode': 'view'})
 
-    def test_a_valid_token_opens_its_console_more_than_once(self):
+    def test_a_good_token_reaches_its_guest_more_than_once(self):
         websockify = self.useFixture(Websockify(self.bus))
         granted = self.grant()
         for user in range(2):
             self.expect_open(websockify, granted)
-            self.assertEqual(user + 1, self.echo.connections)
+            self.assertEqual(user + 1, self.echo.came)
         self.assertIn(f'console granted: novnc of instance {self.instance}, user user-1', websockify.log())
 
-    def test_no_bus_connection_or_thread_is_left_while_a_user_is_connected(self):
+    def test_nothing_is_left_of_asking_while_a_user_is_connected(self):
         websockify = self.useFixture(Websockify(self.bus))
         self.expect_open(websockify, self.grant())
         (process,) = websockify.children()
@@ -193,24 +193,24 @@ class WebsockifyTest(base.CellTestCase):
         )
         wait_until(lambda: process.num_threads() == 1, what='the end of the threads')
 
-    def test_invariant_7_refused_users_never_reach_the_guest(self):
+    def test_invariant_7_who_is_refused_never_reaches_the_guest(self):
         websockify = self.useFixture(Websockify(self.bus))
         for asked in (token.mint(), 'a', self.expired(), self.revoked()):
             self.expect_refused(websockify, asked, 'invalid_token')
         self.expect_refused(websockify, self.view_only(), 'option mode')
         serial = self.grant(instance=base.new_uuid(), console_type='serial')
         self.expect_refused(websockify, serial, 'max_sessions')
-        self.assertEqual(0, self.echo.connections)
+        self.assertEqual(0, self.echo.came)
         self.expect_open(websockify, self.grant())
-        self.assertEqual(1, self.echo.connections)  # and no late connection of a refused user
+        self.assertEqual(1, self.echo.came)  # and none that was late
 
     def test_invariant_8_a_console_elsewhere_is_refused(self):
         websockify = self.useFixture(Websockify(self.bus))
-        for port, why in ((80, 'allowed_ports'), (8080, 'allowed_networks')):  # both with base.ADDRESS
+        for port, why in ((80, 'allowed_ports'), (8080, 'allowed_networks')):  # both at base.ADDRESS
             granted = self.authorize(port, console_type='novnc').token
             self.expect_refused(websockify, granted, why)
 
-    def test_users_are_refused_in_bounded_time_without_a_manager(self):
+    def test_a_manager_that_is_gone_refuses_in_bounded_time(self):
         bus = base.transport_url(self)
         cell = fixtures.InProcessCell(bus, base.database_url(self, 'sqlite'))
         cell.setUp()
@@ -225,7 +225,7 @@ class WebsockifyTest(base.CellTestCase):
             began = time.monotonic()
             self.expect_refused(asked, granted, 'manager_unreachable')
             self.assertLess(time.monotonic() - began, 15)
-        self.assertEqual(1, self.echo.connections)
+        self.assertEqual(1, self.echo.came)
 
     def test_invariant_1_websockify_logs_no_token(self):
         own = self.useFixture(testfixtures.TempDir()).path + '/own.log'
@@ -236,11 +236,11 @@ class WebsockifyTest(base.CellTestCase):
         for asked in used[1:]:
             self.expect_refused(websockify, asked, 'console refused')
         with contextlib.suppress(EOFError):
-            websockify.connect(f'{good} {good}')  # malformed HTTP: the request line is logged
+            websockify.connect(f'{good} {good}')  # no HTTP: the line is logged
         user.close()
         wait_until(lambda: not websockify.children(), what='the end of the processes')
         for log in (websockify.log(), pathlib.Path(own).read_text()):
-            self.assertIn("Path: '/websockify?(query not logged)", log)  # the query would have the token
+            self.assertIn("Path: '/websockify?(query not logged)", log)  # what has the token otherwise
             self.assertIn('Bad request syntax', log)
             self.assertEqual(4, log.count('console refused'))
             for asked in used:

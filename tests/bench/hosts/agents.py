@@ -54,18 +54,17 @@ class SimulatedHost:
     def __init__(
         self, conf: cfg.ConfigOpts, transport: oslo_messaging.RPCTransport, number: int, guests: int
     ) -> None:
-        host_conf: Any = _HostConf(conf, population.compute_host(number))
+        own: Any = _HostConf(conf, population.compute_host(number))
         manager = ConsoleAuthAPI(transport)
         self.number = number
-        guests_of_host = [population.guest(number, slot) for slot in range(guests)]
-        self.driver = demo.DemoDriver(host_conf.host, guests_of_host)
+        self.driver = demo.DemoDriver(own.host, [population.guest(number, slot) for slot in range(guests)])
         self.metrics = Metrics(_CELL)
-        self._reconciler = Reconciler(host_conf, self.driver, manager, self.metrics)
-        self._cleaner = Cleaner(host_conf, manager)
+        self._sync = Reconciler(own, self.driver, manager, self.metrics)
+        self._cleaner = Cleaner(own, manager)
 
     def start(self) -> None:
-        self.driver.watch(self._reconciler.changed)
-        self._reconciler.start()
+        self.driver.watch(self._sync.changed)
+        self._sync.start()
         self._cleaner.start()
 
     def reports(self) -> collections.Counter[str]:
