@@ -24,7 +24,7 @@ from consoled.testing.fixtures import wait_until
 from tests.e2e import base as screens
 from tests.e2e import libvirt as lv
 from tests.functional import base
-from tests.functional.proxy_base import User, frame, handshake
+from tests.functional.raw_user import User, frame, handshake
 
 WITHIN = 1.0  # seconds until tokens and sessions of a stopped guest are gone (invariant 5 in doc/design.md)
 SLACK = 2.0  # additional seconds on a busy machine

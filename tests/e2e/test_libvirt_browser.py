@@ -15,7 +15,7 @@ from tests.e2e import base as screens
 from tests.e2e import libvirt as lv
 from tests.e2e import test_libvirt
 from tests.e2e.certificates import Certificates
-from tests.functional.proxy_base import User, frame, handshake
+from tests.functional.raw_user import User, frame, handshake
 
 REFUSED = {'code': 'target_failed', 'reason': "The guest's console can not be reached.", 'retryable': True}
 

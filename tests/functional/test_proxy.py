@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 
 from consoled.testing.guests.tcp_guests import pattern
 from tests.functional import proxy_base
-from tests.functional.proxy_base import MIB
+from tests.functional.raw_user import MIB
 
 DASHBOARD = 'https://dashboard.example.org'
 CONSOLE = 'https://console.example.org'  # the origin of the access URL

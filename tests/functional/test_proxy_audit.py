@@ -15,7 +15,7 @@ import oslo_messaging
 from consoled import exception
 from consoled.testing.services import free_port
 from tests.functional import proxy_base, test_proxy
-from tests.functional.proxy_base import close_frame, frame, handshake
+from tests.functional.raw_user import close_frame, frame, handshake
 
 EVERYTHING = ','.join(
     f'{name}={level}'

@@ -19,7 +19,7 @@ from consoled.testing.fixtures import wait_until
 from consoled.testing.guests.fixture import GuestHostFixture
 from consoled.testing.guests.tcp_guests import EchoGuest
 from tests.functional import base
-from tests.functional.proxy_base import User, frame, handshake
+from tests.functional.raw_user import User, frame, handshake
 
 LEASE = 6  # seconds
 NO_ANSWER = 5.0  # seconds until a user is refused when no manager answers

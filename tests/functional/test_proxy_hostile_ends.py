@@ -2,6 +2,7 @@
 """Users who close or reset the connection at every stage of a session: nothing is left behind."""
 
 import json
+import socket
 import threading
 
 import fixtures
@@ -11,7 +12,7 @@ from consoled.db import proxies
 from consoled.testing.fixtures import FakeComputeAgent
 from consoled.testing.guests.tcp_guests import EchoGuest, SilentGuest, StreamGuest
 from tests.functional import base, proxy_base
-from tests.functional.proxy_base import close_frame, frame, handshake
+from tests.functional.raw_user import close_frame, frame, handshake
 from tests.functional.test_proxy_hostile_requests import client_hello
 
 _ASKED = 'node-asked'  # a compute host whose agent is asked about its consoles
@@ -128,7 +129,7 @@ class EndsInTLS:
     def test_within_a_tls_record(self):
         def half_a_record(user, guest):
             user.sock.setblocking(False)
-            proxy_base.socket.socket.send(user.sock, b'\x17\x03\x03\x40\x00' + b'x' * 100)
+            socket.socket.send(user.sock, b'\x17\x03\x03\x40\x00' + b'x' * 100)
 
         self.end_sessions_in_every_way(half_a_record)
 

@@ -7,7 +7,7 @@ import threading
 
 from consoled.testing.guests.tcp_guests import StreamGuest
 from tests.functional import proxy_base
-from tests.functional.proxy_base import CLOSE, CONT, MIB, PING, PONG, TEXT, close_frame, frame
+from tests.functional.raw_user import CLOSE, CONT, MIB, PING, PONG, TEXT, close_frame, frame
 
 _FLAT = 8 * MIB  # limit for the growth of the worker's memory
 

@@ -8,7 +8,8 @@ import struct
 
 from consoled.testing.guests.tcp_guests import EchoGuest, ResetGuest, SilentGuest, StreamGuest, pattern
 from tests.functional import base
-from tests.functional.proxy_base import MIB, PATIENCE, ScriptedGuest, close_frame, frame, handshake
+from tests.functional.proxy_base import ScriptedGuest
+from tests.functional.raw_user import MIB, PATIENCE, close_frame, frame, handshake
 
 _FLAT = 8 * MIB  # limit for the growth of the worker's memory
 _VERSION = b'RFB 003.008\n'

@@ -3,6 +3,7 @@
 
 import itertools
 import json
+import socket
 import statistics
 import time
 
@@ -10,8 +11,9 @@ import sqlalchemy as sa
 from testtools.content import text_content
 
 from consoled import token as tokens
+from consoled.testing.guests.tcp_guests import EchoGuest
 from tests.functional import proxy_base
-from tests.functional.proxy_base import HANDSHAKE, handshake
+from tests.functional.raw_user import HANDSHAKE, handshake
 
 _ROUNDS = 20
 _sources = itertools.count(10)
@@ -175,7 +177,7 @@ class LimitsTest(_Refusals, proxy_base.ProxyTestCase):
 
     def new_targets(self, number):
         """Return the paths to the consoles of ``number`` new guests; each takes one session."""
-        return [self.grant(self.add(proxy_base.EchoGuest())) for _ in range(number)]
+        return [self.grant(self.add(EchoGuest())) for _ in range(number)]
 
     def test_invariant_9_connections_of_an_address(self):
         users = [self.user(tls=None) for _ in range(6)]
@@ -230,8 +232,8 @@ class LimitsTest(_Refusals, proxy_base.ProxyTestCase):
         self.assert_slot_free()
 
     def test_failed_sessions_do_not_count(self):
-        guest = proxy_base.EchoGuest()
-        with proxy_base.socket.create_server(('127.0.0.1', 0)) as sock:
+        guest = EchoGuest()
+        with socket.create_server(('127.0.0.1', 0)) as sock:
             guest.port = sock.getsockname()[1]
         target = self.grant(guest)
         for _ in range(5):

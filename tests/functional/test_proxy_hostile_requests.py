@@ -10,7 +10,7 @@ import time
 
 import fixtures
 
-from tests.functional.proxy_base import MIB, handshake
+from tests.functional.raw_user import MIB, handshake
 
 _FLAT = 8 * MIB  # limit for the growth of the worker's memory
 _STALLED = 1000  # users

@@ -17,7 +17,7 @@ from consoled.testing import daemons
 from consoled.testing.fixtures import wait_until
 from tests.functional import compute_base
 from tests.functional.compute_base import a_guest, stopped
-from tests.functional.proxy_base import PATIENCE, User, frame, handshake
+from tests.functional.raw_user import PATIENCE, User, frame, handshake
 
 _QUEUE_FULL = 0.3  # seconds without an answer that mean that a listener's queue is full
 _SYN_SENT = ' 02 '  # state in /proc/net/tcp

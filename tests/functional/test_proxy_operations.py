@@ -17,7 +17,7 @@ from consoled.db import proxies
 from consoled.testing.guests.tcp_guests import EchoGuest
 from consoled.testing.services import free_port
 from tests.functional import proxy_base, test_proxy
-from tests.functional.proxy_base import close_frame, handshake
+from tests.functional.raw_user import close_frame, handshake
 from tests.functional.test_proxy_sessions import OK, TunnelGuest
 
 NOTHING = b'GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n'

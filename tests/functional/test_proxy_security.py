@@ -21,7 +21,7 @@ from consoled.testing.guests.tcp_guests import EchoGuest
 from consoled.testing.guests.vnc_guest import VncGuest
 from consoled.testing.services import free_port
 from tests.functional import base, proxy_base, test_proxy
-from tests.functional.proxy_base import frame, handshake
+from tests.functional.raw_user import frame, handshake
 from tests.functional.test_proxy_sessions import KEY, Viewer
 
 NAME = 'localhost'  # the hypervisors' host name

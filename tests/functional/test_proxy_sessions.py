@@ -10,7 +10,7 @@ import websockets.exceptions
 from consoled.testing.guests.base import FakeGuest
 from consoled.testing.guests.vnc_guest import VncGuest
 from tests.functional import base, proxy_base, test_proxy
-from tests.functional.proxy_base import close_frame, frame, handshake
+from tests.functional.raw_user import close_frame, frame, handshake
 
 ELSEWHERE = '127.0.0.2'  # another user's address
 OK = b'HTTP/1.1 200 Connected\r\nVia: 1.1 here\r\n\r\n'
