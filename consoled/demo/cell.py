@@ -28,9 +28,9 @@ from consoled.rpc import server as rpc_server
 from consoled.rpc import versions
 from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
-from consoled.testing.guests.plain import GuestHost
-from consoled.testing.guests.rfb_guest import RfbGuest
+from consoled.testing.guests.host import GuestHost
 from consoled.testing.guests.serial_guest import SerialGuest
+from consoled.testing.guests.vnc_guest import VncGuest
 
 COMPUTE_HOST = 'compute-1'
 PROXY = 'proxy-1'
@@ -143,7 +143,7 @@ def _options(database: pathlib.Path, port: int) -> cfg.ConfigOpts:
 
 def _driver(guests: GuestHost, url: str) -> demo_driver.DemoDriver:
     """Start the guests, and return the driver of the compute agent for them."""
-    screen = guests.add(RfbGuest(_HOST, name=demo_driver.DESKTOP.name))
+    screen = guests.add(VncGuest(_HOST, name=demo_driver.DESKTOP.name))
     ports = [
         guests.add(SerialGuest(_HOST, name=demo_driver.ROUTER.name)) for _ in demo_driver.ROUTER.consoles
     ]

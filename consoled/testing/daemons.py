@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures that run the real daemons, for other projects too."""
+"""Fixtures that run the real daemons as child processes. Other projects may use them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from consoled.db.session import Database
 from consoled.testing.fixtures import wait_until
 from consoled.testing.services import free_port
 
-Options = dict[str, dict[str, Any]]
+Options = dict[str, dict[str, Any]]  # values by group and option name
 
 
 def _merged(defaults: Options, options: Options | None) -> Options:
@@ -32,11 +32,13 @@ def _merged(defaults: Options, options: Options | None) -> Options:
 
 
 class DaemonProcess(fixtures.Fixture):
-    """A real daemon in a process of its own, ready when ``start`` returns.
+    """Base fixture of a daemon in a child process. ``start`` returns when the daemon is ready.
 
-    :param module: of the program
-    :param options: lines of the config file by group, e.g. ``{'manager': {'workers': 1}}``
-    :param env: additions to the environment, e.g. CONSOLED_CONCURRENCY
+    :param module: the program's Python module
+    :param options: contents of the config file by group, e.g. ``{'manager': {'workers': 1}}``; change them
+        and call ``write_config`` before a reload
+    :param env: additional environment variables, e.g. CONSOLED_CONCURRENCY
+    :ivar directory: temporary directory with ``config_file`` and ``log_file``
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class DaemonProcess(fixtures.Fixture):
 
     @property
     def host(self) -> str:
+        """The value of ``[DEFAULT] host``."""
         return str(self.options['DEFAULT']['host'])
 
     def _setUp(self) -> None:
@@ -61,7 +64,7 @@ class DaemonProcess(fixtures.Fixture):
         self.addCleanup(self.stop)
 
     def _prepare(self) -> None:
-        """What has to be done before it is started for the first time."""
+        """Prepare for the first start, once."""
 
     def write_config(self) -> None:
         """Write ``options`` to the config file."""
@@ -72,7 +75,11 @@ class DaemonProcess(fixtures.Fixture):
         self.config_file.write_text('\n'.join(lines) + '\n')
 
     def start(self) -> None:
-        """Start the daemon, and wait until it says that it consumes."""
+        """Start the daemon and wait for its readiness notification (``sd_notify``, READY=1).
+
+        :raises RuntimeError: when the daemon exits instead; the message has the end of its log
+        :raises TimeoutError: when it is not ready within a minute
+        """
         address = str(self.directory / 'notify')
         pathlib.Path(address).unlink(missing_ok=True)
         with (
@@ -92,7 +99,7 @@ class DaemonProcess(fixtures.Fixture):
 
     def _is_ready(self, notify: socket.socket) -> bool:
         if self._process.poll() is not None:
-            raise RuntimeError(f'{self._module} ended: {self.log()[-2000:]}')
+            raise RuntimeError(f'{self._module} exited: {self.log()[-2000:]}')
         try:
             return b'READY=1' in notify.recv(4096)
         except TimeoutError:
@@ -100,55 +107,57 @@ class DaemonProcess(fixtures.Fixture):
 
     @property
     def pid(self) -> int:
-        """The master's."""
+        """The process ID of the parent process."""
         return self._process.pid
 
     def child_pids(self) -> list[int]:
-        """The processes under the master: workers and housekeeper."""
+        """Return the process IDs of the direct children: the workers and the housekeeper."""
         found: set[int] = set()
         for listing in pathlib.Path(f'/proc/{self.pid}/task').glob('*/children'):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended since
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
                 found.update(map(int, listing.read_text().split()))
         return sorted(found)
 
     def worker_pids(self) -> list[int]:
-        """The processes that do the work: by their title."""
-        return [pid for pid in self.child_pids() if ': worker' in self._name_of(pid)]
+        """Return the process IDs of the workers, recognized by their titles."""
+        return [pid for pid in self.child_pids() if ': worker' in self.process_title(pid)]
 
     @staticmethod
-    def _name_of(pid: int) -> str:
+    def process_title(pid: int) -> str:
+        """Return the title of a process; empty when the process does not exist."""
         try:
             return pathlib.Path(f'/proc/{pid}/cmdline').read_text()
         except OSError:
             return ''
 
     def log(self) -> str:
-        """What it has written so far."""
+        """Return everything that the daemon has logged so far."""
         return self.log_file.read_text(errors='replace')
 
     def signal(self, number: int) -> None:
+        """Send a signal to the parent process."""
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL to all its processes."""
+        """Send SIGKILL to the parent process and its children."""
         for pid in [self.pid, *self.child_pids()]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
 
     def stop(self, timeout: float = 40.0) -> int:
-        """SIGTERM, and wait; SIGKILL past ``timeout`` seconds.
+        """Send SIGTERM and wait for the exit, then send SIGKILL after ``timeout`` seconds.
 
-        :returns: exit status
+        :returns: the exit status
         """
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         return self.wait(timeout)
 
     def wait(self, timeout: float = 40.0) -> int:
-        """Wait for its end; SIGKILL past ``timeout`` seconds.
+        """Wait until the daemon exits, and send SIGKILL after ``timeout`` seconds.
 
-        :returns: exit status
+        :returns: the exit status
         """
         children = self.child_pids()
         try:
@@ -161,12 +170,14 @@ class DaemonProcess(fixtures.Fixture):
 
 
 class ManagerProcess(DaemonProcess):
-    """The daemon ``consoled``.
+    """The manager daemon, ``consoled``.
 
-    :param transport_url: the bus
-    :param database_url: a database, which is upgraded
-    :param options: lines of the config file by group, e.g. ``{'manager': {'workers': 1}}``
-    :param module: run instead of the program's, e.g. one that breaks something first
+    :param transport_url: the message bus
+    :param database_url: the cell database; the fixture upgrades its schema
+    :param options: contents of the config file by group, e.g. ``{'manager': {'workers': 1}}``
+    :param env: additional environment variables
+    :param module: the module to run instead of the program's own, e.g. one that injects a fault
+    :ivar transport_url: the message bus
     """
 
     def __init__(
@@ -182,6 +193,7 @@ class ManagerProcess(DaemonProcess):
             'database': {'connection': database_url},
         }
         super().__init__(module, _merged(defaults, options), env)
+        self.transport_url = transport_url
 
     def _prepare(self) -> None:
         database = Database(self.options['database']['connection'])
@@ -190,12 +202,14 @@ class ManagerProcess(DaemonProcess):
 
 
 class ProxyProcess(DaemonProcess):
-    """The daemon ``consoled-proxy``, for consoles on this host.
+    """The proxy daemon, ``consoled-proxy``, for consoles on 127.0.0.0/8.
 
-    It listens when ``start`` returns; ``/readyz`` at ``monitoring_port`` says when it has its lease.
+    It listens on ``port`` when ``start`` returns; ``wait_ready`` waits until it has its lease.
 
-    :param transport_url: the bus
-    :param options: lines of the config file by group
+    :param transport_url: the message bus
+    :param options: contents of the config file by group
+    :ivar port: for users
+    :ivar monitoring_port: for metrics and health
     """
 
     def __init__(self, transport_url: str, options: Options | None = None) -> None:
@@ -214,24 +228,32 @@ class ProxyProcess(DaemonProcess):
         super().__init__('consoled.cmd.proxy', _merged(defaults, options))
 
     def ready(self) -> bool:
-        """Whether all its workers have a lease."""
+        """Return whether all workers have a lease, according to ``/readyz``."""
         try:
             with urllib.request.urlopen(
                 f'http://127.0.0.1:{self.monitoring_port}/readyz', timeout=5
-            ) as answer:
-                return bool(answer.status == 200)
-        except OSError:  # HTTPError is one
+            ) as response:
+                return bool(response.status == 200)
+        except OSError:  # includes HTTPError
             return False
 
     def wait_ready(self) -> None:
-        wait_until(self.ready, timeout=60, what='the lease of the proxy')
+        """Wait until all workers have a lease.
+
+        :raises TimeoutError: when they do not within a minute
+        """
+        wait_until(self.ready, timeout=60, what="the proxy's lease")
 
 
 class ComputeProcess(DaemonProcess):
-    """The daemon ``consoled-compute``; the managers know its guests when ``start`` returns, if all is well.
+    """The compute agent, ``consoled-compute``, by default with the guests of the driver ``demo``.
 
-    :param transport_url: the bus
-    :param options: lines of the config file by group; without others, the guests are the demo's
+    When ``start`` returns, the agent has tried once to report its guests; unless a peer was unreachable, the
+    managers know them.
+
+    :param transport_url: the message bus
+    :param options: contents of the config file by group
+    :ivar monitoring_port: for metrics and health
     """
 
     def __init__(self, transport_url: str, options: Options | None = None) -> None:
@@ -244,11 +266,11 @@ class ComputeProcess(DaemonProcess):
         super().__init__('consoled.cmd.compute', _merged(defaults, options))
 
     def get(self, path: str) -> tuple[int, str]:
-        """Status and body of a path of its monitoring address."""
+        """Return status and body of a page on the monitoring port, e.g. ``/readyz``."""
         try:
             with urllib.request.urlopen(
                 f'http://127.0.0.1:{self.monitoring_port}{path}', timeout=10
-            ) as answer:
-                return answer.status, answer.read().decode()
+            ) as response:
+                return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures for tests against a cell, for other projects too: config, database, manager, peers."""
+"""Fixtures for tests against a cell: configuration, an in-process manager, fake peers of the manager.
+
+Other projects may use them. The fixtures of real services are in ``services``, those of real daemons in
+``daemons``.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +33,11 @@ from consoled.sources import TokenSource
 
 
 def wait_until(condition: Callable[[], Any], *, timeout: float = 30.0, what: str = 'condition') -> Any:
-    """Wait until ``condition`` returns something true, and return it.
+    """Poll ``condition`` until it returns a true value, and return that value.
 
-    :param timeout: seconds; generous, since it is only ever used up by a failure
-    :raises TimeoutError: it did not
+    :param timeout: seconds; generous, because only a failing test uses it up
+    :param what: what is awaited, for the error message
+    :raises TimeoutError: when the condition is still false after ``timeout``
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -45,9 +50,9 @@ def wait_until(condition: Callable[[], Any], *, timeout: float = 30.0, what: str
 
 
 class Conf(fixtures.Fixture):
-    """A config of its own: ``conf``, with all options of consoled.
+    """A private ``ConfigOpts``, as ``conf``, with all options of consoled registered.
 
-    :param overrides: values by ``group.option``, or ``option`` for [DEFAULT]
+    :param overrides: option values, named as for ``set``
     """
 
     def __init__(self, **overrides: Any) -> None:
@@ -63,19 +68,27 @@ class Conf(fixtures.Fixture):
         self.addCleanup(self.conf.reset)
 
     def set(self, **overrides: Any) -> None:
-        """Override options; ``__`` separates group and option: ``set(manager__lease=5)``."""
+        """Override options, named ``group__option``, or ``option`` for those in [DEFAULT].
+
+        For example ``set(manager__lease=5, host='node-1')``.
+        """
         for name, value in overrides.items():
             group, _, option = name.rpartition('__')
             self.conf.set_override(option, value, group=group or None)
 
 
-class Cell(fixtures.Fixture):
-    """A cell in this process: a manager's RPC server, its database, and a client.
+class InProcessCell(fixtures.Fixture):
+    """A manager in the test's own process, with its RPC server, its cell database, and a client.
 
-    :param transport_url: the bus
-    :param database_url: an empty database
-    :param sources: where tokens may live besides
-    :param overrides: options, as for ``Conf``
+    :param transport_url: the message bus
+    :param database_url: an empty database; the fixture creates the tables
+    :param sources: additional token sources of the manager
+    :param overrides: options, named as for ``Conf``
+    :ivar conf: the manager's configuration; ``config`` is the ``Conf`` fixture around it
+    :ivar db: the cell database
+    :ivar transport: the RPC transport
+    :ivar api: a client of the manager
+    :ivar endpoint: the endpoint of the manager that was started last
     """
 
     def __init__(
@@ -106,7 +119,7 @@ class Cell(fixtures.Fixture):
         self.api = ConsoleAuthAPI(self.transport)
 
     def add_manager(self, conf: cfg.ConfigOpts) -> None:
-        """Start one more manager in this process."""
+        """Start another manager of this cell in this process."""
         self.endpoint = ConsoleAuthManager.from_conf(conf, self.transport, self.db, self._sources)
         server = service.build_rpc_server(conf, self.transport, self.endpoint)
         server.start()
@@ -114,7 +127,7 @@ class Cell(fixtures.Fixture):
 
 
 class _AgentEndpoint(rpc_server.Endpoint):
-    def __init__(self, agent: ComputeAgent) -> None:
+    def __init__(self, agent: FakeComputeAgent) -> None:
         self._agent = agent
 
     @rpc_server.exposed(
@@ -125,8 +138,15 @@ class _AgentEndpoint(rpc_server.Endpoint):
         return bool(self._agent.answer(asked))
 
 
-class ComputeAgent(fixtures.Fixture):
-    """A compute agent that says what ``answer`` says of a port; ``asked`` has the questions."""
+class FakeComputeAgent(fixtures.Fixture):
+    """A fake compute agent that answers ``check_console``.
+
+    :param transport: the RPC transport
+    :param compute_host: the compute host to answer for
+    :ivar answer: called with the arguments of each request; its result is the response. Confirms every
+        console by default
+    :ivar asked: the arguments of all requests, in order
+    """
 
     def __init__(self, transport: Any, compute_host: str) -> None:
         super().__init__()
@@ -153,18 +173,23 @@ class _ProxyEndpoint(rpc_server.Endpoint):
             self._cuts.put((session_id, reason))
 
 
-class Proxy(fixtures.Fixture):
-    """The control side of a proxy: registered, and listening for cuts (``cuts``: (id, reason)).
+class FakeProxy(fixtures.Fixture):
+    """A fake proxy that registers and opens sessions, but relays nothing.
 
-    :param name: its name among the proxies of the cell
-    :param deaf: do not listen: pushed cuts are lost
+    :param transport: the RPC transport
+    :param api: a client of the manager
+    :param name: the proxy's name in the cell; a unique one by default
+    :param receive_cuts: listen for pushed cuts; without it they are lost
+    :ivar id: the ``proxy_id`` of this life of the proxy
+    :ivar registered: the manager's reply to ``register_proxy``
+    :ivar cuts: queue of the pushed cuts, as (session ID, reason)
     """
 
     def __init__(
-        self, transport: Any, api: ConsoleAuthAPI, name: str | None = None, *, deaf: bool = False
+        self, transport: Any, api: ConsoleAuthAPI, name: str | None = None, *, receive_cuts: bool = True
     ) -> None:
         super().__init__()
-        self._deaf = deaf
+        self._receive_cuts = receive_cuts
         self._transport = transport
         self.api = api
         self.id = str(uuid.uuid4())
@@ -172,7 +197,7 @@ class Proxy(fixtures.Fixture):
         self.cuts: queue.Queue[tuple[str, str]] = queue.Queue()
 
     def _setUp(self) -> None:
-        if not self._deaf:
+        if self._receive_cuts:
             self._listen()
         self.registered = self.api.register_proxy(RequestContext(), self.id, self.name)
 
@@ -184,7 +209,11 @@ class Proxy(fixtures.Fixture):
         self.addCleanup(rpc_server.drain, server)
 
     def open(self, token: str, session_id: str | None = None) -> objects.ConsoleSession:
-        """Open a session from 192.0.2.1 (RFC 5737: an address for documentation)."""
+        """Open a session for a client at 192.0.2.1, an address for documentation (RFC 5737).
+
+        :param session_id: a new one by default
+        :raises ConsoledException: as the manager's ``open_session``
+        """
         return self.api.open_session(
             RequestContext(), token, session_id or str(uuid.uuid4()), self.id, '192.0.2.1'
         )

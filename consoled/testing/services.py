@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures that run real services on free loopback ports, in temporary directories."""
+"""Fixtures that run real services (RabbitMQ, MariaDB, PostgreSQL, memcached) for tests.
+
+Each instance listens on a free loopback port and keeps its data in a temporary directory.
+``shared(RabbitMQ)`` returns one instance for all tests of a process; see ``ServiceProcess`` for how to
+stop, kill and restart one.
+"""
 
 import atexit
 import base64
@@ -15,7 +20,7 @@ import urllib.parse
 
 import sqlalchemy
 
-from consoled.testing.processes import (
+from consoled.testing.service_process import (
     HOST,
     START_TIMEOUT,
     MissingService,
@@ -54,7 +59,7 @@ class RabbitMQ(ServiceProcess):
 
     def _configure(self) -> None:
         self.port, self.management_port, self._epmd_port, self._dist_port = (free_port() for _ in range(4))
-        # No statistics: collecting them costs CPU all the time and would blur server_cpu().
+        # No statistics: collecting them uses CPU constantly and would distort server_cpu().
         self._write(
             'rabbitmq.conf',
             f"""
@@ -70,8 +75,8 @@ class RabbitMQ(ServiceProcess):
         )
 
     def _commands(self) -> list[list[str]]:
-        # The broker insists on an epmd and would leave behind a daemon if it had to start it,
-        # so a private one is started here first, in the foreground.
+        # The broker needs epmd, and would leave a daemon behind if it had to start it. So a
+        # private one is started first, in the foreground.
         epmd = [self.program['epmd'], '-address', HOST, '-port', str(self._epmd_port)]
         return [epmd, [self.program['rabbitmq-server']]]
 
@@ -89,12 +94,12 @@ class RabbitMQ(ServiceProcess):
             'RABBITMQ_LOG_BASE': f'{here}/log',
             'RABBITMQ_ENABLED_PLUGINS_FILE': f'{here}/plugins',
             'RABBITMQ_CONFIG_FILE': f'{here}/rabbitmq.conf',
-            # These do not exist; they are named so that those of the system are not read.
+            # These files do not exist. Naming them keeps the broker from reading the system's.
             'RABBITMQ_ADVANCED_CONFIG_FILE': f'{here}/advanced.config',
             'RABBITMQ_CONF_ENV_FILE': f'{here}/environment.conf',
             'RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS': '-kernel inet_dist_use_interface {127,0,0,1}',
-            # Makes the script exec Erlang instead of watching over it: the process started here
-            # is then the broker itself, which a SIGKILL has to hit.
+            # Makes the script exec Erlang instead of supervising it: the process started here is
+            # then the broker itself, the one that SIGKILL has to reach.
             'RABBITMQ_ALLOW_INPUT': '1',
             'RABBITMQ_SERVER_START_ARGS': '-noinput',
         }
@@ -110,9 +115,9 @@ class RabbitMQ(ServiceProcess):
         api = http.client.HTTPConnection(HOST, self.management_port, timeout=15)
         with contextlib.closing(api):
             api.request(method, f'/api{path}', headers={'Authorization': f'Basic {token}'})
-            answer = api.getresponse()
-            if answer.status >= 300:
-                raise ServiceError(f'{method} {path}: {answer.status} {answer.read()!r}')
+            response = api.getresponse()
+            if response.status >= 300:
+                raise ServiceError(f'{method} {path}: {response.status} {response.read()!r}')
 
     @property
     def url(self) -> str:
@@ -126,15 +131,20 @@ class RabbitMQ(ServiceProcess):
         return self.url + name
 
     def delete_vhost(self, url: str) -> None:
-        """Delete a virtual host by the URL that new_vhost() returned."""
+        """Delete the virtual host with this URL, as returned by ``new_vhost``.
+
+        :raises ServiceError: when there is no such virtual host
+        """
         self._request('DELETE', f'/vhosts{urllib.parse.urlsplit(url).path}')
 
     def server_cpu(self) -> float:
-        """Return the CPU seconds used by the broker's process tree since its last start."""
+        """Return the CPU seconds that the broker's process tree has used since its last start."""
         return self.cpu()
 
 
 class _Database(ServiceProcess):
+    """A database server on which tests create and drop databases."""
+
     url_format = ''
     admin_database = ''
     connect_args: typing.ClassVar[dict[str, float]] = {}
@@ -168,7 +178,7 @@ class _Database(ServiceProcess):
         return self._url(name)
 
     def drop_database(self, url: str) -> None:
-        """Drop a database by the URL that new_database() returned, ending its sessions."""
+        """Drop the database with this URL, as returned by ``new_database``, and its connections."""
         self._execute(self.drop.format(urllib.parse.urlsplit(url).path[1:]))
 
 
@@ -205,7 +215,7 @@ class MariaDB(_Database):
                 f'--bind-address={HOST}',
                 f'--port={self.port}',
                 '--skip-name-resolve',
-                '--socket=socket',  # inside the data directory, where the path cannot get too long
+                '--socket=socket',  # relative to the data directory: an absolute path may be too long
                 '--character-set-server=utf8mb4',
                 '--max-connections=500',
                 '--innodb-flush-log-at-trx-commit=1',
@@ -217,12 +227,13 @@ class MariaDB(_Database):
         ]
 
     def drop_database(self, url: str) -> None:
-        """Drop a database by the URL that new_database() returned, ending its sessions."""
-        # A session that a test left in a transaction would block the DROP.
+        """Drop the database with this URL, as returned by ``new_database``, and its connections."""
+        # A connection that a test left in a transaction would block the DROP.
         name = urllib.parse.urlsplit(url).path[1:]
-        for (session,) in self._execute(f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"):
-            with contextlib.suppress(sqlalchemy.exc.DBAPIError):  # it may have just ended
-                self._execute(f'KILL {session}')
+        query = f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"
+        for (connection,) in self._execute(query):
+            with contextlib.suppress(sqlalchemy.exc.DBAPIError):  # it may just have ended
+                self._execute(f'KILL {connection}')
         super().drop_database(url)
 
 
@@ -231,7 +242,7 @@ class PostgreSQL(_Database):
 
     programs = ('initdb', 'postgres')
     system_user = 'postgres'
-    # SIGTERM would wait for the clients, and SIGKILL would leave shared memory behind.
+    # SIGTERM would wait for clients, and SIGKILL would leave shared memory behind.
     stop_signal = cleanup_signal = signal.SIGINT
     admin_database = 'postgres'
     drop = 'DROP DATABASE {} WITH (FORCE)'
@@ -259,7 +270,7 @@ class PostgreSQL(_Database):
             'unix_socket_directories': '',
             'max_connections': 500,
             'shared_buffers': '64MB',
-            'dynamic_shared_memory_type': 'mmap',  # nothing outside of the data directory
+            'dynamic_shared_memory_type': 'mmap',  # nothing outside the data directory
         }
         flags = [flag for name, value in settings.items() for flag in ('-c', f'{name}={value}')]
         return [[self.program['postgres'], '-D', self._data, *flags]]
@@ -278,11 +289,11 @@ class Memcached(ServiceProcess):
         with socket.create_connection((HOST, self.port), timeout=2) as client:
             client.sendall(b'version\r\n')
             if not client.recv(100).startswith(b'VERSION'):
-                raise ServiceError('not a memcached')
+                raise ServiceError('the server is not memcached')
 
     @property
     def url(self) -> str:
-        """The server as host:port."""
+        """The server's address as ``host:port``."""
         return f'{HOST}:{self.port}'
 
 
@@ -299,12 +310,12 @@ class _SharedServices:
                 try:
                     service.setUp()
                     self._services[cls] = service
-                except ServiceError as error:  # remembered: waiting again would help no test
+                except ServiceError as error:  # remembered: another attempt would fail as slowly
                     self._services[cls] = error
             found = self._services[cls]
             if isinstance(found, Exception):
                 raise found
-            found.start()  # in case that a test has left it down
+            found.start()  # a test may have left it stopped
             return typing.cast(ServiceT, found)
 
     def _discard(self) -> None:
@@ -317,8 +328,13 @@ _shared = _SharedServices()
 
 
 def shared(cls: type[ServiceT]) -> ServiceT:
-    """Return the instance that all tests of this process share, stopped when the process exits.
+    """Return the instance of a service that all tests of this process share.
 
-    A forked child may use what its parent has started, but never stops it.
+    It is started on first use and stopped when the process exits. A forked child may use its parent's
+    instances but never stops them.
+
+    :raises unittest.SkipTest: when the service is not installed
+    :raises MissingService: the same, with CONSOLED_REQUIRE_SERVICES=1 in the environment
+    :raises ServiceError: when it does not start; later calls raise the same error at once
     """
     return _shared.get(cls)

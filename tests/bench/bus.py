@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bus as consoled uses it: shared by the callers and the echo, so that both pay the same."""
+"""The RPC transport with consoled's options, for callers and echo server alike."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from consoled.rpc.transport import get_transport
 ECHO_TOPIC = 'bench-echo'
 
 
-def transport_of(url: str) -> oslo_messaging.RPCTransport:
-    """A transport with consoled's options, of a config of its own."""
-    # it warns of each frame that arrives while a channel closes, at every stop
+def new_transport(url: str) -> oslo_messaging.RPCTransport:
+    """Return a transport with consoled's options and a private configuration."""
+    # amqp warns about frames that arrive while a channel closes, at every shutdown
     logging.getLogger('amqp').setLevel(logging.ERROR)
     conf = cfg.ConfigOpts()
     log.register_options(conf)

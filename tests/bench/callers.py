@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process of the callers, so that their CPU is counted apart: ``python -m tests.bench.callers``.
+"""The process of the callers, separate so that its CPU is known: ``python -m tests.bench.callers``.
 
-Reads one JSON command a line, and answers each with one line of JSON:
-``{"name", "transport_url", "database_url", "rows"}`` makes a cell known;
-``{"cell", "operation", "callers", "seconds"}`` runs an operation and is answered with its ``Run``.
+It reads one JSON command a line and answers each with one line of JSON:
+``{"name", "transport_url", "database_url", "rows"}`` connects to a cell;
+``{"cell", "operation", "callers", "seconds"}`` runs an operation and returns a ``Run``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable
 
 from tests.bench import operations
+from tests.bench.figures import percentile
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What one run of an operation took: wall time and CPU in seconds, percentiles in seconds."""
+    """The results of one run: number of calls; wall time, CPU time and percentiles in seconds."""
 
     calls: int
     seconds: float
@@ -30,9 +31,9 @@ class Run:
 
 
 def run(operation: Callable[[int], None], callers: int, seconds: float) -> Run:
-    """Call ``operation`` with the caller's number from ``callers`` threads for that long.
+    """Call ``operation`` repeatedly from ``callers`` threads, with the thread's number, for ``seconds``.
 
-    :raises Exception: what the first call that failed raised; a run with errors measures nothing
+    :raises Exception: the exception of the first call that failed; a run with errors measures nothing
     """
     latencies: list[list[float]] = [[] for _ in range(callers)]
     failures: list[Exception] = []
@@ -63,23 +64,19 @@ def run(operation: Callable[[int], None], callers: int, seconds: float) -> Run:
     if failures:
         raise failures[0]
     every = sorted(latency for mine in latencies for latency in mine)
-    return Run(len(every), elapsed, cpu, _percentile(every, 50), _percentile(every, 99))
-
-
-def _percentile(ordered: list[float], percent: int) -> float:
-    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+    return Run(len(every), elapsed, cpu, percentile(every, 50), percentile(every, 99))
 
 
 def main() -> None:
-    """Obey commands until standard input is closed."""
-    cells: dict[str, operations.Cell] = {}
+    """Execute commands until standard input is closed."""
+    cells: dict[str, operations.CellClient] = {}
     for line in sys.stdin:
         command = json.loads(line)
         answer: dict[str, object] = {}
         try:
             if 'name' in command:
                 name = command.pop('name')
-                cells[name] = operations.Cell(**command)
+                cells[name] = operations.CellClient(**command)
             else:
                 operation = cells[command['cell']].operation(command['operation'], command['callers'])
                 answer = dataclasses.asdict(run(operation, command['callers'], command['seconds']))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Made-up instances, consoles and tokens: any number of them, loaded by SQL, known by their number.
+"""Generated instances, consoles and tokens, in any number, inserted by SQL.
 
-Each row is a function of its number, so that the callers know tokens, instances and consoles without a look
-into the database. Hashes and UUIDs are spread evenly, as real ones are.
+Each row is a function of its number, so that the callers know tokens, instances and consoles without reading
+the database. Hashes and UUIDs are evenly distributed, like real ones.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ TOKENS_PER_INSTANCE = 10
 INSTANCES_PER_HOST = 50
 ACCESS_URL_BASE = 'https://console.example.org/vnc_lite.html?path=websockify'
 
-# Rows of one INSERT: well under the read timeout of the URL.
-_CHUNK = 20000
+_CHUNK = 20000  # rows of one INSERT, which then takes much less than the read timeout in the URL
 
 _HASH = "MD5(CONCAT('instance-', {n}))"
 _UUID = (
@@ -55,18 +54,18 @@ _TOKENS = f"""
 """  # noqa: S608 - no value from outside
 
 
-def instances_of(rows: int) -> int:
-    """How many instances (of one console each) share ``rows`` tokens."""
+def instance_count(rows: int) -> int:
+    """Return how many instances, with one console each, share ``rows`` tokens."""
     return max(1, rows // TOKENS_PER_INSTANCE)
 
 
 def token(number: int) -> str:
-    """The clear token of a row, as long as a real one."""
+    """Return the clear token of a row, as long as a real one."""
     return f'bench-token-{number:031d}'
 
 
 def grant(number: int) -> objects.ConsoleAuthToken:
-    """What a compute agent sends to authorize the console of instance ``number``."""
+    """Return the argument of ``authorize`` for the console of instance ``number``."""
     node = number // INSTANCES_PER_HOST
     digest = hashlib.md5(f'instance-{number}'.encode(), usedforsecurity=False).hexdigest()
     return objects.ConsoleAuthToken(
@@ -83,21 +82,21 @@ def grant(number: int) -> objects.ConsoleAuthToken:
 
 
 def load(database_url: str, rows: int, progress: Callable[[int], None]) -> float:
-    """Fill an empty cell database with ``rows`` tokens, and bring its statistics up to date.
+    """Fill an empty cell database with ``rows`` tokens, and update its statistics.
 
-    :param progress: told how many tokens there are
-    :returns: seconds taken
+    :param progress: called with the number of tokens so far
+    :returns: the seconds it took
     """
     started = time.monotonic()
     engine = sa.create_engine(database_url, isolation_level='AUTOCOMMIT')
     with engine.connect() as conn:
-        instances = instances_of(rows)
+        instances = instance_count(rows)
         for statement in (_INSTANCES, _CONSOLES):
             for first, last in _chunks(0, instances - 1):
                 conn.exec_driver_sql(statement.format(first=first, last=last, n='seq'))
         for first, last in _chunks(1, rows):
-            of_instance = f'(seq MOD {instances})'
-            conn.exec_driver_sql(_TOKENS.format(first=first, last=last, n=of_instance))
+            instance_number = f'(seq MOD {instances})'
+            conn.exec_driver_sql(_TOKENS.format(first=first, last=last, n=instance_number))
             progress(last)
         conn.exec_driver_sql('ANALYZE TABLE instances, console_connection, console_auth_token')
     engine.dispose()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The baseline: a server that returns what it got. Run as ``python -m tests.bench.echo URL``."""
+"""The baseline: an RPC server that returns its argument. Run as ``python -m tests.bench.echo URL``."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class _Endpoint:
 
 
 def main() -> None:
-    """Serve until standard input is closed; say ``ready`` once consuming."""
-    transport = bus.transport_of(sys.argv[1])
+    """Print ``ready`` when the server consumes, and serve until standard input is closed."""
+    transport = bus.new_transport(sys.argv[1])
     server = oslo_messaging.get_rpc_server(
         transport,
         oslo_messaging.Target(topic=bus.ECHO_TOPIC, server='bench'),

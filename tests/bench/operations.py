@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured, as functions of the caller's number: over the bus, and on the database alone."""
+"""The measured operations, over the bus and on the database alone."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from consoled.rpc.replies import Closing
 from tests.bench import bus, data
 
 _TTL = 600
-_ADDRESS = '192.0.2.1'  # RFC 5737: for documentation
-# the defaults of [manager] and [vnc]
+_ADDRESS = '192.0.2.1'  # an address for documentation (RFC 5737)
+# the defaults in [manager] and [vnc]
 _LIMITS = claims.Limits(console=0, token=16, instance=64)
 
-# what is called, and what stands in the report
+# methods of CellClient, and their titles in the report
 TITLES = {
     'echo': 'bare echo',
     'validate': 'validate',
@@ -36,16 +36,18 @@ TITLES = {
 }
 
 
-class Cell:
-    """A cell as its callers see it.
+class CellClient:
+    """A client of a cell and its database, with the measured operations as methods.
 
-    :param rows: tokens that ``data.load`` has put into its database
+    Operations are called with the caller's number.
+
+    :param rows: the number of tokens that ``data.load`` has put into the database
     """
 
     def __init__(self, transport_url: str, database_url: str, rows: int) -> None:
         self._rows = rows
-        self._instances = data.instances_of(rows)
-        self._transport = bus.transport_of(transport_url)
+        self._instances = data.instance_count(rows)
+        self._transport = bus.new_transport(transport_url)
         self._api = rpc_client.ConsoleAuthAPI(self._transport)
         self._echo = oslo_messaging.get_rpc_client(
             self._transport,
@@ -64,7 +66,7 @@ class Cell:
         self._transport.cleanup()
 
     def operation(self, name: str, callers: int) -> Callable[[int], None]:
-        """The operation ``name``, to be called with the caller's number."""
+        """Prepare the operation ``name``, and return the method."""
         if 'open_close' in name and not self._registered:
             self._api.register_proxy(RequestContext(), self._proxy, 'bench')
             self._registered = True
@@ -74,7 +76,7 @@ class Cell:
     def _token(self) -> str:
         return data.token(random.randint(1, self._rows))
 
-    # over the bus; a context for each call, as a service makes one for each request it serves
+    # over the bus, with a new context for each call, like a service that creates one for each request
 
     def echo(self, caller: int) -> None:
         self._echo.call({}, 'echo', token=self._token())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures: medians over rounds, ratios to the baseline of the same round, the bars."""
+"""The manager's report: medians over rounds, ratios to the baseline in the same round, the bars."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from tests.bench.figures import verdict
+from tests.bench.harness import PARTS, ManagerSample
 from tests.bench.operations import TITLES
-from tests.bench.stage import PARTS, Sample
 
 BASELINE = 'echo'
 BAR_CALLERS = 8
+_BAR_WIDTH = 62  # columns
 
 # (operation, callers) -> one sample a round
-Samples = dict[tuple[str, Any], list[Sample]]
+Samples = dict[tuple[str, Any], list[ManagerSample]]
 
 _LIBRARIES = (
     'oslo.messaging',
@@ -44,7 +46,7 @@ _TABLE = [
 
 
 def machine() -> list[str]:
-    """What it is measured on."""
+    """Return the lines that describe machine and libraries."""
     model = platform.processor() or platform.machine()
     for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines():
         if line.startswith('model name'):
@@ -58,22 +60,24 @@ def machine() -> list[str]:
     ]
 
 
-def _median(samples: Iterable[Sample], value: Callable[[Sample], float]) -> float:
+def _median(samples: Iterable[ManagerSample], value: Callable[[ManagerSample], float]) -> float:
     return statistics.median(value(sample) for sample in samples)
 
 
 def ratios(
-    samples: Sequence[Sample], baseline: Sequence[Sample], value: Callable[[Sample], float]
+    samples: Sequence[ManagerSample],
+    baseline: Sequence[ManagerSample],
+    value: Callable[[ManagerSample], float],
 ) -> list[float]:
-    """The ratio of each round."""
+    """Return the ratio of a value in each round."""
     return [value(mine) / value(other) for mine, other in zip(samples, baseline, strict=True)]
 
 
-def rate(sample: Sample) -> float:
+def rate(sample: ManagerSample) -> float:
     return sample.rate
 
 
-def cpu(sample: Sample) -> float:
+def cpu(sample: ManagerSample) -> float:
     return sample.cpu_total
 
 
@@ -81,8 +85,10 @@ def _line(cells: Iterable[str]) -> str:
     return ' '.join(format(cell, width) for cell, (_, width) in zip(cells, _TABLE, strict=True))
 
 
-def _row(operation: str, callers: int, samples: list[Sample], baseline: list[Sample] | None) -> str:
-    def micro(value: Callable[[Sample], float]) -> str:
+def _row(
+    operation: str, callers: int, samples: list[ManagerSample], baseline: list[ManagerSample] | None
+) -> str:
+    def micro(value: Callable[[ManagerSample], float]) -> str:
         return f'{_median(samples, value) * 1e6:.0f}'
 
     compared = ['', '']
@@ -104,7 +110,7 @@ def _row(operation: str, callers: int, samples: list[Sample], baseline: list[Sam
 
 
 def table(samples: Samples) -> list[str]:
-    """A line for each operation and number of callers."""
+    """Return the table of results: a line for each operation and number of callers."""
     header = _line(title for title, _ in _TABLE)
     rows = [
         _row(operation, callers, rounds, samples.get((BASELINE, callers)))
@@ -114,7 +120,11 @@ def table(samples: Samples) -> list[str]:
 
 
 def comparison(samples: Samples, title: str, first: Any) -> list[str]:
-    """CPU per call in microseconds by what differs between cells, with the ratio to the cell ``first``."""
+    """Return a table of the CPU per call (us) in cells that differ in one thing.
+
+    :param title: what differs between the cells
+    :param first: the cell to which the others are compared
+    """
     lines = [
         f'{"operation":32} {title:>9} {"server":>8} {"database":>9} {"both":>7} {"sum":>7} {"x both":>7}'
     ]
@@ -131,38 +141,29 @@ def comparison(samples: Samples, title: str, first: Any) -> list[str]:
     return lines
 
 
-def _server_side(sample: Sample) -> float:
+def _server_side(sample: ManagerSample) -> float:
     return sample.cpu['server'] + sample.cpu['database']
 
 
 def bars(samples: Samples, scale: Samples) -> list[str]:
-    """The bars of the issue, each met or not."""
+    """Return a line for each bar: met or not."""
     lines = []
     for operation, what, value, limit, aim, at_least in (
         ('validate', 'calls/s of the echo', rate, 0.60, 0.70, True),
         ('validate', 'CPU per call of the echo', cpu, 1.60, 1.40, False),
         ('authorize', 'calls/s of the echo', rate, 0.50, 0.60, True),
     ):
-        mine, baseline = samples.get((operation, BAR_CALLERS)), samples.get((BASELINE, BAR_CALLERS))
+        mine, baseline = samples.get((operation, BAR_CALLERS), []), samples.get((BASELINE, BAR_CALLERS), [])
         bar = f'{operation}: {">=" if at_least else "<="} {limit:.2f} x {what} (aim {aim:.2f})'
-        if not mine or not baseline:
-            lines.append(f'{bar:62} not measured')
-            continue
-        every = ratios(mine, baseline, value)
-        lines.append(_verdict(bar, every, lambda got: got >= limit if at_least else got <= limit))  # noqa: B023
+        rounds = ratios(mine, baseline, value) if mine and baseline else []
+        lines.append(verdict(bar, rounds, limit, at_least=at_least, width=_BAR_WIDTH))
     for operation in ('validate', 'authorize'):
         counts = sorted(rows for name, rows in scale if name == operation)
         if len(counts) < 2:
-            lines.append(f'{operation + ": cost flat within 10 %":62} not measured')
+            lines.append(verdict(f'{operation}: cost flat within 10 %', [], 1.10, width=_BAR_WIDTH))
             continue
         fewest, most = counts[0], counts[-1]
-        every = ratios(scale[operation, most], scale[operation, fewest], _server_side)
+        rounds = ratios(scale[operation, most], scale[operation, fewest], _server_side)
         bar = f'{operation}: server + database CPU, {most} to {fewest} tokens, <= 1.10'
-        lines.append(_verdict(bar, every, lambda got: got <= 1.10))
+        lines.append(verdict(bar, rounds, 1.10, width=_BAR_WIDTH))
     return lines
-
-
-def _verdict(bar: str, every: list[float], met: Callable[[float], bool]) -> str:
-    got = statistics.median(every)
-    word = 'met' if met(got) else 'NOT MET'
-    return f'{bar:62} {got:5.2f}  {word:7} (rounds {min(every):.2f} to {max(every):.2f})'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the end-to-end tests share: a cell of real daemons, guests, and a browser."""
+"""Base of the end-to-end tests: a cell with a proxy daemon, guests, and a browser."""
 
 import fixtures as fixtures_library
 from selenium import webdriver
@@ -10,7 +10,7 @@ from consoled import objects
 from consoled.db import models
 from consoled.testing import daemons, services
 from consoled.testing.fixtures import wait_until
-from consoled.testing.guests.plain import GuestHost
+from consoled.testing.guests.host import GuestHost
 from tests.functional import base
 
 NOVNC = '/usr/share/novnc'
@@ -31,7 +31,7 @@ _FLAGS = (
     '--window-size=1000,800',
 )
 
-# Everything that the browser can see of a canvas's pixel: its colour.
+# The colour of one pixel of a canvas.
 _PIXEL = """
 const canvas = document.querySelector(arguments[0]);
 return canvas && Array.from(canvas.getContext('2d').getImageData(arguments[1], arguments[2], 1, 1).data);
@@ -42,7 +42,7 @@ const [x, y, w, h] = arguments[1];
 return Array.from(canvas.getContext('2d').getImageData(x, y, w, h).data).join();
 """
 
-# Whether canvases show anything: how many of their pixels are not black.
+# How many pixels of the guest's screen are not black.
 _LIT = """
 let lit = 0;
 for (const canvas of document.querySelectorAll('#screen canvas')) {
@@ -53,11 +53,11 @@ for (const canvas of document.querySelectorAll('#screen canvas')) {
 return lit;
 """
 _ROWS = "return Array.from(document.querySelectorAll('.xterm-rows > div')).map(row => row.textContent)"
-SOME = 200  # pixels: a few words of a BIOS
+A_FEW_WORDS = 200  # pixels that a few words of a BIOS light up
 
 
 class Browser(fixtures_library.Fixture):
-    """Chromium without a screen, with an empty profile."""
+    """Headless Chromium with an empty profile."""
 
     def _setUp(self):  # noqa: N802 - named by the library
         profile = self.useFixture(fixtures_library.TempDir()).path
@@ -75,46 +75,46 @@ class Browser(fixtures_library.Fixture):
 
     @property
     def state(self):
-        """What our pages say of themselves: (state, reason)."""
+        """The state that the console page reports: (state, reason)."""
         root = 'document.documentElement.dataset'
         return tuple(self.driver.execute_script(f'return [{root}.state || null, {root}.reason || null]'))
 
     def wait_for_state(self, *wanted):
-        """Wait for a state, and a reason if one is given."""
-        wait_until(lambda: self.state[: len(wanted)] == wanted, what=f'{wanted}, now {self.state}')
+        """Wait until the page reports this state, and this reason if one is given."""
+        wait_until(lambda: self.state[: len(wanted)] == wanted, what=f'{wanted}, first {self.state}')
 
     def text_of(self, element_id):
         return self.driver.execute_script(f"return document.getElementById('{element_id}').textContent")
 
     def pixel(self, selector, x, y):
-        """(r, g, b) of a canvas, or None without one."""
+        """Return a canvas pixel's colour as (red, green, blue), or None when there is no such canvas."""
         found = self.driver.execute_script(_PIXEL, selector, x, y)
         return found and tuple(found[:3])
 
     def picture(self, selector, x, y, width, height):
-        """The pixels of a part of a canvas, to compare."""
+        """Return the pixels of a part of a canvas, for comparison."""
         return self.driver.execute_script(_PICTURE, selector, [x, y, width, height])
 
-    def lit(self):
-        """How many pixels of the guest's screen are not black."""
+    def lit_pixels(self):
+        """Return how many pixels of the guest's screen are not black."""
         return self.driver.execute_script(_LIT)
 
     def wait_for_text_on_screen(self, before=0):
-        """Wait until a few words more are on the screen than ``before``."""
-        wait_until(lambda: self.lit() > before + SOME, what='text on the screen')
+        """Wait until the screen shows a few words more than when it had ``before`` lit pixels."""
+        wait_until(lambda: self.lit_pixels() > before + A_FEW_WORDS, what='text on the screen')
 
     def terminal(self):
-        """The lines that the terminal shows."""
+        """Return the text that the terminal shows."""
         rows = self.driver.execute_script(_ROWS)
         return '\n'.join(row.replace('\xa0', ' ').rstrip() for row in rows)
 
     def report(self):
-        """What the page says of itself, and the browser's log, for a test that failed."""
+        """Return the page's state and the browser's log, for the details of a failed test."""
         log = '\n'.join(entry['message'] for entry in self.driver.get_log('browser'))
         return f'{self.state}\n{log}'
 
-    def complaints(self):
-        """What the browser has refused to do because of a policy, since it was asked last."""
+    def violations(self):
+        """Return the policy violations and uncaught errors in the browser's log since the last call."""
         return [
             entry['message']
             for entry in self.driver.get_log('browser')
@@ -122,12 +122,12 @@ class Browser(fixtures_library.Fixture):
         ]
 
 
-class CellCase(base.CellTestCase):
-    """A manager on RabbitMQ and MariaDB in this process, a proxy of its own, guests, a browser."""
+class BrowserTestCase(base.CellTestCase):
+    """A manager on RabbitMQ and MariaDB in this process, a proxy daemon, guests, and a browser."""
 
     proxy_options: dict = {}
     options = {'manager__check_port': False}
-    emptied = (models.instances,)  # the proxy is a process that lives on
+    emptied = (models.instances,)  # the proxy's row stays: the daemon outlives the test
 
     @classmethod
     def setUpClass(cls):
@@ -148,7 +148,7 @@ class CellCase(base.CellTestCase):
         super().setUp()
         self.proxy_process.wait_ready()
         self.browser.open('about:blank')
-        self.browser.complaints()  # of the test before
+        self.browser.violations()  # discard those of the previous test
         wait_until(lambda: self.count('console_session') == 0, what='the end of earlier sessions')
 
     @property
@@ -156,7 +156,7 @@ class CellCase(base.CellTestCase):
         return f'http://127.0.0.1:{self.proxy_process.port}'
 
     def grant(self, guest, console_type, page, ttl=None, **options):
-        """A token for a guest's console, with the access URL of the page."""
+        """Authorize a guest's console with the URL of a page, and return the token."""
         token = objects.ConsoleAuthToken(
             instance_uuid=self.instance,
             console_type=console_type,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a hypervisor and a proxy show each other, in files as QEMU and the proxy want them."""
+"""TLS certificates of a hypervisor and a proxy, in files for QEMU and for the proxy."""
 
 import pathlib
 
@@ -7,12 +7,12 @@ import trustme
 
 
 class Certificates:
-    """An authority of hypervisors and proxies, and one that neither knows.
+    """Certificates of an authority that hypervisors and proxies trust, and of one that nobody trusts.
 
-    :ivar server: directory of the hypervisor, with its certificate for 127.0.0.1
-    :ivar ca: file with the certificate of the authority
+    :ivar server: the hypervisor's directory, with its certificate for 127.0.0.1
+    :ivar ca: file with the trusted authority's certificate
     :ivar client: file with the proxy's certificate and key
-    :ivar strangers: the same, signed by the authority that nobody knows
+    :ivar untrusted_client: the same, signed by the authority that nobody trusts
     """
 
     def __init__(self, directory):
@@ -24,13 +24,13 @@ class Certificates:
         self._authority.cert_pem.write_to_path(self.server / 'ca-cert.pem')
         self.name_server('127.0.0.1')
         self.client = self._client(self._authority, pathlib.Path(directory, 'client.pem'))
-        self.strangers = self._client(trustme.CA(), pathlib.Path(directory, 'strangers.pem'))
+        self.untrusted_client = self._client(trustme.CA(), pathlib.Path(directory, 'untrusted.pem'))
 
     def name_server(self, name):
-        """Give the hypervisor a certificate for that name; guests that run keep theirs."""
-        mine = self._authority.issue_cert(name)
-        mine.private_key_pem.write_to_path(self.server / 'server-key.pem')
-        mine.cert_chain_pems[0].write_to_path(self.server / 'server-cert.pem')
+        """Issue a certificate for that name to the hypervisor. Running guests keep theirs."""
+        certificate = self._authority.issue_cert(name)
+        certificate.private_key_pem.write_to_path(self.server / 'server-key.pem')
+        certificate.cert_chain_pems[0].write_to_path(self.server / 'server-cert.pem')
 
     @staticmethod
     def _client(authority, path):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A libvirtd of a test's own, with guests of QEMU by software emulation.
+"""A private libvirtd for tests, with QEMU guests in software emulation.
 
-It runs in namespaces of its own for mounts and processes: its configuration and state are in memory, the
-system's are not touched, and with the first process of the namespace all of it is gone, guests too. A guest
-lives on when libvirtd dies, as it does on a real host.
+It runs in its own mount and process namespaces. Its configuration and state are in memory, and the system's
+are not touched. When the first process of the namespace exits, everything is gone, including the guests.
+Guests survive the death of libvirtd, as on a real host.
 """
 
 import contextlib
@@ -14,7 +14,9 @@ import signal
 import unittest
 import uuid
 
-from consoled.testing import processes
+import psutil
+
+from consoled.testing import service_process
 from consoled.testing.fixtures import wait_until
 
 try:
@@ -23,7 +25,7 @@ except ImportError:
     libvirt = None
 
 _STATE = ('/etc/libvirt', '/var/lib/libvirt', '/var/cache/libvirt', '/var/log/libvirt', '/run/libvirt')
-# The first process of a namespace has to wait for its orphans: bash does while it waits.
+# The first process of a namespace has to reap orphans, which bash does in ``wait``.
 _HOLD = f"""
 for directory in {' '.join(_STATE)}; do
     mkdir -p $directory && mount -t tmpfs tmpfs $directory || exit 1
@@ -53,13 +55,15 @@ remote_display_port_max = {last}
 migration_port_min = {migration}
 migration_port_max = {migration_last}
 """
-_PORTS = 100  # a libvirtd gives to screens
+_PORTS = 100  # for the displays of one libvirtd, and as many for its migrations
 
 
-class Libvirtd(processes.ServiceProcess):
-    """libvirtd; ``uri`` is what a driver connects to, and ``connection`` can do anything.
+class Libvirtd(service_process.ServiceProcess):
+    """libvirtd on a private socket.
 
-    :param qemu_conf: lines for its qemu.conf
+    :param qemu_conf: additional lines for qemu.conf
+    :ivar uri: the read-only URI for a driver
+    :ivar connection: a read-write connection for tests
     """
 
     programs = ('libvirtd', 'qemu-system-x86_64', 'unshare', 'nsenter', 'bash', 'sleep')
@@ -71,14 +75,14 @@ class Libvirtd(processes.ServiceProcess):
     def setUp(self):
         if libvirt is None:
             required = os.environ.get('CONSOLED_REQUIRE_SERVICES') == '1'
-            missing = processes.MissingService if required else unittest.SkipTest
+            missing = service_process.MissingService if required else unittest.SkipTest
             raise missing('the Python module libvirt is not installed')
         super().setUp()
 
     def _prepare(self):
         self.connection = None
         self._holder = None
-        # below the ports that the kernel gives to others
+        # below the kernel's range for outgoing connections
         first = random.SystemRandom().randrange(10000, 30000, 2 * _PORTS)
         self._write('libvirtd.conf', _LIBVIRTD_CONF.format(directory=self.directory, host_uuid=uuid.uuid4()))
         self._write(
@@ -94,10 +98,10 @@ class Libvirtd(processes.ServiceProcess):
         self._hold()
 
     def _configure(self):
-        """Its ports are not its own but its guests'."""
+        """Choose no port: libvirtd listens on a Unix socket, and the guests' ports are in qemu.conf."""
 
     def _hold(self):
-        """Make the namespaces, and the process that they live as long as."""
+        """Create the namespaces with a process that keeps them alive."""
         mark = self.directory / 'namespace'
         self._holder = self._spawn(
             [
@@ -110,17 +114,17 @@ class Libvirtd(processes.ServiceProcess):
         self.addCleanup(self._holder.kill)
         wait_until(lambda: mark.exists() or self._holder.poll() is not None, what='the namespaces')
         if self._holder.poll() is not None:
-            raise self._failure('has no namespaces')
+            raise self._failure('could not create its namespaces')
 
-    def _inside(self):
-        """The first process of the namespaces, by its number out here."""
+    def _first_pid(self):
+        """Return the namespaces' first process, as a process ID outside of them."""
         (pid,) = (
             pathlib.Path(f'/proc/{self._holder.pid}/task/{self._holder.pid}/children').read_text().split()
         )
         return pid
 
     def _commands(self):
-        enter = [self.program['nsenter'], f'--target={self._inside()}', '--mount', '--pid']
+        enter = [self.program['nsenter'], f'--target={self._first_pid()}', '--mount', '--pid']
         here = self.directory
         script = (
             f'cp {here}/qemu.conf /etc/libvirt/ && rm -f /run/libvirtd.pid {here}/pid && '
@@ -140,23 +144,25 @@ class Libvirtd(processes.ServiceProcess):
         return f'qemu+unix:///system?socket={self.directory}/libvirt-sock-ro'
 
     def daemon_pid(self):
-        """The process libvirtd: nsenter --pid has forked it."""
-        for process in processes._tree(self.pid):
-            with contextlib.suppress(processes.psutil.NoSuchProcess):
+        """Return the process ID of libvirtd itself, a child of nsenter."""
+        for process in service_process.process_tree(self.pid):
+            with contextlib.suppress(psutil.NoSuchProcess):
                 if process.name() == 'libvirtd':
                     return process.pid
-        raise LookupError('libvirtd does not run')
+        raise LookupError('libvirtd is not running')
 
     def freeze(self):
+        """Suspend libvirtd: calls hang."""
         os.kill(self.daemon_pid(), signal.SIGSTOP)
 
     def thaw(self):
+        """Resume libvirtd."""
         os.kill(self.daemon_pid(), signal.SIGCONT)
 
     def guest(self, *devices, name=None, instance=None, firmware=''):
-        """Define a guest with these devices, not started.
+        """Define a guest with these devices, and do not start it.
 
-        :param firmware: what more to tell its BIOS, as BOOT_MENU or TALKS
+        :param firmware: XML of additional BIOS settings: BOOT_MENU or SERIAL_BOOT_MENU
         """
         instance = instance or str(uuid.uuid4())
         xml = GUEST.format(
@@ -169,13 +175,13 @@ class Libvirtd(processes.ServiceProcess):
         return self.connection.defineXML(xml)
 
     def qemu_pid(self, domain):
-        """The process of a guest, by its number out here."""
-        for process in processes.psutil.process_iter(['cmdline']):
+        """Return the process ID of a guest's QEMU."""
+        for process in psutil.process_iter(['cmdline']):
             if process.info['cmdline'] and f'-uuid {domain.UUIDString()}' in ' '.join(
                 process.info['cmdline']
             ):
                 return process.pid
-        raise LookupError(f'{domain.name()} does not run')
+        raise LookupError(f'{domain.name()} is not running')
 
 
 GUEST = """
@@ -191,11 +197,11 @@ GUEST = """
   </devices>
 </domain>
 """
-# The BIOS waits a minute for a key, and answers it by a menu.
+# The BIOS prints a prompt, waits a minute for the Escape key, and then shows a menu.
 BOOT_MENU = "<bootmenu enable='yes' timeout='60000'/>"
-ASKS, ESCAPE, ANSWERS = b'Press ESC for boot menu', b'\x1b', b'Select boot device'
-# The same, at the first serial port too.
-TALKS = f"{BOOT_MENU}<bios useserial='yes'/>"
+MENU_PROMPT, ESCAPE, MENU = b'Press ESC for boot menu', b'\x1b', b'Select boot device'
+# The same, on the first serial port too.
+SERIAL_BOOT_MENU = f"{BOOT_MENU}<bios useserial='yes'/>"
 
 
 def vnc(listen='127.0.0.1'):
@@ -217,7 +223,7 @@ def serial(port, listen='127.0.0.1', number=0):
 
 
 def bios_log(path):
-    """A device that writes to a file what the BIOS says on the screen, and more."""
+    """A device that logs the output of the BIOS to a file: the text on the screen, and debug messages."""
     return (
         f"<serial type='file'><source path='{path}'/><target type='isa-debug'><model name='isa-debugcon'/>"
         "</target><address type='isa' iobase='0x402'/></serial>"
@@ -225,7 +231,7 @@ def bios_log(path):
 
 
 def usb_serial(port):
-    """A serial port that a running guest can be given."""
+    """A serial port that can be attached to a running guest."""
     return (
         f"<serial type='tcp'><source mode='bind' host='127.0.0.1' service='{port}'/>"
         "<protocol type='raw'/><target type='usb-serial'/></serial>"

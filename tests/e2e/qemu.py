@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real guest: QEMU by software emulation, without a disk; its BIOS says so on the screen."""
+"""A real guest: QEMU in software emulation, without a disk; its screen shows the BIOS's messages."""
 
 import subprocess
 
@@ -13,9 +13,10 @@ _VNC_BASE = 5900
 
 
 class Qemu(fixtures_library.Fixture):
-    """A guest; ``port`` is that of its console on loopback.
+    """A QEMU process with one console on loopback.
 
-    :param display: options for its console, with ``{port}``, or ``{vnc}`` for VNC's display number
+    :param display: options for the console, with ``{port}``, or ``{vnc}`` for the VNC display number
+    :ivar port: TCP port of the console
     """
 
     def __init__(self, *display):
@@ -24,8 +25,8 @@ class Qemu(fixtures_library.Fixture):
 
     def _setUp(self):  # noqa: N802 - named by the library
         self.port = services.free_port()
-        places = {'port': self.port, 'vnc': self.port - _VNC_BASE}
-        display = [part.format(**places) for part in self._display]
+        numbers = {'port': self.port, 'vnc': self.port - _VNC_BASE}
+        display = [part.format(**numbers) for part in self._display]
         log = self.useFixture(fixtures_library.TempDir()).join('qemu.log')
         with open(log, 'wb') as output:
             self._process = subprocess.Popen(
@@ -39,14 +40,14 @@ class Qemu(fixtures_library.Fixture):
         wait_until(lambda: self._listens(log), what='the console of QEMU')
 
     def kill(self):
-        """End it as a power cut does."""
+        """Kill the process, like a power failure."""
         self._process.kill()
         self._process.wait()
 
     def _listens(self, log):
         if self._process.poll() is not None:
             with open(log) as text:
-                raise RuntimeError(f'QEMU ended: {text.read()}')
+                raise RuntimeError(f'QEMU exited: {text.read()}')
         wanted = f':{self.port:04X} '
         with open('/proc/net/tcp') as table:
             return any(wanted in line and ' 0A ' in line for line in table)

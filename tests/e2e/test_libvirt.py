@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real guests of a real libvirtd: the driver, the agent, and users of their consoles through a real proxy."""
+"""Real guests of a real libvirtd: the driver, the compute agent, and users who connect through the proxy."""
 
 import concurrent.futures
 import contextlib
@@ -19,21 +19,21 @@ from consoled import exception
 from consoled.compute.drivers import libvirt_connection, loading
 from consoled.compute.drivers.deadline_driver import DeadlineDriver
 from consoled.rpc.client import ComputeConsoleAPI
-from consoled.testing import daemons, driver_kit, fixtures, services
+from consoled.testing import daemons, driver_contract, fixtures, services
 from consoled.testing.fixtures import wait_until
 from tests.e2e import base as screens
 from tests.e2e import libvirt as lv
 from tests.functional import base
-from tests.functional.proxy_base import User, frame, handshake
+from tests.functional.raw_user import User, frame, handshake
 
-WITHIN = 1.0  # seconds from a guest's end to that of its tokens and sessions (DESIGN invariant 5)
-SLACK = 2.0  # seconds more on a machine that does other things
+WITHIN = 1.0  # seconds until tokens and sessions of a stopped guest are gone (invariant 5 in doc/design.md)
+SLACK = 2.0  # additional seconds on a busy machine
 GREETING = b'RFB 003.008\n'  # RFC 6143, section 7.1.1
-# A main channel without capabilities (SPICE protocol, "Link message"); the answer begins with the same magic.
+# Opens a main channel without capabilities (SPICE protocol, "Link message"). The reply has the same magic.
 SPICE_LINK = b'REDQ' + struct.pack('<IIIIBBIII', 2, 2, 18, 0, 1, 0, 0, 0, 18)
 
 
-class _Guests:
+class _LibvirtGuests:
     """Guests of a libvirtd that all tests of a class share."""
 
     qemu_conf = ''
@@ -45,7 +45,7 @@ class _Guests:
         cls.addClassCleanup(cls.libvirtd.cleanUp)
 
     def new_guest(self, *devices, start=True, **how):
-        """A guest that runs, and is gone after the test."""
+        """Create a guest that is deleted after the test, and start it unless told otherwise."""
         domain = self.libvirtd.guest(*devices, **how)
         self.addCleanup(self.remove, domain)
         if start:
@@ -53,7 +53,7 @@ class _Guests:
         return domain
 
     def remove(self, domain):
-        """Delete a guest; by the connection that there is now."""
+        """Delete a guest, through the current connection to libvirtd."""
         with contextlib.suppress(lv.libvirt.libvirtError):
             domain = self.libvirtd.connection.lookupByUUIDString(domain.UUIDString())
             with contextlib.suppress(lv.libvirt.libvirtError):
@@ -61,8 +61,8 @@ class _Guests:
             domain.undefine()
 
 
-class DriverTest(_Guests, driver_kit.DriverKit, testtools.TestCase):
-    """What every driver must keep to, on QEMU."""
+class DriverTest(_LibvirtGuests, driver_contract.DriverContract, testtools.TestCase):
+    """The driver contract with the libvirt driver and QEMU, and faults of libvirtd."""
 
     @classmethod
     def setUpClass(cls):
@@ -78,7 +78,7 @@ class DriverTest(_Guests, driver_kit.DriverKit, testtools.TestCase):
         domain = self.new_guest(
             lv.vnc(), lv.spice(), *(lv.serial(port, number=number) for number, port in enumerate(ports))
         )
-        return driver_kit.Guest(domain.UUIDString(), ('novnc', 'spice-html5', 'serial', 'serial'))
+        return driver_contract.StartedGuest(domain.UUIDString(), ('novnc', 'spice-html5', 'serial', 'serial'))
 
     def domain(self, instance_uuid):
         return self.libvirtd.connection.lookupByUUIDString(instance_uuid)
@@ -89,25 +89,29 @@ class DriverTest(_Guests, driver_kit.DriverKit, testtools.TestCase):
     def remove_guest(self, instance_uuid):
         self.remove(self.domain(instance_uuid))
 
-    def test_a_restart_of_libvirtd_shows_no_guest_as_stopped(self):
-        """While libvirtd finds its guests again, nobody may think that they are gone."""
+    def test_no_guest_appears_stopped_while_libvirtd_restarts(self):
+        """While libvirtd rediscovers its guests, the driver reports no wrong state."""
         guest, driver = self.start_guest(), self.make_driver()
         self.addCleanup(driver.close)
-        before = [console.obj_to_primitive() for console in self._wait_for(driver, guest.uuid)]
+        before = [console.obj_to_primitive() for console in self._wait_for_consoles(driver, guest.uuid)]
         self.libvirtd.kill()
         self.assertRaises(exception.HypervisorUnreachable, driver.list_consoles, guest.uuid)
         self.libvirtd.start()
-        ends, answers = time.monotonic() + 2, 0
-        while time.monotonic() < ends:
+        started, answers = time.monotonic(), 0
+
+        def checked_often_and_for_long():
+            nonlocal answers
             with contextlib.suppress(exception.HypervisorUnreachable):
                 found = driver.list_consoles(guest.uuid)
                 self.assertEqual(before, [console.obj_to_primitive() for console in found])
                 self.assertEqual([guest.uuid], driver.list_instances())
                 answers += 1
-        self.assertGreater(answers, 10)
+            return answers > 10 and time.monotonic() > started + 2
 
-    def test_a_libvirtd_that_hangs_for_long(self):
-        """Until keep-alive gives up, while several threads wait: libvirt's client has crashed of that."""
+        wait_until(checked_often_and_for_long, what='answers of the driver')
+
+    def test_a_libvirtd_that_hangs_until_keepalive_gives_up(self):
+        """Several threads wait meanwhile, which has crashed libvirt's client library."""
         for name in ('_KEEPALIVE_INTERVAL', '_KEEPALIVE_COUNT'):
             self.useFixture(fixtures_library.MonkeyPatch(f'{libvirt_connection.__name__}.{name}', 1))
         conf = self.useFixture(
@@ -117,12 +121,12 @@ class DriverTest(_Guests, driver_kit.DriverKit, testtools.TestCase):
                 compute__hypervisor_timeout=0.3,
             )
         ).conf
-        driver, told = DeadlineDriver(loading.load(conf), conf), []
+        driver, reported = DeadlineDriver(loading.load(conf), conf), []
         self.addCleanup(driver.close)
-        driver.watch(told.append)
+        driver.watch(reported.append)
         for _ in range(3):
-            wait_until(lambda: None in told and self.answers(driver), what='an answer')
-            told.clear()
+            wait_until(lambda: None in reported and self.answers(driver), what='an answer')
+            reported.clear()
             self.libvirtd.freeze()
             with contextlib.ExitStack() as frozen:
                 frozen.callback(self.libvirtd.thaw)
@@ -130,7 +134,7 @@ class DriverTest(_Guests, driver_kit.DriverKit, testtools.TestCase):
                 with concurrent.futures.ThreadPoolExecutor(6) as pool:
                     while time.monotonic() < ends:
                         self.assertEqual({False}, set(pool.map(self.answers, [driver] * 6)))
-        wait_until(lambda: None in told and self.answers(driver), what='an answer')
+        wait_until(lambda: None in reported and self.answers(driver), what='an answer')
 
     def answers(self, driver):
         try:
@@ -139,19 +143,19 @@ class DriverTest(_Guests, driver_kit.DriverKit, testtools.TestCase):
             return False
         return True
 
-    def test_restarts_leave_nothing_open(self):
-        driver, told = self.make_driver(), []
+    def test_restarts_of_libvirtd_leak_no_descriptors(self):
+        driver, reported = self.make_driver(), []
         self.addCleanup(driver.close)
-        driver.watch(told.append)
-        wait_until(lambda: told, what='a connection')
+        driver.watch(reported.append)
+        wait_until(lambda: reported, what='a connection')
         before = len(os.listdir('/proc/self/fd'))
         self.addOnException(lambda _: self.addDetail('open', text_content(self.descriptors())))
         for _ in range(5):
-            said = len(told)
+            start = len(reported)
             self.libvirtd.restart()
-            wait_until(lambda said=said: None in told[said:], timeout=60, what='a connection')
+            wait_until(lambda start=start: None in reported[start:], timeout=60, what='a connection')
         driver.ping()
-        # one left by each restart would be too many; others of this process come and go
+        # Five leaked descriptors, one a restart, would be too many. Others in this process come and go.
         wait_until(lambda: len(os.listdir('/proc/self/fd')) < before + 5, what='closed descriptors')
 
     def descriptors(self):
@@ -162,11 +166,11 @@ class DriverTest(_Guests, driver_kit.DriverKit, testtools.TestCase):
         return '\n'.join(found)
 
 
-class AgentCase(_Guests, base.CellTestCase):
-    """A manager on RabbitMQ and MariaDB in this process; libvirtd, agent and proxy as on a real host."""
+class LibvirtTestCase(_LibvirtGuests, base.CellTestCase):
+    """A manager in this process, on RabbitMQ and MariaDB; libvirtd, compute agent and proxy as daemons."""
 
     options = {'manager__check_port_timeout': 10}
-    hypervisor_timeout = 8.0  # seconds: guests take the processor that libvirtd needs
+    hypervisor_timeout = 8.0  # seconds: guests and libvirtd compete for the CPU
     proxy_options: dict = {}
 
     @classmethod
@@ -198,30 +202,30 @@ class AgentCase(_Guests, base.CellTestCase):
 
     @classmethod
     def new_proxy(cls, **options):
-        """A proxy with the options of the class and these, by group; not started."""
+        """Return a proxy with the options of the class and these, by group, not started."""
         pages = {'proxy': {**screens.PAGES, 'close_timeout': 1}}
         return daemons.ProxyProcess(cls.bus, {**pages, **cls.proxy_options, **options})
 
     def setUp(self):
-        # not CellTestCase's: agent and proxy live on, and with them their rows
+        # not CellTestCase's, which would delete the rows of the class's agent and proxy
         testtools.TestCase.setUp(self)
         self.context = base.RequestContext(user_id='user-1', project_id='project-1')
         self.addOnException(lambda _: self.addDetail('agent', text_content(self.agent.log()[-6000:])))
 
     def guest(self, *devices, **how):
-        """A guest that the managers know."""
+        """Start a guest, and wait until the manager knows its consoles."""
         domain = self.new_guest(*devices, **how)
-        self.known(domain, len(devices))
+        self.wait_for_definition(domain, len(devices))
         return domain
 
-    def known(self, domain, consoles):
+    def wait_for_definition(self, domain, consoles):
         wait_until(lambda: len(self.ports(domain.UUIDString())) == consoles, what='the definition')
 
     def get(self, domain, console_type='novnc'):
         return self.compute.get_console(self.context, base.COMPUTE_HOST, domain.UUIDString(), console_type)
 
     def user(self, granted, proxy=None):
-        """Somebody who opens a console; and the proxy's answer."""
+        """Request a console's websocket; return the user and the proxy's response."""
         user = User((proxy or self.proxy_daemon).port)
         self.addCleanup(user.leave)
         user.send(handshake(f'/?token={granted.token}'))
@@ -233,25 +237,34 @@ class AgentCase(_Guests, base.CellTestCase):
         return user
 
     def assert_talks(self, domain, user):
-        """The user of a serial port hears the guest's BIOS and is heard by it (``lv.TALKS``)."""
+        """Assert that a serial port works both ways: reset the guest, and open the menu of its BIOS.
+
+        The guest has ``lv.SERIAL_BOOT_MENU``. The prompt of a boot before the reset may still be on its way
+        to the user. A key that answers it is lost, so each prompt is answered until the menu comes.
+        """
         domain.reset()
-        self.hears(user, lv.ASKS)
-        user.send(frame(lv.ESCAPE))
-        self.hears(user, lv.ANSWERS)
+        text, answered = b'', 0
+        while lv.MENU not in text:
+            text += user.message(1)
+            if text.count(lv.MENU_PROMPT) > answered:
+                answered += 1
+                user.send(frame(lv.ESCAPE))
 
-    def hears(self, user, text):
-        heard = b''
-        while text not in heard:
-            heard += user.message(1)
+    def read_until(self, user, text):
+        """Read what the guest sends until ``text`` has come."""
+        received = b''
+        while text not in received:
+            received += user.message(1)
 
-    def tokens_of(self, domain):
+    def token_count(self, domain):
         query = 'SELECT COUNT(*) FROM console_auth_token WHERE instance_uuid = :uuid'
         return self.rows(query, uuid=domain.UUIDString())[0][0]
 
     def instance_is_known(self, domain):
         return bool(self.rows('SELECT 1 FROM instances WHERE uuid = :uuid', uuid=domain.UUIDString()))
 
-    def timed(self, what, condition, limit=WITHIN):
+    def assert_within(self, what, condition, limit=WITHIN):
+        """Wait for a condition, and assert that it took no longer than ``limit`` seconds and some slack."""
         started = time.monotonic()
         wait_until(condition, what=what)
         took = time.monotonic() - started
@@ -259,14 +272,14 @@ class AgentCase(_Guests, base.CellTestCase):
         self.assertLess(took, limit + SLACK)
 
 
-class ConsolesTest(AgentCase):
-    def test_each_console_wherever_the_guest_listens(self):
+class ConsolesTest(LibvirtTestCase):
+    def test_each_console_type_on_each_listen_address(self):
         for listen in ('127.0.0.1', '0.0.0.0', '::'):
             domain = self.guest(
                 lv.vnc(listen),
                 lv.spice(listen),
                 lv.serial(services.free_port(), listen),
-                firmware=lv.TALKS,
+                firmware=lv.SERIAL_BOOT_MENU,
             )
             granted = {kind: self.get(domain, kind) for kind in ('novnc', 'spice-html5', 'serial')}
             self.assertEqual({'127.0.0.1'}, {each.host for each in granted.values()}, listen)
@@ -291,24 +304,21 @@ class ConsolesTest(AgentCase):
         self.assertEqual(409, answer.status)
         users[0].send(frame(b'a key\r'))
         users[0].leave()
-        again = wait_until(lambda: self.given(domain), what='a free port')
+        again = wait_until(
+            lambda: base.none_if(exception.ConsolePortsExhausted, self.get, domain, 'serial'),
+            what='a free port',
+        )
         self.assertEqual(grants[0].port, again.port)
         self.connected(again)
 
-    def given(self, domain):
-        try:
-            return self.get(domain, 'serial')
-        except exception.ConsolePortsExhausted:
-            return None
-
-    def test_two_guests_have_their_own(self):
+    def test_two_guests_have_different_ports(self):
         first, second = self.guest(lv.vnc(), lv.spice()), self.guest(lv.vnc(), lv.spice())
-        places = [
-            (self.get(domain, kind).port) for domain in (first, second) for kind in ('novnc', 'spice-html5')
-        ]
-        self.assertEqual(4, len(set(places)))
+        ports = {
+            self.get(domain, kind).port for domain in (first, second) for kind in ('novnc', 'spice-html5')
+        }
+        self.assertEqual(4, len(ports))
 
-    def test_what_can_not_be_had(self):
+    def test_consoles_that_are_not_available(self):
         domain = self.guest(lv.vnc())
         self.assert_refused('console_type_unavailable', self.get, domain, 'serial')
         domain.destroy()
@@ -318,10 +328,12 @@ class ConsolesTest(AgentCase):
         self.assert_refused('instance_not_found', self.get, domain)
 
 
-class TruthTest(AgentCase):
+class ChangesTest(LibvirtTestCase):
+    """Changes on the host reach the manager's database, and users, within a second."""
+
     def test_a_guest_that_is_started_is_known_within_a_second(self):
         domain = self.new_guest(lv.vnc())
-        self.timed('known', lambda: self.ports(domain.UUIDString()))
+        self.assert_within('known', lambda: self.ports(domain.UUIDString()))
 
     def test_invariant_5_a_guest_that_is_destroyed_loses_tokens_and_sessions(self):
         port = services.free_port()
@@ -331,28 +343,28 @@ class TruthTest(AgentCase):
         serial = self.connected(self.get(domain, 'serial'))
         unused = self.get(domain)
         domain.destroy()
-        self.timed('end of the tokens', lambda: self.tokens_of(domain) == 0)
-        # 4404: console gone; QEMU's own end may be first
+        self.assert_within('end of the tokens', lambda: self.token_count(domain) == 0)
+        # 4404 means that the console is gone; the end of QEMU's own connection may come first
         self.assertIn(screen.close_code(), (4404, 1000, 1011))
         self.assertIn(serial.close_code(), (4404, 1000, 1011))
         _, answer = self.user(unused)
         self.assertEqual(401, answer.status)
         domain.create()
-        self.known(domain, 2)
+        self.wait_for_definition(domain, 2)
         self.assertEqual(GREETING, self.connected(self.get(domain)).message(len(GREETING)))
 
-    def test_invariant_11_a_guest_that_is_undefined_leaves_nothing(self):
+    def test_invariant_11_an_undefined_guest_leaves_nothing_behind(self):
         domain = self.guest(lv.vnc())
         self.get(domain)
         domain.destroy()
         domain.undefine()
-        self.timed('end of the instance', lambda: not self.instance_is_known(domain))
+        self.assert_within('end of the instance', lambda: not self.instance_is_known(domain))
 
     def test_a_guest_whose_process_dies(self):
         domain = self.guest(lv.vnc())
         self.get(domain)
         os.kill(self.libvirtd.qemu_pid(domain), signal.SIGKILL)
-        self.timed('end of the token', lambda: self.tokens_of(domain) == 0)
+        self.assert_within('end of the token', lambda: self.token_count(domain) == 0)
 
     def test_a_transient_guest(self):
         domain = self.libvirtd.connection.createXML(
@@ -365,31 +377,31 @@ class TruthTest(AgentCase):
             )
         )
         self.addCleanup(self.remove, domain)
-        self.known(domain, 1)
+        self.wait_for_definition(domain, 1)
         domain.destroy()
-        self.timed('end of the instance', lambda: not self.instance_is_known(domain))
+        self.assert_within('end of the instance', lambda: not self.instance_is_known(domain))
 
-    def test_devices_that_come_and_go(self):
+    def test_devices_that_are_attached_and_detached(self):
         domain = self.guest(lv.vnc())
         port = services.free_port()
         domain.attachDeviceFlags(lv.usb_serial(port))
-        self.timed('the device', lambda: port in self.ports(domain.UUIDString()))
+        self.assert_within('the device', lambda: port in self.ports(domain.UUIDString()))
         granted = self.get(domain, 'serial')
         user = self.connected(granted)
         domain.detachDeviceFlags(self.device(domain, port))
-        self.timed('its end', lambda: port not in self.ports(domain.UUIDString()))
+        self.assert_within('its end', lambda: port not in self.ports(domain.UUIDString()))
         self.assertIn(user.close_code(), (4404, 1000, 1011))
         self.assertEqual(1, len(self.ports(domain.UUIDString())))
 
     def device(self, domain, port):
-        """The XML that the guest has of a serial port."""
+        """Return the XML of the guest's serial device on this port."""
         for device in ElementTree.fromstring(domain.XMLDesc()).iter('serial'):
             if device.find('source').get('service') == str(port):
                 return ElementTree.tostring(device, encoding='unicode')
         raise LookupError(f'no device at port {port}')
 
-    def test_the_port_of_a_guest_that_is_used_by_the_next_one(self):
-        """The first guest's token never reaches the second."""
+    def test_a_port_that_the_next_guest_reuses(self):
+        """A token of the first guest never opens the second guest's console."""
         port = services.free_port()
         for _ in range(5):
             first = self.guest(lv.serial(port))
@@ -399,18 +411,18 @@ class TruthTest(AgentCase):
             for granted in stale:
                 _, answer = self.user(granted)
                 self.assertIn(answer.status, (401, 404))
-            self.known(second, 1)
+            self.wait_for_definition(second, 1)
             user = self.connected(self.get(second, 'serial'))
             user.leave()
             second.destroy()
             wait_until(lambda second=second: not self.ports(second.UUIDString()))
 
 
-class FaultTest(AgentCase):
+class FaultTest(LibvirtTestCase):
     hypervisor_timeout = 1.5
 
     def test_libvirtd_dies_and_comes_back(self):
-        """Sessions go on, and what happened meanwhile is found out without anybody's help."""
+        """Sessions continue, and the agent discovers by itself what has changed meanwhile."""
         kept, dead = self.guest(lv.vnc()), self.guest(lv.vnc())
         before = self.ports(kept.UUIDString())
         user = self.connected(self.get(kept))
@@ -423,17 +435,17 @@ class FaultTest(AgentCase):
         self.assertLess(time.monotonic() - started, self.hypervisor_timeout + SLACK)
         _, answer = self.user(token)
         self.assertEqual(503, answer.status)
-        wait_until(lambda: self.agent.get('/readyz')[0] == 503, what='its loss')
+        wait_until(lambda: self.agent.get('/readyz')[0] == 503, what='the agent not being ready')
         self.libvirtd.start()
-        wait_until(lambda: self.tokens_of(dead) == 0, timeout=60, what='the sync')
-        wait_until(lambda: self.agent.get('/readyz')[0] == 200, what='its return')
+        wait_until(lambda: self.token_count(dead) == 0, timeout=60, what='the reconciliation')
+        wait_until(lambda: self.agent.get('/readyz')[0] == 200, what='the agent being ready')
         self.assertEqual(before, self.ports(kept.UUIDString()))
         self.connected(self.get(kept))
         user.send(frame(GREETING))
         self.assertEqual(b'\x01\x01', user.message(2))  # QEMU offers the security type None
 
     def test_libvirtd_hangs(self):
-        """Calls are answered in time, threads do not pile up, and nothing is concluded from silence."""
+        """Calls fail in time, threads do not pile up, and no guest is considered gone."""
         domain = self.guest(lv.vnc())
         user = self.connected(self.get(domain))
         self.libvirtd.freeze()
@@ -445,21 +457,19 @@ class FaultTest(AgentCase):
         self.assertEqual(1, len(self.ports(domain.UUIDString())))
         self.assertEqual(GREETING, user.message(len(GREETING)))
         self.libvirtd.thaw()
-        wait_until(lambda: self.given(domain), timeout=60, what='an answer')
+        wait_until(
+            lambda: base.none_if(exception.HypervisorUnreachable, self.get, domain),
+            timeout=60,
+            what='an answer',
+        )
 
-    def given(self, domain):
-        try:
-            return self.get(domain)
-        except exception.HypervisorUnreachable:
-            return None
-
-    def test_the_agent_killed_and_started_again(self):
-        """No stale console is authorized, nothing is left behind."""
+    def test_the_agent_is_killed_and_started_again(self):
+        """No stale console is authorized, and nothing is left behind."""
         gone, stopped, kept = (self.guest(lv.vnc()) for _ in range(3))
         tokens = {domain.UUIDString(): self.get(domain) for domain in (gone, stopped, kept)}
         user = self.connected(tokens[kept.UUIDString()])
         self.agent.kill()
-        self.addCleanup(self.started)
+        self.addCleanup(self.ensure_agent_runs)
         self.remove(gone)
         stopped.destroy()
         new = self.new_guest(lv.vnc())
@@ -475,13 +485,13 @@ class FaultTest(AgentCase):
         self.connected(tokens[kept.UUIDString()])
         self.assertEqual(GREETING, user.message(len(GREETING)))
 
-    def started(self):
+    def ensure_agent_runs(self):
         if not self.agent.child_pids():
             self.agent.start()
 
 
-class MigrationTest(AgentCase):
-    """A guest moves to another host, live, while somebody looks at its screen."""
+class MigrationTest(LibvirtTestCase):
+    """Live migration of a guest while a user is connected to its console."""
 
     @classmethod
     def setUpClass(cls):
@@ -514,7 +524,7 @@ class MigrationTest(AgentCase):
             there.connection, {lv.libvirt.VIR_MIGRATE_PARAM_URI: 'tcp://127.0.0.1', **parameters}, flags
         )
 
-    def test_the_old_token_opens_nothing_the_old_session_is_cut_a_new_one_works(self):
+    def test_old_tokens_and_sessions_end_and_new_ones_work(self):
         domain = self.guest(lv.vnc())
         old = self.get(domain)
         user = self.connected(old)
@@ -522,7 +532,7 @@ class MigrationTest(AgentCase):
         moved = self.migrate(domain, self.other)
         self.addCleanup(moved.undefine)
         self.addCleanup(moved.destroy)
-        self.timed('news of its new host', lambda: self.hosts(domain) == ['node-2'])
+        self.assert_within('news of its new host', lambda: self.hosts(domain) == ['node-2'])
         self.assertIn(user.close_code(), (4404, 1000, 1011))
         _, answer = self.user(old)
         self.assertEqual(401, answer.status)
@@ -530,22 +540,22 @@ class MigrationTest(AgentCase):
         new = self.compute.get_console(self.context, 'node-2', domain.UUIDString(), 'novnc')
         self.assertNotEqual(old.port, new.port)
         self.assertEqual(GREETING, self.connected(new).message(len(GREETING)))
-        time.sleep(1)  # what its old host says late changes nothing
+        time.sleep(1)  # late reports of the old host must not change anything
         self.assertEqual(['node-2'], self.hosts(domain))
         self.assertEqual([new.port], self.ports(domain.UUIDString()))
 
-    def test_a_serial_port_is_free_at_its_new_place(self):
+    def test_a_serial_port_is_free_on_the_new_host(self):
         port, there = services.free_port(), services.free_port()
-        domain = self.guest(lv.serial(port), firmware=lv.TALKS)
+        domain = self.guest(lv.serial(port), firmware=lv.SERIAL_BOOT_MENU)
         old = self.get(domain, 'serial')
         user = self.connected(old)
         self.assert_talks(domain, user)
-        # both hosts are this one, where the port is taken
+        # Both hosts are this machine, where the old port is still in use.
         xml = domain.XMLDesc(lv.libvirt.VIR_DOMAIN_XML_MIGRATABLE).replace(f"'{port}'", f"'{there}'")
         moved = self.migrate(domain, self.other, destination_xml=xml, persistent_xml=xml)
         self.addCleanup(moved.undefine)
         self.addCleanup(moved.destroy)
-        self.timed('news of its new host', lambda: self.hosts(domain) == ['node-2'])
+        self.assert_within('news of its new host', lambda: self.hosts(domain) == ['node-2'])
         self.assertIn(user.close_code(), (4404, 1000, 1011))
         _, answer = self.user(old)
         self.assertEqual(401, answer.status)
@@ -553,7 +563,7 @@ class MigrationTest(AgentCase):
         self.assertEqual(there, new.port)
         self.assert_talks(moved, self.connected(new))
 
-    def test_a_migration_that_is_given_up_changes_nothing(self):
+    def test_an_aborted_migration_changes_nothing(self):
         domain = self.guest(lv.vnc())
         granted = self.get(domain)
         user = self.connected(granted)
@@ -561,7 +571,7 @@ class MigrationTest(AgentCase):
         slowly = {lv.libvirt.VIR_MIGRATE_PARAM_BANDWIDTH: 1}  # MiB/s
         with concurrent.futures.ThreadPoolExecutor() as pool:
             migrating = pool.submit(self.migrate, domain, self.other, **slowly)
-            error = wait_until(lambda: self.refused(domain), what='the migration')
+            error = wait_until(lambda: self.refusal(domain), what='the migration')
             self.assertEqual('instance_not_ready', error.code)
             self.assertIn('being migrated', str(error))
             domain.abortJob()
@@ -572,7 +582,8 @@ class MigrationTest(AgentCase):
         self.connected(granted)
         self.connected(self.get(domain))
 
-    def refused(self, domain):
+    def refusal(self, domain):
+        """Return the error that authorizing a console is refused with, or None."""
         try:
             self.get(domain)
         except exception.ConsoledException as exc:

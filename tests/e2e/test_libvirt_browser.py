@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests of libvirt in a real browser, opened as the agent says: VNC, SPICE, serial; with TLS and without."""
+"""Guests of libvirt in a real browser, at the URLs of the agent: VNC, SPICE, serial, with and without TLS."""
 
 import json
 import pathlib
@@ -15,12 +15,12 @@ from tests.e2e import base as screens
 from tests.e2e import libvirt as lv
 from tests.e2e import test_libvirt
 from tests.e2e.certificates import Certificates
-from tests.functional.proxy_base import User, frame, handshake
+from tests.functional.raw_user import User, frame, handshake
 
 REFUSED = {'code': 'target_failed', 'reason': "The guest's console cannot be reached.", 'retryable': True}
 
 
-class BrowserCase(test_libvirt.AgentCase):
+class LibvirtBrowserTestCase(test_libvirt.LibvirtTestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -34,17 +34,17 @@ class BrowserCase(test_libvirt.AgentCase):
         self.addOnException(lambda _: self.addDetail('browser', text_content(self.browser.report())))
         self.bios_log = pathlib.Path(self.useFixture(fixtures_library.TempDir()).join('bios.log'))
         self.browser.open('about:blank')
-        self.browser.complaints()  # of the test before
+        self.browser.violations()  # discard those of the previous test
 
     def waiting_guest(self, *devices, firmware=lv.BOOT_MENU):
-        """A guest with these consoles whose BIOS waits for a key; the managers know it."""
+        """Start a guest with these consoles, and wait until it is known and its BIOS waits for a key."""
         domain = self.new_guest(*devices, lv.bios_log(self.bios_log), firmware=firmware)
-        self.known(domain, len(devices))
-        self.wait_for_bios(lv.ASKS)
+        self.wait_for_definition(domain, len(devices))
+        self.wait_for_bios(lv.MENU_PROMPT)
         return domain
 
     def wait_for_bios(self, text):
-        wait_until(lambda: text in self.bios_log.read_bytes(), what=f'the BIOS saying {text}')
+        wait_until(lambda: text in self.bios_log.read_bytes(), what=f'{text} from the BIOS')
 
     def open(self, domain, console_type):
         granted = self.get(domain, console_type)
@@ -55,71 +55,74 @@ class BrowserCase(test_libvirt.AgentCase):
     def press_escape(self):
         ActionChains(self.browser.driver).send_keys(Keys.ESCAPE).perform()
 
-    def assert_seen_and_heard(self, domain, console_type):
-        """The guest's screen is on the page; a key reaches the guest, and what it does then is seen too."""
+    def assert_screen_works(self, domain, console_type):
+        """Assert that the page shows the guest's screen, and that a key changes it."""
         granted = self.open(domain, console_type)
         self.browser.wait_for_text_on_screen()
-        before = self.settled()
-        self.assertNotIn(lv.ANSWERS, self.bios_log.read_bytes())
+        before = self.stable_screen()
+        self.assertNotIn(lv.MENU, self.bios_log.read_bytes())
         self.press_escape()
-        self.wait_for_bios(lv.ANSWERS)
+        self.wait_for_bios(lv.MENU)
         self.browser.wait_for_text_on_screen(before)
-        self.assertEqual([], self.browser.complaints())
+        self.assertEqual([], self.browser.violations())
         return granted
 
-    def settled(self):
-        """How much is on the screen once all is there that the BIOS has said."""
-        last = []
+    def stable_screen(self):
+        """Wait until the screen stops changing, and return its number of lit pixels.
 
-        def same_again():
-            last.append(self.browser.lit())
-            return len(last) > 5 and len(set(last[-5:])) == 1
+        The BIOS waits for a key by then, so only pixels that are still under way can change it.
+        """
+        counts = []
 
-        wait_until(same_again, what='a screen that stays as it is')
-        return last[-1]
+        def is_stable():
+            counts.append(self.browser.lit_pixels())
+            return len(counts) > 5 and len(set(counts[-5:])) == 1
+
+        wait_until(is_stable, what='a stable screen')
+        return counts[-1]
 
     def assert_refused_by(self, proxy, granted, reason):
-        """The user gets 502 with a neutral text; the log of the proxy has the reason."""
+        """Assert that the user gets 502 with a neutral text, and that the proxy's log has the reason."""
         user = User(proxy.port)
         self.addCleanup(user.leave)
         user.send(handshake(f'/?token={granted.token}', Accept='application/json') + frame(b'secret'))
         answer = user.answer()
         self.assertEqual((502, REFUSED), (answer.status, json.loads(answer.body)))
-        said = f'console {granted.host}:{granted.port}: {reason}'
-        wait_until(lambda: said in proxy.log(), what=f'"{said}" in the log: {proxy.log()[-2000:]}')
+        line = f'console {granted.host}:{granted.port}: {reason}'
+        wait_until(lambda: line in proxy.log(), what=f'"{line}" in the log: {proxy.log()[-2000:]}')
 
     def proxy_with(self, **options):
-        """Another proxy of the cell, which serves users."""
+        """Start another proxy of the cell, and wait until it is ready."""
         proxy = self.useFixture(self.new_proxy(**options))
         proxy.wait_ready()
         return proxy
 
 
-class BrowserTest(BrowserCase):
+class BrowserTest(LibvirtBrowserTestCase):
     def test_vnc(self):
-        self.assert_seen_and_heard(self.waiting_guest(lv.vnc()), 'novnc')
+        self.assert_screen_works(self.waiting_guest(lv.vnc()), 'novnc')
 
     def test_spice(self):
-        granted = self.assert_seen_and_heard(self.waiting_guest(lv.spice()), 'spice-html5')
+        granted = self.assert_screen_works(self.waiting_guest(lv.spice()), 'spice-html5')
         self.assertEqual({}, granted.options)
 
     def test_serial(self):
-        domain = self.waiting_guest(lv.serial(services.free_port()), firmware=lv.TALKS)
+        domain = self.waiting_guest(lv.serial(services.free_port()), firmware=lv.SERIAL_BOOT_MENU)
         self.open(domain, 'serial')
         self.press_escape()
-        self.wait_for_bios(lv.ANSWERS)
-        text = lv.ANSWERS.decode()
-        wait_until(lambda: text in self.browser.terminal(), what='the answer in the terminal')
-        self.assertEqual([], self.browser.complaints())
+        self.wait_for_bios(lv.MENU)
+        text = lv.MENU.decode()
+        wait_until(lambda: text in self.browser.terminal(), what='the menu in the terminal')
+        self.assertEqual([], self.browser.violations())
 
-    def test_a_guest_that_is_destroyed_is_said_to_have_ended(self):
+    def test_the_page_shows_that_the_guest_was_destroyed(self):
         domain = self.waiting_guest(lv.vnc())
         self.open(domain, 'novnc')
         domain.destroy()
         self.browser.wait_for_state('ended')
         self.assertIn(self.browser.state[1], ('console_ended', 'console_gone'))
 
-    def test_a_guest_without_tls_is_refused_where_the_policy_is_vencrypt(self):
+    def test_a_guest_without_tls_is_refused_when_vencrypt_is_required(self):
         certificates = Certificates(self.useFixture(fixtures_library.TempDir()).path)
         proxy = self.proxy_with(vnc=vencrypt(certificates))
         granted = self.get(self.guest(lv.vnc()))
@@ -128,18 +131,18 @@ class BrowserTest(BrowserCase):
 
 
 def vencrypt(certificates, client=None):
-    """The group [vnc] of a proxy that speaks nothing else."""
-    mine = client or certificates.client
+    """Return the options in [vnc] of a proxy that requires VeNCrypt."""
+    certificate = client or certificates.client
     return {
         'auth_schemes': 'vencrypt',
         'vencrypt_ca_certs': certificates.ca,
-        'vencrypt_client_cert': mine,
-        'vencrypt_client_key': mine,
+        'vencrypt_client_cert': certificate,
+        'vencrypt_client_key': certificate,
     }
 
 
-class TLSTest(BrowserCase):
-    """QEMU demands certificates for VNC, and offers SPICE over TLS."""
+class TLSTest(LibvirtBrowserTestCase):
+    """QEMU requires client certificates for VNC, and offers SPICE over TLS."""
 
     @classmethod
     def setUpClass(cls):
@@ -160,14 +163,14 @@ class TLSTest(BrowserCase):
     # VNC
 
     def test_vnc_with_certificates_on_both_sides(self):
-        self.assert_seen_and_heard(self.waiting_guest(lv.vnc()), 'novnc')
+        self.assert_screen_works(self.waiting_guest(lv.vnc()), 'novnc')
 
-    def test_a_proxy_that_the_guest_does_not_know(self):
-        """QEMU looks at our certificate after the TLS handshake, and says nothing when it hangs up."""
+    def test_a_proxy_that_the_guest_does_not_trust(self):
+        """QEMU checks the proxy's certificate after the TLS handshake, and closes without a message."""
         granted = self.get(self.guest(lv.vnc()))
         anonymous = vencrypt(self.certificates)
         del anonymous['vencrypt_client_cert'], anonymous['vencrypt_client_key']
-        for options in (vencrypt(self.certificates, self.certificates.strangers), anonymous):
+        for options in (vencrypt(self.certificates, self.certificates.untrusted_client), anonymous):
             reason = 'eof: security result, right after TLS: it may not accept our certificate'
             self.assert_refused_by(self.proxy_with(vnc=options), granted, reason)
         self.connected(granted)
@@ -179,7 +182,7 @@ class TLSTest(BrowserCase):
         self.assert_refused_by(self.proxy_daemon, granted, '[SSL: CERTIFICATE_VERIFY_FAILED]')
         self.assertIn("certificate is not valid for '127.0.0.1'", self.proxy_daemon.log())
 
-    def test_a_proxy_that_does_not_speak_vencrypt(self):
+    def test_a_proxy_without_vencrypt(self):
         granted = self.get(self.guest(lv.vnc()))
         proxy = self.proxy_with(vnc={'auth_schemes': 'none'})
         self.assert_refused_by(proxy, granted, 'no_common_scheme: security types [19]')
@@ -187,18 +190,18 @@ class TLSTest(BrowserCase):
 
     # SPICE
 
-    def test_spice_that_may_be_had_with_and_without_tls(self):
-        granted = self.assert_seen_and_heard(self.waiting_guest(lv.spice()), 'spice-html5')
+    def test_spice_that_offers_tls(self):
+        granted = self.assert_screen_works(self.waiting_guest(lv.spice()), 'spice-html5')
         self.assertEqual(['tls_port'], list(granted.options))
         self.assertNotEqual(str(granted.port), granted.options['tls_port'])
 
-    def test_spice_that_demands_tls(self):
+    def test_spice_that_requires_tls(self):
         for spice in (
             lv.spice(mode='secure'),
             lv.spice(channels="<channel name='main' mode='secure'/><channel name='inputs' mode='secure'/>"),
         ):
             domain = self.waiting_guest(spice)
-            granted = self.assert_seen_and_heard(domain, 'spice-html5')
+            granted = self.assert_screen_works(domain, 'spice-html5')
             self.assertEqual('true', granted.options['use_tls'])
             self.assertEqual(1, self.sessions_of(domain))
             self.remove(domain)

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest's screen in a real browser."""
+"""A guest's VNC screen in a real browser."""
 
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
 from consoled.rpc.replies import Revocation
 from consoled.testing.fixtures import wait_until
-from consoled.testing.guests.rfb_guest import RfbGuest
+from consoled.testing.guests.vnc_guest import VncGuest
 from tests.e2e import base
 
 CANVAS = '#screen canvas'
 
 
-class NoVncTest(base.CellCase):
+class NoVncTest(base.BrowserTestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.desktop = cls.guests.add(RfbGuest(name='desktop'))
+        cls.desktop = cls.guests.add(VncGuest(name='desktop'))
 
     def open(self, page='novnc.html', **options):
         grant = self.grant(self.desktop, 'novnc', page, **options)
@@ -24,25 +24,25 @@ class NoVncTest(base.CellCase):
         return grant
 
     def wait_for_picture(self, canvas=CANVAS):
-        (x, y), colour = RfbGuest.MARK
+        (x, y), colour = VncGuest.MARK
         wait_until(lambda: self.browser.pixel(canvas, x, y) == colour, what='the picture of the guest')
 
     def type(self, text):
         ActionChains(self.browser.driver).send_keys(text).perform()
 
-    def test_the_guest_is_seen_and_its_keys_arrive(self):
+    def test_the_screen_is_shown_and_keys_reach_the_guest(self):
         self.open()
         self.browser.wait_for_state('connected')
         self.wait_for_picture()
-        box = RfbGuest.TEXT_BOX
+        box = VncGuest.TEXT_BOX
         before = self.browser.picture(CANVAS, *box)
         typed = self.desktop.text
         self.type('hello consoled')
         wait_until(lambda: self.desktop.text.endswith(typed + 'hello consoled'), what='the keys')
         wait_until(lambda: self.browser.picture(CANVAS, *box) != before, what='the typed text on the screen')
-        self.assertEqual([], self.browser.complaints())
+        self.assertEqual([], self.browser.violations())
 
-    def test_the_pointer_arrives(self):
+    def test_the_pointer_reaches_the_guest(self):
         self.open()
         self.browser.wait_for_state('connected')
         self.wait_for_picture()
@@ -50,23 +50,23 @@ class NoVncTest(base.CellCase):
         ActionChains(self.browser.driver).move_to_element(canvas).click().perform()
         wait_until(lambda: self.desktop.pointer is not None, what='the pointer')
 
-    def test_a_viewer_sees_and_does_nothing(self):
+    def test_a_view_only_user_sends_no_input(self):
         self.open(mode='view')
         self.browser.wait_for_state('connected')
         self.wait_for_picture()
         before = len(self.desktop.keys)
         self.type('nothing of this')
         updates = self.desktop.updates
-        # the clock ticks: what was typed before has gone the same way by then
+        # The guest's clock changes the screen. Input on the same connection would have arrived before that.
         wait_until(lambda: self.desktop.updates > updates + 1, what='an update of the screen')
         self.assertEqual(before, len(self.desktop.keys))
 
-    def test_a_refused_user_reads_why(self):
+    def test_the_page_shows_why_a_user_is_refused(self):
         self.browser.open(f'{self.url}/novnc.html?path=%3Ftoken%3D' + 'x' * 43)
         self.browser.wait_for_state('ended', 'invalid_token')
         self.assertIn('not valid or has expired', self.browser.text_of('why'))
 
-    def test_invariant_5_a_cut_session_ends_and_says_why(self):
+    def test_invariant_5_the_page_shows_why_a_session_was_cut(self):
         self.open()
         self.browser.wait_for_state('connected')
         self.wait_for_picture()
@@ -82,14 +82,14 @@ class NoVncTest(base.CellCase):
         self.guests.disconnect(self.desktop)
         self.browser.wait_for_state('ended', 'console_ended')
 
-    def test_pages_of_novnc_itself_work_as_well(self):
+    def test_novncs_own_page_works_too(self):
         self.open('vnc_lite.html?scale=true')
         self.wait_for_picture('canvas')
-        self.assertEqual([], self.browser.complaints())
+        self.assertEqual([], self.browser.violations())
 
-    def test_the_address_has_no_power_over_the_host(self):
-        """host, port and encrypt of noVNC's page can't make it talk to somebody else."""
-        elsewhere = self.guests.add(RfbGuest(name='evil'))
+    def test_query_parameters_cannot_redirect_the_connection(self):
+        """The parameters host, port and encrypt of noVNC's pages do not reach another server."""
+        elsewhere = self.guests.add(VncGuest(name='evil'))
         for page in ('vnc_lite.html', 'vnc.html', 'novnc.html'):
             grant = self.grant(self.desktop, 'novnc', page)
             joined = f'{grant.access_url}&host=127.0.0.1&port={elsewhere.port}&encrypt=0&autoconnect=1'
@@ -97,10 +97,10 @@ class NoVncTest(base.CellCase):
             wait_until(lambda: self.browser.driver.execute_script('return document.readyState') == 'complete')
         self.guests.settle()
         self.assertEqual(0, elsewhere.connections)
-        self.assertIn('connect-src', ''.join(self.browser.complaints()))
+        self.assertIn('connect-src', ''.join(self.browser.violations()))
 
-    def test_a_path_that_leads_elsewhere_is_refused_by_the_page(self):
-        elsewhere = self.guests.add(RfbGuest(name='evil'))
+    def test_the_page_refuses_a_path_to_another_host(self):
+        elsewhere = self.guests.add(VncGuest(name='evil'))
         self.browser.open(f'{self.url}/novnc.html?path=//127.0.0.1:{elsewhere.port}/')
         self.browser.wait_for_state('ended', 'bad_address')
         self.guests.settle()

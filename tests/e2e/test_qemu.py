@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Screens of real guests, by VNC with and without TLS and by SPICE, in a real browser."""
+"""Screens of real guests in a real browser: VNC with and without TLS, and SPICE."""
 
 import fixtures as fixtures_library
 
@@ -8,7 +8,7 @@ from tests.e2e import base
 from tests.e2e.certificates import Certificates
 from tests.e2e.qemu import Qemu
 
-# the bytes that spice-html5 sends for a password that was encrypted to these
+# the bytes that spice-html5 sends for an encrypted password
 _TICKET = """
 const [encrypted, done] = arguments;
 import('/web/spice-html5.js').then(({ messages }) => {
@@ -21,7 +21,7 @@ import('/web/spice-html5.js').then(({ messages }) => {
 """
 
 
-class QemuTest(base.CellCase):
+class QemuTest(base.BrowserTestCase):
     @classmethod
     def setUpClass(cls):
         directory = fixtures_library.TempDir()
@@ -42,7 +42,7 @@ class QemuTest(base.CellCase):
         self.browser.open(self.grant(guest, console_type, page).access_url)
         self.browser.wait_for_state('connected')
         self.browser.wait_for_text_on_screen()
-        self.assertEqual([], self.browser.complaints())
+        self.assertEqual([], self.browser.violations())
 
     def test_vnc(self):
         guest = self.useFixture(Qemu('-vnc', '127.0.0.1:{vnc}'))

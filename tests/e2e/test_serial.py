@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest's serial port in a real browser."""
+"""The serial console in a real browser."""
 
 from selenium.webdriver.common.action_chains import ActionChains
 
@@ -8,7 +8,7 @@ from consoled.testing.guests.serial_guest import SerialGuest
 from tests.e2e import base
 
 
-class SerialTest(base.CellCase):
+class SerialTest(base.BrowserTestCase):
     def setUp(self):
         super().setUp()
         self.router = self.guests.add(SerialGuest(name='router'))
@@ -25,16 +25,16 @@ class SerialTest(base.CellCase):
     def type(self, text):
         ActionChains(self.browser.driver).send_keys(text).perform()
 
-    def test_the_terminal_echoes_and_answers(self):
+    def test_the_terminal_shows_input_and_output(self):
         self.open()
         self.browser.wait_for_state('connected')
         self.wait_for_text('router>')
         self.type('show version\n')
         self.wait_for_text('router> show version')
         wait_until(lambda: b'show version' in bytes(self.router.received), what='the keys')
-        self.assertEqual([], self.browser.complaints())
+        self.assertEqual([], self.browser.violations())
 
-    def test_invariant_3_a_second_user_reads_that_the_port_is_in_use(self):
+    def test_invariant_3_a_second_user_sees_that_the_port_is_in_use(self):
         self.open()
         self.browser.wait_for_state('connected')
         grant = self.grant(self.router, 'serial', 'serial.html')
@@ -46,14 +46,14 @@ class SerialTest(base.CellCase):
         self.browser.wait_for_state('ended', 'console_in_use')
         self.assertIn('in use since', self.browser.text_of('why'))
 
-    def test_invariant_5_a_cut_session_ends_and_says_why(self):
+    def test_invariant_5_the_page_shows_why_a_session_was_cut(self):
         self.open()
         self.browser.wait_for_state('connected')
         self.revoke()
         self.browser.wait_for_state('ended', 'revoked')
         self.assertIn('was revoked', self.browser.text_of('why'))
 
-    def test_the_port_is_free_when_the_page_is_left(self):
+    def test_leaving_the_page_frees_the_port(self):
         self.open()
         self.browser.wait_for_state('connected')
         self.browser.open('about:blank')
@@ -61,7 +61,7 @@ class SerialTest(base.CellCase):
         self.open()
         self.browser.wait_for_state('connected')
 
-    def test_a_proxy_that_stops_says_so(self):
+    def test_the_page_shows_that_the_proxy_has_stopped(self):
         self.open()
         self.browser.wait_for_state('connected')
         self.addCleanup(self.proxy_process.start)

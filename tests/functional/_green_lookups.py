@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many lookups in green threads, of a memcached (the first argument) that is stalled; prints ok."""
+"""Program that looks tokens up in green threads while memcached hangs; prints ``ok`` when all time out.
+
+Its arguments are the address of memcached and the name of the cache backend.
+"""
 
 import eventlet
 
 eventlet.monkey_patch()
 
-import sys  # noqa: E402 - what is patched must not be imported before
+import sys  # noqa: E402 - patch before importing anything else
 import time  # noqa: E402
 
 from oslo_cache import core  # noqa: E402

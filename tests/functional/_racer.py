@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process that races: reads one line of JSON per round from stdin, opens a session, says how it went.
+"""Program of ``test_races``: opens a session in each round, at the same moment as its competitors.
 
-Run with the config file of a cell. Each round: {"token": …, "session_id": …, "proxy_id": …, "at": moment}.
+Its argument is the config file of a cell. For each line of JSON on standard input, with ``token``,
+``session_id``, ``proxy_id`` and ``at`` (seconds since 1970), it prints ``won SESSION_ID`` or an error code.
 """
 
 import json
@@ -25,7 +26,7 @@ def main():
     print('ready', flush=True)
     for line in sys.stdin:
         ask = json.loads(line)
-        # meet the others at one moment, as closely as this machine allows
+        # all racers start at the same moment, as closely as this machine allows
         time.sleep(max(0, ask['at'] - time.time()))
         try:
             session = api.open_session(RequestContext(), ask['token'], ask['session_id'], ask['proxy_id'])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The daemon with a clock that is off by CLOCK_OFF_BY seconds, for all Python code in its processes.
+"""The manager daemon with a clock that is off by CLOCK_OFF_BY seconds, for all Python code it runs.
 
-(libfaketime would reach C code too, but Python's timed waits hang under it.)
+libfaketime would affect C code too, but Python's timed waits hang under it.
 """
 
 import datetime

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the functional tests share: the real services, one test's own bus and databases."""
+"""Base of the functional tests: real services, with a private bus and database for each test or class."""
 
 import tempfile
 
@@ -9,6 +9,7 @@ import testtools
 from consoled import exception, objects
 from consoled.context import RequestContext
 from consoled.db import models
+from consoled.rpc.transport import get_transport
 from consoled.testing import fixtures, services
 from tests.unit.db.base import ADDRESS, BASE_URL, COMPUTE_HOST, a_console, a_grant, new_uuid
 
@@ -17,9 +18,10 @@ __all__ = ['ADDRESS', 'BASE_URL', 'COMPUTE_HOST', 'CellTestCase', 'a_console', '
 
 
 def database_url(test, engine):
-    """The URL of an empty database of the test's own: engine is mariadb, postgresql or sqlite.
+    """Create an empty database and return its URL.
 
-    :param test: a test case or a test class; the database goes with it
+    :param test: a test case or a test class; the database is dropped after it
+    :param engine: ``mariadb``, ``postgresql`` or ``sqlite``
     """
     if engine == 'sqlite':
         directory = tempfile.TemporaryDirectory(prefix='consoled-')
@@ -32,11 +34,29 @@ def database_url(test, engine):
 
 
 def transport_url(test):
-    """The URL of a virtual host of the test's (or class's) own on RabbitMQ."""
+    """Create a virtual host on RabbitMQ and return its URL.
+
+    :param test: a test case or a test class; the virtual host is deleted after it
+    """
     broker = services.shared(services.RabbitMQ)
     url = broker.new_vhost()
     _cleanup(test, broker.delete_vhost, url)
     return url
+
+
+def client_transport(test, url):
+    """Return an RPC transport with consoled's options that is closed after the test."""
+    transport = get_transport(test.useFixture(fixtures.Conf(transport_url=url)).conf)
+    test.addCleanup(transport.cleanup)
+    return transport
+
+
+def none_if(error, call, *args, **kwargs):
+    """Return the result of a call, or None when it raises ``error``; for conditions to wait for."""
+    try:
+        return call(*args, **kwargs)
+    except error:
+        return None
 
 
 def _cleanup(test, *call):
@@ -44,26 +64,31 @@ def _cleanup(test, *call):
 
 
 class CellTestCase(testtools.TestCase):
-    """A cell with its manager in this process, over RabbitMQ, for all tests of the class.
+    """A cell for all tests of the class: a manager in this process, over RabbitMQ.
 
     Each test begins with empty tables and the class's options.
+
+    :cvar engine: the database, as for ``database_url``
+    :cvar options: the manager's options, named as for ``fixtures.Conf``
+    :cvar emptied: the tables to empty before each test
     """
 
     engine = 'mariadb'
     options: dict = {}
-    emptied = (models.console_proxy, models.instances)  # the other tables go with them
+    emptied = (models.console_proxy, models.instances)  # the rows of other tables are deleted with theirs
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
         cls.bus = transport_url(cls)
         cls.database = database_url(cls, cls.engine)
-        cls.cell = fixtures.Cell(cls.bus, cls.database, **cls.options)
+        cls.cell = fixtures.InProcessCell(cls.bus, cls.database, **cls.options)
         cls.cell.setUp()
         cls.addClassCleanup(cls.cell.cleanUp)
         cls.api = cls.cell.api
-        # somebody listens for cuts, as in any cell: to nobody, each would be tried again for a second
-        bystander = fixtures.Proxy(cls.cell.transport, cls.api)
+        # Someone has to listen for cuts, as in any real cell: without a listener each cut is retried
+        # for a second.
+        bystander = fixtures.FakeProxy(cls.cell.transport, cls.api)
         bystander.setUp()
         cls.addClassCleanup(bystander.cleanUp)
 
@@ -85,7 +110,7 @@ class CellTestCase(testtools.TestCase):
         self.cell.conf.set_override(option, value, group=group)
 
     def assert_refused(self, code, call, *args, **kwargs):
-        """The call is refused with that code; returns the error."""
+        """Assert that a call is refused with this error code, and return the error."""
         error = self.assertRaises(exception.ConsoledException, call, *args, **kwargs)
         self.assertEqual(code, error.code)
         return error
@@ -94,7 +119,7 @@ class CellTestCase(testtools.TestCase):
         return self.api.authorize(self.context, a_grant(self.instance, port, **changes), ttl)
 
     def define(self, *ports, compute_host=COMPUTE_HOST, instance=None):
-        """Define serial consoles, and wait until the cast has been carried out."""
+        """Define serial consoles, and wait until the manager has processed the cast."""
         instance = instance or self.instance
         consoles = [a_console(instance, port, compute_host=compute_host) for port in ports]
         self.api.define_consoles(
@@ -103,7 +128,7 @@ class CellTestCase(testtools.TestCase):
         fixtures.wait_until(lambda: self.ports(instance) == sorted(ports), what='the definition')
 
     def ports(self, instance=None):
-        """The ports of the instance in the database."""
+        """Return the ports of the instance's consoles in the database."""
         query = 'SELECT port FROM console_connection WHERE instance_uuid = :uuid ORDER BY port'
         return [row[0] for row in self.rows(query, uuid=instance or self.instance)]
 
@@ -113,8 +138,10 @@ class CellTestCase(testtools.TestCase):
     def count(self, table):
         return self.rows(f'SELECT COUNT(*) FROM {table}')[0][0]
 
-    def proxy(self, name=None, deaf=True):
-        return self.useFixture(fixtures.Proxy(self.cell.transport, self.api, name, deaf=deaf))
+    def proxy(self, name=None, receive_cuts=False):
+        return self.useFixture(
+            fixtures.FakeProxy(self.cell.transport, self.api, name, receive_cuts=receive_cuts)
+        )
 
     def agent(self, compute_host=COMPUTE_HOST):
-        return self.useFixture(fixtures.ComputeAgent(self.cell.transport, compute_host))
+        return self.useFixture(fixtures.FakeComputeAgent(self.cell.transport, compute_host))

@@ -182,7 +182,7 @@ class MoveCase(testtools.TestCase):
         )
         self.addCleanup(self.manager.kill)  # an orderly stop takes time, and other tests cover it
         self.addOnException(self._add_log)
-        self.proxy = self.useFixture(fixtures.Proxy(self.transport, self.api))
+        self.proxy = self.useFixture(fixtures.FakeProxy(self.transport, self.api))
 
     def _add_log(self, exc_info):
         self.addDetail('manager', testtools.content.text_content(self.manager.log()[-20000:]))

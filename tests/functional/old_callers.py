@@ -10,7 +10,7 @@ from consoled import objects
 from consoled.db import legacy, models
 from consoled.legacy import setup
 from consoled.testing import fixtures
-from consoled.testing.sources import MemoryTokens
+from consoled.testing.sources import MemoryTokenSource
 from tests.functional import base
 
 # The callers' contexts contain credentials of users, which must not be logged.
@@ -128,7 +128,7 @@ class ConsoleauthCase(base.CellTestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.source = MemoryTokens()
+        cls.source = MemoryTokenSource()
         cls.options = {'sources': [cls.source]}
         super().setUpClass()
         cls.exit_stack = contextlib.ExitStack()
@@ -136,8 +136,8 @@ class ConsoleauthCase(base.CellTestCase):
         cls.addClassCleanup(cls.exit_stack.close)
         cls.old = OldCallers(cls.bus)
         cls.older = OldCallers(cls.bus, version='2.0')
-        cls.bystander = fixtures.Proxy(cls.cell.transport, cls.api)
-        cls.compute = fixtures.ComputeAgent(cls.cell.transport, base.COMPUTE_HOST)
+        cls.bystander = fixtures.FakeProxy(cls.cell.transport, cls.api)
+        cls.compute = fixtures.FakeComputeAgent(cls.cell.transport, base.COMPUTE_HOST)
         for fixture in (cls.old, cls.older, cls.bystander, cls.compute):
             fixture.setUp()
             cls.addClassCleanup(fixture.cleanUp)

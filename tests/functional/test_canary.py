@@ -76,7 +76,7 @@ class CanaryTest(testtools.TestCase):
     def walk(self):
         """Make every call of the contract that takes or returns a token, with valid and invalid arguments."""
         instance = base.new_uuid()
-        proxy = self.useFixture(fixtures.Proxy(self.transport, self.api))
+        proxy = self.useFixture(fixtures.FakeProxy(self.transport, self.api))
         granted = self.authorize(console_auth_token=base.a_grant(instance, 10000), ttl=600)
         self.authorize(console_auth_token=base.a_grant(instance, None))
         self.authorize(console_auth_token=base.a_grant(instance, 1, token=CANARY))
@@ -126,7 +126,7 @@ class CanaryTest(testtools.TestCase):
 
     def test_invariant_1_no_clear_token_anywhere(self):
         granted = self.walk()
-        titles = [self.manager._name_of(pid) for pid in [self.manager.pid, *self.manager.child_pids()]]
+        titles = [self.manager.process_title(pid) for pid in [self.manager.pid, *self.manager.child_pids()]]
         with urllib.request.urlopen(f'http://127.0.0.1:{self.monitoring}/metrics') as answer:
             metrics = answer.read().decode()
         self.database.kill()  # then tracebacks of an unreachable database

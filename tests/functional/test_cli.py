@@ -22,7 +22,7 @@ from consoled.manager import service
 from consoled.manager.manager import ConsoleAuthManager
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.testing import fixtures as cell_fixtures
-from consoled.testing import processes, services
+from consoled.testing import services
 
 CONTEXT = RequestContext()
 TIMEOUT = 90  # seconds; only used up by a failure
@@ -77,10 +77,10 @@ class CellCase(ToolsCase):
         self.database_url = services.shared(services.MariaDB).new_database()
         self.configure(self.transport_url, self.database_url)
         self.cell = self.useFixture(
-            cell_fixtures.Cell(self.transport_url, self.database_url, manager__check_port=False)
+            cell_fixtures.InProcessCell(self.transport_url, self.database_url, manager__check_port=False)
         )
         self.api: ConsoleAuthAPI = self.cell.api
-        self.proxy = self.useFixture(cell_fixtures.Proxy(self.cell.transport, self.api))
+        self.proxy = self.useFixture(cell_fixtures.FakeProxy(self.cell.transport, self.api))
         self.instance = str(uuid.uuid4())
 
     def token(self, instance=None, *, port=5900, user='alice', compute_host='compute1', kind='novnc'):
@@ -217,7 +217,7 @@ class ConsolectlTest(CellCase):
 
 class UnreachableTest(ToolsCase):
     def test_no_bus(self):
-        self.configure(f'rabbit://guest:guest@127.0.0.1:{processes.free_port()}/', 'sqlite://')
+        self.configure(f'rabbit://guest:guest@127.0.0.1:{services.free_port()}/', 'sqlite://')
         started = time.monotonic()
         self.assert_ended(self.ctl('--timeout', '1', 'session', 'list'), 3, 'manager_unreachable')
         self.assertLess(time.monotonic() - started, 30)
@@ -229,7 +229,7 @@ class UnreachableTest(ToolsCase):
         self.assertLess(time.monotonic() - started, 30)
 
     def test_no_database_server(self):
-        url = f'mysql+pymysql://u:hidden@127.0.0.1:{processes.free_port()}/cell'
+        url = f'mysql+pymysql://u:hidden@127.0.0.1:{services.free_port()}/cell'
         self.configure('rabbit://', url)
         for command in (('db', 'check'), ('db', 'version'), ('db', 'upgrade'), ('purge',)):
             done = self.manage(*command)
@@ -251,7 +251,7 @@ class ManagerWithoutDatabaseTest(ToolsCase):
             cell_fixtures.Conf(
                 host='manager',
                 transport_url=bus,
-                database__connection=f'mysql+pymysql://u:p@127.0.0.1:{processes.free_port()}/cell',
+                database__connection=f'mysql+pymysql://u:p@127.0.0.1:{services.free_port()}/cell',
                 database__retry_time=0.5,
             )
         )

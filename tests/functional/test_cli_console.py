@@ -24,8 +24,9 @@ from consoled.rpc import server as rpc_server
 from consoled.rpc import versions
 from consoled.testing import daemons
 from consoled.testing.fixtures import wait_until
-from consoled.testing.guests.plain import EchoGuest, GuestHost, StreamGuest
+from consoled.testing.guests.host import GuestHost
 from consoled.testing.guests.serial_guest import SerialGuest
+from consoled.testing.guests.tcp_guests import EchoGuest, StreamGuest
 from tests.functional import base
 from tests.unit.consolectl.terminals import InTerminal
 
@@ -228,7 +229,7 @@ class ConsoleTest(ConsoleCase):
         user.type(b'show version\r')
         user.expect(b'show version\r\n')
         user.resize(40, 120)
-        user.expect(b'pretended router')
+        user.expect(b'simulated router')
         user.expect(PROMPT)
         user.type(b'ping 192.0.2.1\r')
         user.expect(b'64 bytes')
@@ -313,7 +314,7 @@ class ConsoleTest(ConsoleCase):
         user.expect(PROMPT)
         self.assertNotEqual(before, self.manager.tokens[-1])
         user.type(b'help\r')
-        user.expect(b'what can be said here')
+        user.expect(b'list the commands')
         self.daemon.kill()
         user.expect(b'\r\nconsolectl: connection_lost: ')
         user.expect(b'Press Enter')
@@ -357,7 +358,7 @@ class ConsoleTest(ConsoleCase):
             env={**ENVIRONMENT, 'CONSOLED_CONCURRENCY': 'eventlet'},  # ignored by this command
         )
         self.assertEqual((0, b''), (done.returncode, done.stderr))
-        self.assertIn(b'pretended router', done.stdout)
+        self.assertIn(b'simulated router', done.stdout)
         self.assertTrue(done.stdout.endswith(PROMPT), done.stdout)
 
     def test_the_reader_of_the_output_exits(self):

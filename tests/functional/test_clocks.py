@@ -70,14 +70,14 @@ class ClocksTest(testtools.TestCase):
 
     def test_invariant_2_leases_and_sweeps(self):
         early, late = self.managers['-5m'], self.managers['+5m']
-        proxy = self.useFixture(fixtures.Proxy(self.transport, early, deaf=True))
+        proxy = self.useFixture(fixtures.FakeProxy(self.transport, early, receive_cuts=False))
         granted = early.authorize(self.context, base.a_grant(base.new_uuid(), 1), 60)
         session = proxy.open(granted.token)
         self.assertEqual([session.id], [each.id for each in late.list_sessions(self.context).objects])
         for api in (late, early):
             renewed = api.renew_lease(self.context, proxy.id, [], [session.id], proxy.registered.now)
             self.assertEqual({}, renewed.cut)
-        other = fixtures.Proxy(self.transport, late, deaf=True)
+        other = fixtures.FakeProxy(self.transport, late, receive_cuts=False)
         self.useFixture(other)
         self.assertRaises(exception.ConsoleInUse, other.open, granted.token)
         # both managers sweep every second, and neither deletes anything that is alive

@@ -69,7 +69,7 @@ class GetConsoleTest(compute_base.AgentTestCase):
 
     def test_the_option_takeover_decides_about_a_connected_port(self):
         guest = self.put(10000)
-        proxy = self.useFixture(fixtures.Proxy(self.cell.transport, self.api))
+        proxy = self.useFixture(fixtures.FakeProxy(self.cell.transport, self.api))
         first = proxy.open(self.get(guest).token)
         second = self.get(guest)
         self.assert_refused('console_in_use', proxy.open, second.token)
@@ -231,7 +231,7 @@ class ReportTest(compute_base.AgentTestCase):
 
     def test_invariant_5_a_guest_that_stops_loses_tokens_and_sessions(self):
         guest = self.put(10000, 10001)
-        proxy = self.useFixture(fixtures.Proxy(self.cell.transport, self.api))
+        proxy = self.useFixture(fixtures.FakeProxy(self.cell.transport, self.api))
         session = proxy.open(self.get(guest).token)
         unused = self.get(guest)
         started = time.monotonic()
@@ -243,7 +243,7 @@ class ReportTest(compute_base.AgentTestCase):
 
     def test_invariant_11_a_guest_that_is_deleted_leaves_nothing(self):
         guest = self.put(10000)
-        proxy = self.useFixture(fixtures.Proxy(self.cell.transport, self.api))
+        proxy = self.useFixture(fixtures.FakeProxy(self.cell.transport, self.api))
         session = proxy.open(self.get(guest).token)
         self.driver.remove(guest.uuid)
         self.assertEqual((session.id, 'instance_gone'), proxy.cuts.get(timeout=30))
@@ -251,7 +251,7 @@ class ReportTest(compute_base.AgentTestCase):
 
     def test_a_changed_port_ends_the_session_of_the_old_one_only(self):
         guest = self.put(10000, 10001)
-        proxy = self.useFixture(fixtures.Proxy(self.cell.transport, self.api))
+        proxy = self.useFixture(fixtures.FakeProxy(self.cell.transport, self.api))
         kept = self.get(guest)
         proxy.open(kept.token)
         lost = proxy.open(self.get(guest).token)
@@ -264,7 +264,7 @@ class ReportTest(compute_base.AgentTestCase):
 
     def test_a_guest_that_moves_to_another_host(self):
         guest = self.put(10000)
-        proxy = self.useFixture(fixtures.Proxy(self.cell.transport, self.api))
+        proxy = self.useFixture(fixtures.FakeProxy(self.cell.transport, self.api))
         session = proxy.open(self.get(guest).token)
         there = demo.DemoDriver('node-2', ())
         self.useFixture(compute_base.Agent(self.cell.transport, there, host='node-2'))
@@ -345,7 +345,7 @@ class RestartTest(base.CellTestCase):
         kept, gone, changed = a_guest(10000), a_guest(10001), a_guest(10002)
         self.agent_with(kept, gone, changed)()
         self.assertEqual([10001], self.ports(gone.uuid))
-        proxy = self.useFixture(fixtures.Proxy(self.cell.transport, self.api))
+        proxy = self.useFixture(fixtures.FakeProxy(self.cell.transport, self.api))
         self.set(manager__check_port=False)
         token = self.authorized(gone, 10001)
         session = proxy.open(token)

@@ -212,7 +212,7 @@ class WebsockifyTest(base.CellTestCase):
 
     def test_without_a_manager_users_are_refused_in_time(self):
         bus = base.transport_url(self)
-        cell = fixtures.Cell(bus, base.database_url(self, 'sqlite'))
+        cell = fixtures.InProcessCell(bus, base.database_url(self, 'sqlite'))
         cell.setUp()
         with contextlib.ExitStack() as stack:
             stack.callback(cell.cleanUp)

@@ -79,7 +79,7 @@ class _Daemon:
         self.assertEqual([], loud)
 
     def test_sigterm_finishes_what_is_in_flight(self):
-        agent = self.useFixture(fixtures.ComputeAgent(self.transport, base.COMPUTE_HOST))
+        agent = self.useFixture(fixtures.FakeComputeAgent(self.transport, base.COMPUTE_HOST))
         asked, answer = threading.Event(), threading.Event()
 
         def slowly(question):
@@ -87,7 +87,7 @@ class _Daemon:
             return answer.wait(30)
 
         agent.answer = slowly
-        proxy = self.useFixture(fixtures.Proxy(self.transport, self.api, deaf=True))
+        proxy = self.useFixture(fixtures.FakeProxy(self.transport, self.api, receive_cuts=False))
         consoles = base.objects.ConsoleConnectionList(objects=[base.a_console(self.instance, 10000)])
         self.api.define_consoles(self.context, self.instance, base.COMPUTE_HOST, consoles)
         wait_until(lambda: self.free() == [10000], what='the definition')

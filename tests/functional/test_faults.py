@@ -87,7 +87,7 @@ class FaultsTest(testtools.TestCase):
         self.addCleanup(self.transport.cleanup)
         self.api = ConsoleAuthAPI(self.transport)
         self.context = RequestContext()
-        self.proxy = self.useFixture(fixtures.Proxy(self.transport, self.api, deaf=True))
+        self.proxy = self.useFixture(fixtures.FakeProxy(self.transport, self.api, receive_cuts=False))
         self.renewing = threading.Event()
         renewer = threading.Thread(target=self.renew, daemon=True)
         self.callers = [Caller(self.transport, self.proxy) for _ in range(CALLERS)]
@@ -133,7 +133,7 @@ class FaultsTest(testtools.TestCase):
                 self.assertEqual(10000, self.api.validate(self.context, token).port)
         self.renewing.set()  # the proxy is dead now, so its ports must be free when its lease ends
 
-        other = self.useFixture(fixtures.Proxy(self.transport, self.api, deaf=True))
+        other = self.useFixture(fixtures.FakeProxy(self.transport, self.api, receive_cuts=False))
         for caller in self.callers:
             wait_until(lambda caller=caller: self.opened(other, caller.tokens[-1]), what='a free port')
 

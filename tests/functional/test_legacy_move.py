@@ -25,7 +25,7 @@ class _Rolling:
         self.start_manager(workarounds={'enable_consoleauth': True, 'consoleauth_write_through': True})
         one, other = Neighbourhood(1), Neighbourhood(2)
         for where in (one, other):
-            self.useFixture(fixtures.ComputeAgent(self.transport, where.compute_host))
+            self.useFixture(fixtures.FakeComputeAgent(self.transport, where.compute_host))
         for user in self.make_users([one, other]):
             self.issue_before(service, user)
         self.start_users()

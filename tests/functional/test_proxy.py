@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The proxy as users' programs meet it: clients that people use, tokens, origins, pages."""
+"""The proxy from the users' side: common websocket clients, tokens, origins, pages."""
 
 import asyncio
 import http.client
@@ -13,12 +13,12 @@ import websockets.exceptions
 from websockets.asyncio.client import connect as connect_asyncio
 from websockets.sync.client import connect
 
-from consoled.testing.guests.plain import pattern
+from consoled.testing.guests.tcp_guests import pattern
 from tests.functional import proxy_base
-from tests.functional.proxy_base import MIB
+from tests.functional.raw_user import MIB
 
 DASHBOARD = 'https://dashboard.example.org'
-CONSOLE = 'https://console.example.org'  # of the access URL
+CONSOLE = 'https://console.example.org'  # the origin of the access URL
 WORDS = 'grüße, 世界'
 UNKNOWN = 'unknown-UNKNOWN-unknown-UNKNOWN-unknown-UNK'
 
@@ -34,9 +34,9 @@ FILES = {
 
 
 class UsersTestCase(proxy_base.ProxyTestCase):
-    """A proxy for users with programs that people use.
+    """Proxy tests with common websocket clients.
 
-    :cvar more_options: of the daemon's other groups
+    :cvar more_options: the daemon's options in other groups than [proxy]
     """
 
     more_options: dict = {}
@@ -52,19 +52,19 @@ class UsersTestCase(proxy_base.ProxyTestCase):
         return f'ws://127.0.0.1:{self.daemon.port}{target or self.grant()}'
 
     def connected(self, target=None, **how):
-        """A session of the client of ``websockets``, with threads: it answers pings."""
+        """Open a session with the threaded client of ``websockets``, which answers pings."""
         client = connect(self.url(target), proxy=None, max_queue=None, **how)
         self.addCleanup(client.close)
         return client
 
-    def attempt(self, target, told=None):
-        """A user with a session, or None: then the status is added to the set ``told``."""
+    def attempt(self, target, statuses=None):
+        """Return a user with a session, or None; the status of a refusal is added to ``statuses``."""
         user, answer = self.ask(target)
         if answer.status == 101:
             return user
         user.leave()
-        if told is not None:
-            told.add(answer.status)
+        if statuses is not None:
+            statuses.add(answer.status)
         return None
 
     def assert_refused_with(self, status, target, **how):
@@ -73,14 +73,14 @@ class UsersTestCase(proxy_base.ProxyTestCase):
         )
         self.assertEqual(status, refused.response.status_code)
 
-    def assert_nobody_came(self, guest=None):
-        """No connection has reached the guest."""
+    def assert_no_connection(self, guest=None):
+        """Assert that no connection has reached the guest."""
         self.guests.settle()
         self.assertEqual(0, (guest or self.guest).connections)
 
 
 def received(client, size):
-    """That many bytes of what a client of ``websockets`` receives."""
+    """Return ``size`` bytes that a client of ``websockets`` receives."""
     data = b''
     while len(data) < size:
         data += client.recv(timeout=proxy_base.PATIENCE)
@@ -88,13 +88,13 @@ def received(client, size):
 
 
 def echoed(client, message):
-    """What comes back of a message."""
+    """Send a message, and return as many bytes of the echo."""
     client.send(message)
     return received(client, len(message))
 
 
 async def gathered(receive, size):
-    """That many bytes of what ``receive`` returns, one message after the other."""
+    """Return ``size`` bytes of the messages that ``receive`` returns."""
     data = b''
     while len(data) < size:
         data += await receive()
@@ -102,7 +102,7 @@ async def gathered(receive, size):
 
 
 class _Clients:
-    """Clients that people use, with their defaults: both offer compression, and answer pings."""
+    """Common clients with their defaults: they offer compression and answer pings."""
 
     def test_websockets(self):
         client = self.connected()
@@ -160,13 +160,13 @@ class _Clients:
 
 
 class _Tokens:
-    """Where a token may be, and from which web pages."""
+    """Where a request may carry its token, and which origins may send it."""
 
     def token(self, **changes):
         return self.grant(**changes).partition('token=')[2]
 
     def assert_opens(self, target, **how):
-        """The target leads to the guest; returns the subprotocol that was chosen."""
+        """Assert that the target leads to the guest, and return the negotiated subprotocol."""
         client = self.connected(target, **how)
         self.assertEqual(b'hello', echoed(client, b'hello'))
         client.close()
@@ -192,28 +192,28 @@ class _Tokens:
         self.assertEqual('binary', self.assert_opens('/', subprotocols=['consoled', hidden, 'binary']))
         self.assertIsNone(self.assert_opens('/', subprotocols=[hidden]))
 
-    def test_no_token_and_wrong_ones_are_401_at_every_place(self):
+    def test_missing_and_invalid_tokens_are_401_wherever_they_are(self):
         self.assert_refused_with(401, '/')
         for token in (UNKNOWN, 'short', UNKNOWN[:-1] + '/', UNKNOWN * 10):
             self.assert_refused_with(401, f'/?token={token}')
             self.assert_refused_with(401, f'/?path=%3Ftoken%3D{token}')
             self.assert_refused_with(401, '/', additional_headers={'Cookie': f'consoled_token={token}'})
         self.assert_refused_with(401, '/', subprotocols=['binary', f'consoled.token.{UNKNOWN}'])
-        self.assert_nobody_came()
+        self.assert_no_connection()
 
-    def test_two_different_tokens_at_one_place_are_none(self):
+    def test_two_different_tokens_in_the_query_are_refused(self):
         target = f'/?token={self.token()}&token={self.token()}'
         self.assert_refused_with(401, target)
-        self.assert_nobody_came()
+        self.assert_no_connection()
 
-    def test_origins_that_may_open_a_console(self):
+    def test_allowed_origins(self):
         target = self.grant()
         here = f'http://127.0.0.1:{self.daemon.port}'
         for origin in (None, here, here.upper(), DASHBOARD, f'{DASHBOARD}:443', CONSOLE):
             with self.subTest(origin):
                 self.assert_opens(target, origin=origin)
 
-    def test_origins_that_may_not_reach_the_guest_nor_spend_the_token(self):
+    def test_refused_origins_reach_no_guest_and_spend_no_token(self):
         self.set(consoleauth__single_use=True)
         target = self.grant()
         port = self.daemon.port
@@ -230,18 +230,18 @@ class _Tokens:
         ):
             with self.subTest(origin):
                 self.assert_refused_with(403, target, origin=origin)
-        self.assert_nobody_came()
+        self.assert_no_connection()
         self.assert_opens(target, origin=CONSOLE)
         self.assert_refused_with(401, target, origin=CONSOLE)  # now it is spent
 
-    def test_a_refused_origin_is_told_so(self):
+    def test_the_response_to_a_refused_origin(self):
         headers = {'Origin': 'https://evil.example.org', 'Accept': 'application/json'}
         _, answer = self.ask(self.grant(), **headers)
         self.assertEqual((403, 'origin_refused'), (answer.status, json.loads(answer.body)['code']))
 
 
 class _Pages:
-    """What is answered to ordinary requests."""
+    """Responses to ordinary HTTP requests."""
 
     def setUp(self):
         super().setUp()
@@ -249,19 +249,19 @@ class _Pages:
         self.addCleanup(self.http.close)
 
     def get(self, target, method='GET', **headers):
-        """The answer and its body, all on one connection."""
+        """Return the response and its body; all requests use one connection."""
         self.http.request(method, target, headers={name.replace('_', '-'): x for name, x in headers.items()})
         answer = self.http.getresponse()
         return answer, answer.read()
 
     def explained(self, target):
-        """What a program is told by an ordinary request for a websocket: the answer and its JSON."""
+        """Send an ordinary request for a websocket's URL; return the response and its JSON body."""
         answer, body = self.get(target, Accept='application/json')
         self.assertEqual('application/json', answer.headers['Content-Type'])
-        self.assert_guarded(answer)
+        self.assert_security_headers(answer)
         return answer, json.loads(body)
 
-    def assert_guarded(self, answer):
+    def assert_security_headers(self, answer):
         policy = answer.headers['Content-Security-Policy']
         self.assertIn("default-src 'none'", policy)
         self.assertNotIn('unsafe', policy)
@@ -269,12 +269,12 @@ class _Pages:
         self.assertEqual('no-referrer', answer.headers['Referrer-Policy'])
         self.assertEqual('no-store', answer.headers['Cache-Control'])
 
-    def test_pages_come_with_a_policy_on_one_connection(self):
+    def test_pages_have_security_headers_and_share_a_connection(self):
         for page in ('/novnc.html', '/vnc_lite.html', '/spice.html', '/serial.html'):
             answer, body = self.get(f'{page}?token={UNKNOWN}')
             self.assertEqual(200, answer.status)
             self.assertEqual('text/html; charset=utf-8', answer.headers['Content-Type'])
-            self.assert_guarded(answer)
+            self.assert_security_headers(answer)
             self.assertIn(f"frame-ancestors 'self' {DASHBOARD}", answer.headers['Content-Security-Policy'])
             self.assertIn(b'<!doctype html>', body)
         answer, body = self.get('/core/rfb.js')
@@ -283,18 +283,18 @@ class _Pages:
         self.assertEqual(b'export default 1;', body)
         self.assertEqual(1, self.metric('consoled_proxy_connections') - self.before.connections)
 
-    def test_a_page_that_is_known_is_not_sent_again(self):
+    def test_an_unchanged_page_is_304(self):
         answer, _ = self.get('/core/rfb.js')
         again, body = self.get('/core/rfb.js', If_None_Match=answer.headers['ETag'])
         self.assertEqual((304, b''), (again.status, body))
         self.assertEqual(200, self.get('/core/rfb.js')[0].status)
 
-    def test_what_is_not_there(self):
+    def test_other_paths_are_404(self):
         for path in ('/', '/nothing', '/novnc/', '/../secret.html', '/novnc/..%2f..%2fsecret.html', '/web'):
             answer, body = self.get(path)
             self.assertEqual(404, answer.status, path)
             self.assertNotIn(b'nobody', body)
-            self.assert_guarded(answer)
+            self.assert_security_headers(answer)
 
     def test_head_is_get_without_the_body(self):
         target = f'/?token={UNKNOWN}'
@@ -311,14 +311,14 @@ class _Pages:
         self.http.request('POST', '/novnc.html', body=b'x' * 1000)
         self.assertEqual(405, self.http.getresponse().status)
 
-    def test_an_ordinary_request_tells_why_a_token_is_refused(self):
+    def test_an_ordinary_request_explains_why_a_token_is_refused(self):
         answer, body = self.explained(f'/websockify?token={UNKNOWN}')
         self.assertEqual((401, 'invalid_token', False), (answer.status, body['code'], body['retryable']))
         answer, body = self.get(f'/websockify?token={UNKNOWN}')
         self.assertEqual('text/html; charset=utf-8', answer.headers['Content-Type'])
         self.assertIn(b'not valid or has expired', body)
 
-    def test_an_ordinary_request_tells_why_a_websocket_was_refused(self):
+    def test_an_ordinary_request_explains_why_a_websocket_was_refused(self):
         target = self.grant()
         with self.opened(target=target):
             _, refused = self.ask(target)
@@ -328,13 +328,13 @@ class _Pages:
             self.assertGreater(int(answer.headers['Retry-After']), 0)
         self.assertEqual(1, self.guest.connections)
 
-    def test_an_ordinary_request_with_a_good_token_is_426_and_spends_nothing(self):
+    def test_an_ordinary_request_with_a_valid_token_is_426_and_does_not_spend_it(self):
         self.set(consoleauth__single_use=True)
         target = self.grant()
         answer, body = self.explained(target)
         self.assertEqual((426, 'upgrade_required'), (answer.status, body['code']))
         self.assertEqual('websocket', answer.headers['Upgrade'])
-        self.assert_nobody_came()
+        self.assert_no_connection()
         self.assert_echo(self.opened(target=target))
         self.assertEqual(401, self.explained(target)[0].status)
 

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the proxy does while manager, bus or database are away, and afterwards (DESIGN invariants 4 and 5)."""
+"""The proxy during outages of manager, bus and database, and after them.
 
+See invariants 4 and 5 in doc/design.md.
+"""
+
+import datetime
 import time
 
 import sqlalchemy as sa
@@ -10,21 +14,20 @@ from testtools.content import text_content
 from consoled import objects
 from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
-from consoled.rpc.transport import get_transport
-from consoled.testing import daemons, fixtures, services
+from consoled.testing import daemons, services
 from consoled.testing.fixtures import wait_until
 from consoled.testing.guests.fixture import GuestHostFixture
-from consoled.testing.guests.plain import EchoGuest
+from consoled.testing.guests.tcp_guests import EchoGuest
 from tests.functional import base
-from tests.functional.proxy_base import User, frame, handshake
+from tests.functional.raw_user import User, frame, handshake
 
 LEASE = 6  # seconds
-NO_ANSWER = 5.0  # seconds within which a user is told that nobody can say yes
-SLACK = 5.0  # seconds more on a machine that does other things
+NO_ANSWER = 5.0  # seconds until a user is refused when no manager answers
+SLACK = 5.0  # additional seconds on a busy machine
 
 
 class FaultsCase(testtools.TestCase):
-    """A manager and a proxy as daemons."""
+    """A manager daemon and a proxy daemon."""
 
     def setUp(self):
         super().setUp()
@@ -34,16 +37,13 @@ class FaultsCase(testtools.TestCase):
         self.proxy = self.useFixture(daemons.ProxyProcess(self.bus, {'proxy': {'ping_interval': 300}}))
         self.addOnException(lambda _: self.addDetail('proxy', text_content(self.proxy.log()[-6000:])))
         self.guest = self.useFixture(GuestHostFixture()).add(EchoGuest())
-        conf = self.useFixture(fixtures.Conf(transport_url=self.bus)).conf
-        transport = get_transport(conf)
-        self.addCleanup(transport.cleanup)
-        self.api = ConsoleAuthAPI(transport)
+        self.api = ConsoleAuthAPI(base.client_transport(self, self.bus))
         self.engine = sa.create_engine(self.database)
         self.addCleanup(self.engine.dispose)
         self.proxy.wait_ready()
 
     def services(self):
-        """The URLs of a bus and of an empty database."""
+        """Return the URLs of a bus and of an empty database."""
         return base.transport_url(self), base.database_url(self, 'mariadb')
 
     def grant(self, console_type='serial'):
@@ -71,8 +71,8 @@ class FaultsCase(testtools.TestCase):
         self.assertEqual(101, answer.status, answer)
         return user
 
-    def opens_again(self, grant):
-        """A user with a session, as soon as one can be had."""
+    def open_when_possible(self, grant):
+        """Retry until a session can be opened, and return its user."""
 
         def attempt():
             user, answer = self.ask(grant)
@@ -110,14 +110,13 @@ class LeaseTest(FaultsCase):
         serial, other = self.opened(limited), self.opened(unlimited)
         self.manager.stop()
         self.assertEqual(1013, serial.close_code())
-        # the port is not given to anybody else before: by the database's clock the lease still holds
-        left = self.rows(
-            'SELECT TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), lease_expires) FROM console_proxy'
-        )
-        self.assertGreater(left[0][0], 0)
+        cut = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)  # on the database's machine
+        # no other user can get the port before the cut: the lease still holds by the database's clock
+        [(expires,)] = self.rows('SELECT lease_expires FROM console_proxy')
+        self.assertLess(cut, expires)
         self.assert_echo(other)
         self.manager.start()
-        self.assert_echo(self.opens_again(limited))
+        self.assert_echo(self.open_when_possible(limited))
         self.assert_echo(other)
 
     def test_invariant_4_a_dead_proxy_holds_nothing(self):
@@ -129,7 +128,7 @@ class LeaseTest(FaultsCase):
         dead.kill()
         _, answer = self.ask(grant)
         self.assertEqual(409, answer.status)
-        self.assert_echo(self.opens_again(grant))
+        self.assert_echo(self.open_when_possible(grant))
 
     def test_invariant_4_the_same_proxy_started_again_has_its_ports_at_once(self):
         grant = self.grant('serial')
@@ -151,19 +150,19 @@ class LeaseTest(FaultsCase):
     def test_invariant_5_a_cut_whose_push_was_lost_is_pulled_within_a_lease(self):
         grant = self.grant('webmks')
         user = self.opened(grant)
-        with self.engine.begin() as conn:  # as a manager does that dies before it tells anybody
+        with self.engine.begin() as conn:  # like a manager that dies before it pushes the cut
             conn.execute(sa.text("UPDATE console_session SET cut_reason = 'instance_gone'"))
         self.assertEqual(4404, user.close_code())
         wait_until(lambda: not self.rows('SELECT 1 FROM console_session'), what='the end of the session')
 
     def test_invariant_6_a_session_that_the_proxy_does_not_know_is_forgotten(self):
-        """Its close was lost, or the answer to its open."""
+        """The manager deletes a session whose close, or the reply to whose open, was lost."""
         grant = self.grant('serial')
         user = self.opened(grant)
         stray = self.grant('serial')
         [(proxy_id,)] = self.rows('SELECT proxy_id FROM console_session')
         self.api.open_session(RequestContext(), stray.token, base.new_uuid(), proxy_id, '192.0.2.1')
-        self.assert_echo(self.opens_again(stray))
+        self.assert_echo(self.open_when_possible(stray))
         self.assert_echo(user)
 
 
@@ -174,7 +173,7 @@ class OutageTest(FaultsCase):
         return self.broker.url, self.mariadb.new_database()
 
     def check_outage(self, begin, end):
-        """Established sessions go on, new ones get 503, and all is normal by itself afterwards."""
+        """Open sessions continue, new ones are refused with 503, and the proxy recovers by itself."""
         unlimited, more = self.grant('webmks'), self.grant('webmks')
         user = self.opened(unlimited)
         begin()
@@ -185,19 +184,19 @@ class OutageTest(FaultsCase):
         self.assert_refused_in_time(more)
         self.assert_echo(user)
         end()
-        again = self.opens_again(more)
+        again = self.open_when_possible(more)
         self.assert_echo(again)
         self.assert_echo(user)
-        # the session that went on is known to the managers again, and can be taken back
+        # the managers know the session that continued, and can revoke it
         revoked = self.api.revoke(RequestContext(), 'left_the_project', instance_uuid=unlimited.instance_uuid)
         self.assertEqual(1, revoked.sessions)
         self.assertEqual(4403, user.close_code())
 
-    def test_the_manager_away(self):
+    def test_manager_outage(self):
         self.check_outage(self.manager.stop, self.manager.start)
 
-    def test_rabbitmq_away(self):
+    def test_rabbitmq_outage(self):
         self.check_outage(self.broker.kill, self.broker.start)
 
-    def test_the_database_away(self):
+    def test_database_outage(self):
         self.check_outage(self.mariadb.kill, self.mariadb.start)

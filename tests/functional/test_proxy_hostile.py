@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hostile users and guests against the daemon. What they do is in the modules beside this one, by subject.
+"""Hostile users and guests against the daemon. The tests are in the other ``test_proxy_hostile_*`` modules.
 
-Each test ends with nothing left of them: no session, no row, no connection, no descriptor, and no traceback.
+Each test ends with nothing left behind: no session, row, connection or descriptor, and no traceback.
 """
 
 from tests.functional import proxy_base

@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests that refuse, stall, break off or never stop; and users and guests who take nothing of each other."""
+"""Guests that refuse, stall, disconnect or stream endlessly; users and guests that do not read."""
 
 import contextlib
 import pathlib
 import socket
 import struct
 
-from consoled.testing.guests.plain import EchoGuest, ResetGuest, SilentGuest, StreamGuest, pattern
+from consoled.testing.guests.tcp_guests import EchoGuest, ResetGuest, SilentGuest, StreamGuest, pattern
 from tests.functional import base
-from tests.functional.proxy_base import MIB, PATIENCE, ScriptedGuest, close_frame, frame, handshake
+from tests.functional.proxy_base import ScriptedGuest
+from tests.functional.raw_user import MIB, PATIENCE, close_frame, frame, handshake
 
-_FLAT = 8 * MIB  # what memory may grow by, whatever users and guests do
+_FLAT = 8 * MIB  # limit for the growth of the worker's memory
 _VERSION = b'RFB 003.008\n'
 
 
 class Flow:
-    """Those who take nothing of what they ask for."""
+    """Users and guests that do not read."""
 
     def test_invariant_9_a_user_who_never_reads_while_the_guest_streams(self):
         guest = self.add(StreamGuest(total=2**40))
@@ -23,7 +24,7 @@ class Flow:
         with self.memory_within(_FLAT):
             self.opened(guest, rcvbuf=4096)
             self.wait_until(lambda: self.ended_as('user_lost') > before, 'the end of the session')
-        self.assertLess(guest.sent, 32 * MIB)  # the kernel's buffers, and what the proxy holds
+        self.assertLess(guest.sent, 32 * MIB)  # the kernel's buffers and the proxy's
         self.assert_slot_free(guest)
 
     def test_invariant_9_a_guest_that_never_reads_while_the_user_sends(self):
@@ -46,12 +47,12 @@ class Flow:
             self.assert_nothing_left()
         self.assert_slot_free(guest)
 
-    def test_a_guest_that_takes_nothing_while_the_user_takes_all(self):
-        """The user's connection is closed in good order before the guest's is given up."""
+    def test_a_guest_that_does_not_read_while_the_user_reads(self):
+        """The user gets a close code before the proxy gives up the guest's connection."""
         guest = self.add(ScriptedGuest(_pour))
         user = self.opened(guest, rcvbuf=4096)
         rest = user.flood(frame(b'x' * 65000), seconds=0.3) % len(frame(b'x' * 65000))
-        user.send(frame(b'x' * 65000)[rest:] + close_frame())  # taken when the session has ended
+        user.send(frame(b'x' * 65000)[rest:] + close_frame())  # read after the session has ended
         self.wait_until(lambda: self.unread_of(user) == 0, 'the end of what was sent')
         self.assertEqual(1011, user.close_code())
         user.ended()
@@ -59,7 +60,7 @@ class Flow:
         self.assert_slot_free(guest)
 
     def unread_of(self, user):
-        """Bytes that the proxy has not read, of those that its kernel has for it."""
+        """Return how many bytes from this user are in the proxy's receive queue."""
         ends = [f'{port:04X}' for port in (self.daemon.port, user.sock.getsockname()[1])]
         for line in pathlib.Path('/proc/net/tcp').read_text().splitlines()[1:]:
             local, remote, _, queues = line.split()[1:5]
@@ -69,10 +70,10 @@ class Flow:
 
 
 class Guests:
-    """Guests that can't be reached, or that end at every stage."""
+    """Guests that cannot be reached, or that disconnect at any stage."""
 
     def status_of(self, guest, **console):
-        """The status that a user gets instead of this console; nothing is left of the attempt."""
+        """Request a console that fails; return the status, and assert that nothing is left."""
         user, answer = self.ask(self.grant(guest, **console))
         user.leave()
         self.assertNotIn(str(guest.port).encode(), answer.body)
@@ -88,13 +89,13 @@ class Guests:
     def test_a_port_that_does_not_answer(self):
         with socket.create_server(('127.0.0.1', 0), backlog=0) as full, contextlib.ExitStack() as waiting:
             guest = EchoGuest(port=full.getsockname()[1])
-            for _ in range(3):  # Linux takes one more than it is told, and drops what comes then
+            for _ in range(3):  # Linux accepts one more than the backlog, and drops further ones
                 waiting.enter_context(sock := socket.socket())
                 sock.setblocking(False)
                 sock.connect_ex(full.getsockname())
             self.assertEqual(504, self.status_of(guest))
 
-    def test_a_guest_that_says_nothing_in_a_handshake(self):
+    def test_a_guest_that_is_silent_in_the_handshake(self):
         guest = self.add(SilentGuest())
         path, secure = {'internal_access_path': 'x'}, {'use_tls': 'true'}
         users = []
@@ -107,8 +108,8 @@ class Guests:
             user.leave()
         self.assert_nothing_left()
 
-    def test_a_guest_that_breaks_off_in_the_handshake(self):
-        for said in (
+    def test_a_guest_that_disconnects_in_the_handshake(self):
+        for data in (
             b'',
             b'RFB',
             _VERSION,
@@ -117,32 +118,32 @@ class Guests:
             b'HTTP/1.1 200 OK\r\n',
         ):
             for end in (_leave, _reset):
-                with self.subTest(said=said, end=end.__name__):
-                    guest = self.add(ScriptedGuest(_then(said, end)))
+                with self.subTest(data=data, end=end.__name__):
+                    guest = self.add(ScriptedGuest(_then(data, end)))
                     self.assertEqual(502, self.status_of(guest, console_type='novnc'))
                     self.assertEqual(502, self.status_of(guest, options={'use_tls': 'true'}))
 
-    def test_a_guest_that_talks_nonsense_in_the_handshake(self):
-        for said in (b'\0' * 100000, b'SSH-2.0-OpenSSH_9.2\r\n', _VERSION + b'\xff' + b'\7' * 255 + bytes(8)):
-            with self.subTest(said[:20]):
-                guest = self.add(ScriptedGuest(_then(said, _stay)))
+    def test_a_guest_that_sends_garbage_in_the_handshake(self):
+        for data in (b'\0' * 100000, b'SSH-2.0-OpenSSH_9.2\r\n', _VERSION + b'\xff' + b'\7' * 255 + bytes(8)):
+            with self.subTest(data[:20]):
+                guest = self.add(ScriptedGuest(_then(data, _stay)))
                 self.assertEqual(502, self.status_of(guest, console_type='novnc'))
 
-    def test_invariant_9_a_guest_that_never_stops_in_the_handshake(self):
-        for said in (b'RFB 003.008\n\1\1' + bytes(4), b'x', b'HTTP/1.1 200 OK\r\nX: '):
-            path = {'internal_access_path': 'x'} if said.startswith(b'HTTP') else {}
-            with self.subTest(said), self.memory_within(_FLAT):
-                guest = self.add(ScriptedGuest(_then(said, _endless)))
+    def test_invariant_9_a_guest_with_an_endless_handshake(self):
+        for data in (b'RFB 003.008\n\1\1' + bytes(4), b'x', b'HTTP/1.1 200 OK\r\nX: '):
+            path = {'internal_access_path': 'x'} if data.startswith(b'HTTP') else {}
+            with self.subTest(data), self.memory_within(_FLAT):
+                guest = self.add(ScriptedGuest(_then(data, _endless)))
                 user, answer = self.ask(self.grant(guest, console_type='novnc', options=path))
                 self.assertIn(answer.status, (101, 502))
                 user.leave()
                 self.assert_nothing_left()
 
-    def test_a_guest_that_ends_at_once(self):
+    def test_a_guest_that_disconnects_at_once(self):
         for end in (_leave, _reset):
-            for said in (b'', b'goodbye', b'x' * 100000):
-                with self.subTest(said=said[:10], end=end.__name__):
-                    guest = self.add(ScriptedGuest(_then(said, end)))
+            for data in (b'', b'goodbye', b'x' * 100000):
+                with self.subTest(data=data[:10], end=end.__name__):
+                    guest = self.add(ScriptedGuest(_then(data, end)))
                     target = self.grant(guest)
                     for _ in range(5):
                         user, answer = self.ask(target)
@@ -152,7 +153,7 @@ class Guests:
                         user.leave()
                         self.assert_nothing_left()
 
-    def test_a_proxy_that_is_stopped_waits_for_none_of_them(self):
+    def test_stopping_the_proxy_does_not_wait_for_stalled_connections(self):
         self.use_another()
         streaming, silent, stalling = StreamGuest(total=2**40), SilentGuest(), SilentGuest()
         for guest in (streaming, silent, stalling):
@@ -167,7 +168,7 @@ class Guests:
 
     # a session
 
-    def test_a_guest_that_ends_behind_its_last_words(self):
+    def test_a_guest_that_disconnects_after_its_last_output(self):
         guest = self.add(ScriptedGuest(_then(b'x' * 3000000, _leave)))
         for _ in range(3):
             with self.opened(guest) as user:
@@ -175,7 +176,7 @@ class Guests:
                 self.assertEqual(1011, user.close_code())
             self.assert_nothing_left()
 
-    def test_a_guest_that_is_reset_in_a_session(self):
+    def test_a_guest_that_resets_during_a_session(self):
         guest = self.add(ResetGuest(after=10))
         before = self.ended_as('guest_closed')
         user = self.opened(guest)
@@ -185,7 +186,7 @@ class Guests:
         self.assertEqual(before + 1, self.ended_as('guest_closed'))
         self.assert_slot_free(guest)
 
-    def test_a_guest_that_is_reset_in_its_stream(self):
+    def test_a_guest_that_resets_while_it_streams(self):
         guest = self.add(StreamGuest(total=2**40))
         user = self.opened(guest)
         self.assertEqual(pattern(0, 100000), user.message(100000)[:100000])
@@ -193,7 +194,7 @@ class Guests:
         self.assertIn(user.close_code(), (1011, None))
         self.assert_slot_free(guest)
 
-    def test_a_guest_that_is_reset_while_its_user_leaves(self):
+    def test_a_guest_that_resets_while_its_user_leaves(self):
         guest = self.add(ResetGuest(after=1))
         target = self.grant(guest)
         for _ in range(10):
@@ -203,25 +204,25 @@ class Guests:
             user.leave()
             self.assert_nothing_left()
 
-    def test_users_who_do_not_answer_that_the_guest_has_closed(self):
+    def test_a_user_who_ignores_that_the_guest_has_closed(self):
         guest = self.add(ScriptedGuest(_then(b'goodbye', _leave)))
-        user = self.opened(guest)  # and neither reads nor writes
+        user = self.opened(guest)  # neither reads nor writes
         self.assert_nothing_left()
         self.assert_slot_free(guest)
         user.leave()
 
 
 def socket_port():
-    """A port that nobody listens on."""
+    """Return a port that nobody listens on."""
     with socket.create_server(('127.0.0.1', 0)) as sock:
         return sock.getsockname()[1]
 
 
-def _then(said, end):
-    """A guest that says something at once and then ``end``."""
+def _then(data, end):
+    """Return the script of a guest that sends ``data`` at once and then runs ``end``."""
 
     async def script(reader, writer):
-        writer.write(said)
+        writer.write(data)
         await writer.drain()
         await end(reader, writer)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a proxy may connect to: networks and ports, and names whose addresses lie in and out of them."""
+"""Allowed networks and ports, and host names with addresses inside and outside of them."""
 
 import json
 import os
@@ -8,11 +8,11 @@ import pathlib
 import fixtures
 
 from consoled.testing import daemons
-from consoled.testing.guests.plain import EchoGuest
+from consoled.testing.guests.tcp_guests import EchoGuest
 from tests.functional import proxy_base
 
-_ALLOWED = '127.0.0.2/31'  # that is .2 and .3
-# By name the addresses of the first lookup, of the second and so on; the last one is for all that follow.
+_ALLOWED = '127.0.0.2/31'  # 127.0.0.2 and 127.0.0.3
+# By name: the addresses of the first lookup, the second and so on. The last list is for all further lookups.
 _NAMES = {
     'inside.test': [['127.0.0.2']],
     'outside.test': [['127.0.0.1', '127.0.0.4', '::1', '::ffff:127.0.0.1']],
@@ -23,7 +23,7 @@ _NAMES = {
 }
 
 
-# What Python runs first in the proxy's process.
+# Contents of sitecustomize.py, which Python runs first in the proxy's process.
 _RESOLVER = f"""
 import socket
 
@@ -42,7 +42,7 @@ socket.getaddrinfo = getaddrinfo
 
 
 class _Proxy(daemons.ProxyProcess):
-    """``consoled-proxy`` whose resolver knows these names."""
+    """``consoled-proxy`` with a resolver that knows the names in ``_NAMES``."""
 
     def _prepare(self):
         directory = self.useFixture(fixtures.TempDir()).path
@@ -53,14 +53,14 @@ class _Proxy(daemons.ProxyProcess):
 
 
 class TargetsTest(proxy_base.ProxyTestCase):
-    """Guests listen at several addresses on one port: who is connected to shows."""
+    """Guests listen on one port at several addresses, which shows where the proxy has connected."""
 
     @classmethod
     def new_daemon(cls, **options):
         return _Proxy(cls.bus, {'proxy': {'connect_timeout': 2, 'allowed_networks': _ALLOWED, **options}})
 
     def listen(self, *numbers):
-        """Guests at 127.0.0.N, on one port."""
+        """Add guests at 127.0.0.N on one port, and return the first."""
         self.there = {}
         for number in numbers:
             port = next(iter(self.there.values())).port if self.there else 0
@@ -68,26 +68,26 @@ class TargetsTest(proxy_base.ProxyTestCase):
         return next(iter(self.there.values()))
 
     def connected(self):
-        """At which of these addresses there were connections."""
+        """Return the numbers of the guests that had connections."""
         self.guests.settle()
         return [number for number, guest in self.there.items() if guest.connections]
 
     def refused(self, target):
-        """Status and code of a refusal."""
+        """Request a console that is refused; return the status and the error code."""
         user, answer = self.ask(target, Accept='application/json')
         user.leave()
         self.assert_nothing_left()
         return answer.status, json.loads(answer.body)['code']
 
     def assert_reaches(self, number, host):
-        """A user who asks for this host gets to the guest at 127.0.0.N, and to no other."""
+        """Assert that a console at this host leads to the guest at 127.0.0.N, and to no other."""
         user = self.opened(target=self.grant(self.there[number], host=host))
         self.assert_echo(user)
         user.leave()
         self.assert_nothing_left()
         self.assertEqual([number], self.connected())
 
-    def test_invariant_8_an_address_outside_of_the_networks(self):
+    def test_invariant_8_an_address_outside_the_allowed_networks(self):
         guest = self.listen(1, 2, 4)
         for host in ('127.0.0.1', '127.0.0.4', '::ffff:127.0.0.1'):
             with self.subTest(host):
@@ -95,23 +95,23 @@ class TargetsTest(proxy_base.ProxyTestCase):
                 self.assertEqual((502, 'target_forbidden'), self.refused(target))
         self.assertEqual([], self.connected())
 
-    def test_invariant_8_a_name_outside_of_the_networks(self):
+    def test_invariant_8_a_name_outside_the_allowed_networks(self):
         guest = self.listen(1, 2, 4)
         self.assertEqual((502, 'target_forbidden'), self.refused(self.grant(guest, host='outside.test')))
         self.assertEqual([], self.connected())
 
-    def test_invariant_8_of_a_names_addresses_only_those_inside_are_tried(self):
+    def test_invariant_8_only_the_allowed_addresses_of_a_name_are_tried(self):
         self.listen(1, 3, 4)
         self.assert_reaches(3, 'both.test')
 
-    def test_invariant_8_a_name_that_is_looked_up_again_elsewhere(self):
+    def test_invariant_8_dns_rebinding(self):
         self.listen(1, 2)
         self.assert_reaches(2, 'rebound.test')
         guest = self.listen(1, 2)
         self.assertEqual((502, 'target_forbidden'), self.refused(self.grant(guest, host='rebound.test')))
         self.assertEqual([], self.connected())
 
-    def test_invariant_8_the_host_that_a_user_names_is_no_target(self):
+    def test_invariant_8_a_host_in_the_users_request_is_ignored(self):
         guest = self.listen(1, 2, 3)
         target = self.grant(guest, host='127.0.0.2')
         user, answer = self.ask(
@@ -126,21 +126,21 @@ class TargetsTest(proxy_base.ProxyTestCase):
         self.assert_nothing_left()
         self.assertEqual([2], self.connected())
 
-    def test_the_next_address_where_one_refuses(self):
+    def test_the_next_address_is_tried_when_one_refuses(self):
         self.listen(2)
         self.assert_reaches(2, 'second.test')
 
-    def test_names_and_addresses_inside(self):
+    def test_allowed_names_and_addresses(self):
         for host in ('inside.test', '127.0.0.2', 'mapped.test', '::ffff:127.0.0.2'):
             with self.subTest(host):
                 self.listen(1, 2)
                 self.assert_reaches(2, host)
 
-    def test_a_name_that_nobody_knows(self):
+    def test_an_unknown_name(self):
         guest = self.listen(2)
         self.assertEqual((502, 'target_failed'), self.refused(self.grant(guest, host='nobody.test')))
 
-    def test_invariant_8_a_port_outside_of_the_ports(self):
+    def test_invariant_8_a_port_outside_the_allowed_ports(self):
         guest = self.listen(2)
         self.use_another(allowed_ports=f'1024-{guest.port - 1},{guest.port + 1}-65535')
         for options in ({}, {'use_tls': 'true'}):

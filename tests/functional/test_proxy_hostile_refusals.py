@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests that are refused: nothing of them reaches a guest, and nobody learns more than he should."""
+"""Refused requests: they reach no guest, and the responses reveal no more than they should."""
 
 import itertools
 import json
+import socket
 import statistics
 import time
 
 import sqlalchemy as sa
+from testtools.content import text_content
 
 from consoled import token as tokens
+from consoled.testing.guests.tcp_guests import EchoGuest
 from tests.functional import proxy_base
-from tests.functional.proxy_base import HANDSHAKE, handshake
+from tests.functional.raw_user import HANDSHAKE, handshake
 
 _ROUNDS = 20
 _sources = itertools.count(10)
@@ -36,26 +39,26 @@ BROKEN['two pages'] = BROKEN['two pages'].replace(b'Origin:', b'Origin: http://e
 
 
 def source():
-    """A loopback address that no test has come from yet."""
+    """Return a loopback address that no test has used yet."""
     return f'127.0.9.{next(_sources)}'
 
 
 class _Refusals:
     def assert_untouched(self):
-        """There was no connection to the guest."""
+        """Assert that there was no connection to the guest, and that nothing is left."""
         self.guests.settle()
         self.assertEqual(0, self.guest.connections)
         self.assert_nothing_left()
 
     def refused(self, target, user=None, **headers):
-        """Status and code of a refusal, and its answer."""
+        """Send a request that is refused; return the status, the error code and the response."""
         user, answer = self.ask(target, user, Accept='application/json', **headers)
         user.leave()
         code = json.loads(answer.body)['code']
         return answer.status, code, answer
 
     def expired(self, target):
-        """The same path, its token being over."""
+        """Let the token in this path expire, and return the path."""
         token = target.partition('=')[2]
         statement = sa.text('UPDATE console_auth_token SET expires = :then WHERE token_hash = :hash')
         values = {'then': '2020-01-01 00:00:00.000000', 'hash': tokens.hashed(token)}
@@ -64,16 +67,16 @@ class _Refusals:
 
 
 class RecentRefusals(_Refusals):
-    """Who is refused, and what he learns."""
+    """Who is refused, and what the response reveals."""
 
-    def test_invariant_7_requests_of_the_wrong_form_do_not_reach_the_guest(self):
+    def test_invariant_7_malformed_requests_do_not_reach_the_guest(self):
         target = self.grant()
         for name, request in BROKEN.items():
             with self.subTest(name):
                 with self.user().send(request.replace(b'{}', target.encode())) as user:
                     self.assertIn(user.answer().status, (400, 403, 405, 426))
                 self.assert_untouched()
-        user = self.opened(target=target)  # it was as good as ever
+        user = self.opened(target=target)  # the token is still valid
         self.assert_echo(user)
 
     def test_invariant_7_tokens_that_are_refused_do_not_reach_the_guest(self):
@@ -119,7 +122,7 @@ class RecentRefusals(_Refusals):
         user.leave()
         self.assert_slot_free()
 
-    def test_nothing_tells_an_expired_token_from_one_that_never_was(self):
+    def test_expired_revoked_and_unknown_tokens_get_the_same_response(self):
         targets = {
             'unknown': f'/?token={tokens.mint()}',
             'expired': self.expired(self.grant()),
@@ -132,10 +135,10 @@ class RecentRefusals(_Refusals):
                 self.assertEqual(answers['unknown'], answers['expired'])
                 self.assertEqual(answers['unknown'], answers['revoked'])
         self.assert_untouched()
-        self.print_times(targets)
+        self.add_times(targets)
 
     def raw_answer(self, target, headers):
-        """An answer byte by byte, but for its date; and of the ordinary request that asks why."""
+        """Return the bytes of a response without its date, and of the response to an ordinary request."""
         with self.user() as user:
             refused = user.send(handshake(target, **headers)).answer()
         plain = HANDSHAKE.format(target=target, headers='').replace('Upgrade', 'X').encode()
@@ -146,8 +149,8 @@ class RecentRefusals(_Refusals):
             for answer in (refused, why)
         ]
 
-    def print_times(self, targets):
-        """How long these answers take, for who runs the tests to look at."""
+    def add_times(self, targets):
+        """Measure how long these responses take, and add the times to the test's details."""
         took = {name: [] for name in targets}
         for _ in range(_ROUNDS):
             for name, target in targets.items():
@@ -157,11 +160,11 @@ class RecentRefusals(_Refusals):
                     took[name].append((time.perf_counter() - began) * 1000)
         for name, times in took.items():
             quartiles = ' '.join(f'{value:.2f}' for value in statistics.quantiles(times, n=4))
-            print(f'{name}: quartiles {quartiles} ms')
+            self.addDetail(f'time {name}', text_content(f'quartiles {quartiles} ms'))
 
 
 class LimitsTest(_Refusals, proxy_base.ProxyTestCase):
-    """How many there may be of what."""
+    """Limits of connections, sessions and failed tokens."""
 
     proxy_options = {
         'max_connections': 12,
@@ -172,9 +175,9 @@ class LimitsTest(_Refusals, proxy_base.ProxyTestCase):
         'connect_timeout': 1,
     }
 
-    def guests_of(self, number):
-        """Paths to consoles of so many guests: each takes one session."""
-        return [self.grant(self.add(proxy_base.EchoGuest())) for _ in range(number)]
+    def new_targets(self, number):
+        """Return the paths to the consoles of ``number`` new guests; each takes one session."""
+        return [self.grant(self.add(EchoGuest())) for _ in range(number)]
 
     def test_invariant_9_connections_of_an_address(self):
         users = [self.user(tls=None) for _ in range(6)]
@@ -197,7 +200,7 @@ class LimitsTest(_Refusals, proxy_base.ProxyTestCase):
         self.assert_slot_free()
 
     def test_invariant_9_sessions_of_an_address(self):
-        targets = self.guests_of(3)
+        targets = self.new_targets(3)
         users = [self.opened(target=target) for target in targets]
         target = self.grant()
         for _ in range(3):
@@ -217,7 +220,7 @@ class LimitsTest(_Refusals, proxy_base.ProxyTestCase):
         self.assertEqual(0, self.guest.connections)
 
     def test_invariant_9_sessions_of_a_process(self):
-        users = [self.opened(target=target, source=source()) for target in self.guests_of(4)]
+        users = [self.opened(target=target, source=source()) for target in self.new_targets(4)]
         target = self.grant()
         for _ in range(3):
             status, code, answer = self.refused(target, self.user(source=source()))
@@ -228,9 +231,9 @@ class LimitsTest(_Refusals, proxy_base.ProxyTestCase):
             user.leave()
         self.assert_slot_free()
 
-    def test_sessions_that_never_began_do_not_count(self):
-        guest = proxy_base.EchoGuest()
-        with proxy_base.socket.create_server(('127.0.0.1', 0)) as sock:
+    def test_failed_sessions_do_not_count(self):
+        guest = EchoGuest()
+        with socket.create_server(('127.0.0.1', 0)) as sock:
             guest.port = sock.getsockname()[1]
         target = self.grant(guest)
         for _ in range(5):
@@ -238,7 +241,7 @@ class LimitsTest(_Refusals, proxy_base.ProxyTestCase):
             self.wait_until(lambda: self.count('console_session') == 0, 'the end of the session')
         self.assert_slot_free()
 
-    def test_invariant_7_who_has_failed_too_often_is_not_looked_at(self):
+    def test_invariant_7_an_address_with_too_many_failures_is_refused_unchecked(self):
         attacker = source()
         for _ in range(5):
             self.assertEqual(401, self.refused(f'/?token={tokens.mint()}', self.user(source=attacker))[0])

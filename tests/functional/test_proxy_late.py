@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A port that changes hands between the managers' yes and the connection: the next guest hears nothing."""
+"""A port that is reassigned between authorization and connection: the next guest receives nothing."""
 
 import contextlib
 import json
@@ -17,14 +17,14 @@ from consoled.testing import daemons
 from consoled.testing.fixtures import wait_until
 from tests.functional import compute_base
 from tests.functional.compute_base import a_guest, stopped
-from tests.functional.proxy_base import PATIENCE, User, frame, handshake
+from tests.functional.raw_user import PATIENCE, User, frame, handshake
 
-_FULL = 0.3  # seconds without an answer: the queue of a listener is full
+_QUEUE_FULL = 0.3  # seconds without an answer that mean that a listener's queue is full
 _SYN_SENT = ' 02 '  # state in /proc/net/tcp
 
 
 class LateGuest(fixtures_library.Fixture):
-    """A port whose owner is too busy to accept anybody: who connects waits until ``accept``."""
+    """A listener with a full queue: a client that connects waits until ``accept``."""
 
     def _setUp(self):  # noqa: N802 - named by the library
         self._listener = socket.create_server(('127.0.0.1', 0), backlog=0)
@@ -34,17 +34,18 @@ class LateGuest(fixtures_library.Fixture):
         self._others = 0
         with contextlib.suppress(TimeoutError):
             while True:
-                other = socket.create_connection(('127.0.0.1', self.port), _FULL)
+                other = socket.create_connection(('127.0.0.1', self.port), _QUEUE_FULL)
                 self.addCleanup(other.close)
                 self._others += 1
 
-    def somebody_waits(self):
+    def has_waiting_client(self):
+        """Return whether a client is waiting for its connection to be accepted."""
         wanted = f':{self.port:04X} '
         lines = pathlib.Path('/proc/net/tcp').read_text().splitlines()
         return any(_SYN_SENT in line and wanted in line.split(_SYN_SENT)[0] + ' ' for line in lines)
 
     def accept(self):
-        """Accept those who were there before, then the one who waits; returns the connection."""
+        """Accept the connections that fill the queue, then the waiting client's, and return that one."""
         for _ in range(self._others):
             self._listener.accept()[0].close()
         sock = self._listener.accept()[0]
@@ -55,7 +56,7 @@ class LateGuest(fixtures_library.Fixture):
 
 class LateTest(compute_base.AgentTestCase):
     engine = 'sqlite'
-    emptied = (models.instances,)  # the proxy is a process that lives on
+    emptied = (models.instances,)  # the proxy's row stays: the daemon outlives the test
 
     @classmethod
     def setUpClass(cls):
@@ -67,20 +68,20 @@ class LateTest(compute_base.AgentTestCase):
 
     def setUp(self):
         super().setUp()
-        said = len(self.daemon.log())
-        self.addOnException(lambda _: self.addDetail('proxy', text_content(self.daemon.log()[said:])))
+        start = len(self.daemon.log())
+        self.addOnException(lambda _: self.addDetail('proxy', text_content(self.daemon.log()[start:])))
         self.late = self.useFixture(LateGuest())
         self.guest = self.put(self.late.port, host='127.0.0.1')
 
-    def asks(self):
-        """A user who asks for the guest's console, and says something at once."""
+    def request(self):
+        """Return a user who has requested the guest's console and sent input with the request."""
         user = User(self.daemon.port)
         self.addCleanup(user.leave)
         target = f'/?token={self.get(self.guest).token}'
         return user.send(handshake(target, Accept='application/json') + frame(b'secret'))
 
     def replace(self):
-        """Another guest has the port now; the news of it is lost."""
+        """Give the port to another guest, without the managers being told."""
         self.driver.watch(lambda uuid: None)
         self.driver.put(stopped(self.guest))
         self.driver.put(a_guest(self.late.port, host='127.0.0.1'))
@@ -91,13 +92,13 @@ class LateTest(compute_base.AgentTestCase):
         self.assertEqual(b'', connection.recv(100))
         wait_until(lambda: self.count('console_session') == 0, what='the end of the session')
 
-    def test_a_connection_that_took_long(self):
-        user = self.asks()
-        wait_until(self.late.somebody_waits, what='the proxy')
+    def test_the_port_is_reassigned_during_a_slow_connection(self):
+        user = self.request()
+        wait_until(self.late.has_waiting_client, what='the proxy')
         self.replace()
         self.assert_gone(user, self.late.accept())
 
-    def test_managers_that_took_long(self):
+    def test_the_port_is_reassigned_during_a_slow_authorization(self):
         claimed = SessionOpener._claim
 
         def slowly(*args):
@@ -109,12 +110,12 @@ class LateTest(compute_base.AgentTestCase):
         self.useFixture(
             fixtures_library.MonkeyPatch('consoled.manager.sessions.SessionOpener._claim', slowly)
         )
-        user = self.asks()
+        user = self.request()
         self.assert_gone(user, self.late.accept())
 
-    def test_late_and_still_that_guests(self):
-        user = self.asks()
-        wait_until(self.late.somebody_waits, what='the proxy')
+    def test_a_slow_connection_to_the_same_guest_works(self):
+        user = self.request()
+        wait_until(self.late.has_waiting_client, what='the proxy')
         connection = self.late.accept()
         self.assertEqual(101, user.answer().status)
         self.assertEqual(b'secret', connection.recv(100))

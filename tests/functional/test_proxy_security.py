@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The proxy towards hypervisors: where they may be, who they prove to be, and what they hear before that."""
+"""The proxy's connections to hypervisors: allowed networks and ports, certificates, VeNCrypt."""
 
 import asyncio
 import functools
@@ -17,14 +17,14 @@ from consoled import exception
 from consoled.proxy import targets
 from consoled.testing.fixtures import Conf
 from consoled.testing.guests.fixture import GuestHostFixture
-from consoled.testing.guests.plain import EchoGuest
-from consoled.testing.guests.rfb_guest import RfbGuest
+from consoled.testing.guests.tcp_guests import EchoGuest
+from consoled.testing.guests.vnc_guest import VncGuest
 from consoled.testing.services import free_port
 from tests.functional import base, proxy_base, test_proxy
-from tests.functional.proxy_base import frame, handshake
+from tests.functional.raw_user import frame, handshake
 from tests.functional.test_proxy_sessions import KEY, Viewer
 
-NAME = 'localhost'  # of hypervisors
+NAME = 'localhost'  # the hypervisors' host name
 FAILED = {'code': 'target_failed', 'reason': "The guest's console cannot be reached.", 'retryable': True}
 FORBIDDEN = {
     'code': 'target_forbidden',
@@ -32,12 +32,12 @@ FORBIDDEN = {
     'retryable': False,
 }
 VERSION = b'RFB 003.008\n'
-OFFER_VENCRYPT = (b'\1\x13', 1), (b'\0\2', 2), (b'\0', 0)  # what is said, how many bytes are awaited then
+OFFER_VENCRYPT = (b'\1\x13', 1), (b'\0\2', 2), (b'\0', 0)  # steps: bytes to send, number of bytes to read
 OFFER_X509 = (*OFFER_VENCRYPT, (struct.pack('>BI', 1, 260), 4))
 
 
 class Authorities:
-    """Who signs the certificates of hypervisors and of the proxy, and somebody else."""
+    """Certificate authorities: of the hypervisors, of the proxy, and one that nobody trusts."""
 
     def __init__(self, directory):
         self.hypervisors, self.proxies, self.stranger = trustme.CA(), trustme.CA(), trustme.CA()
@@ -51,9 +51,10 @@ class Authorities:
             blob.write_to_path(self.certificate, append=True)
 
     def server(self, name=NAME, *, signed_by=None, demands=None):
-        """The context of a hypervisor.
+        """Return the TLS context of a hypervisor.
 
-        :param demands: a certificate of this authority
+        :param signed_by: the authority of its certificate; that of the hypervisors by default
+        :param demands: require a client certificate of this authority
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         (signed_by or self.hypervisors).issue_cert(name).configure_cert(context)
@@ -64,9 +65,9 @@ class Authorities:
 
 
 class Recorder(proxy_base.ScriptedGuest):
-    """Says what it is told to, and keeps all that it hears in ``heard``.
+    """Follows a script, and records everything it receives in ``heard``.
 
-    :param script: what to say, and how many bytes to wait for then
+    :param script: steps: the bytes to send, and the number of bytes to read then
     """
 
     def __init__(self, *script, **how):
@@ -75,17 +76,17 @@ class Recorder(proxy_base.ScriptedGuest):
         self.heard = b''
 
     async def _follow(self, reader, writer):
-        for said, awaited in self._script:
-            writer.write(said)
+        for data, awaited in self._script:
+            writer.write(data)
             self.heard += await reader.readexactly(awaited)
         while data := await reader.read(65536):
             self.heard += data
 
 
-class PoliteScreen(proxy_base.ScriptedGuest):
-    """Offers VeNCrypt, and says why TLS fails, as QEMU does (asyncio ends the connection without a word).
+class AlertingGuest(proxy_base.ScriptedGuest):
+    """Offers VeNCrypt, and sends a TLS alert when the handshake fails, as QEMU does and asyncio does not.
 
-    ``heard`` has what came after the TLS handshake.
+    ``heard`` has what it receives after the TLS handshake.
     """
 
     def __init__(self, context):
@@ -94,8 +95,8 @@ class PoliteScreen(proxy_base.ScriptedGuest):
         self.heard = b''
 
     async def _follow(self, reader, writer):
-        for said, awaited in ((VERSION, 12), *OFFER_X509, (b'\1', 0)):
-            writer.write(said)
+        for data, awaited in ((VERSION, 12), *OFFER_X509, (b'\1', 0)):
+            writer.write(data)
             await reader.readexactly(awaited)
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = self._context.wrap_bio(incoming, outgoing, server_side=True)
@@ -113,7 +114,7 @@ class PoliteScreen(proxy_base.ScriptedGuest):
 
 
 class TLSGuest(EchoGuest):
-    """An echo over TLS from the first byte on."""
+    """An echo guest with TLS from the first byte on."""
 
     def __init__(self, context):
         super().__init__()
@@ -125,26 +126,26 @@ class TLSGuest(EchoGuest):
 
 
 class _Refused:
-    def assert_refused(self, target, told, reason):
-        """The user gets 502 with a neutral text; the log has the reason.
+    def assert_refused(self, target, body, reason):
+        """Assert that the user gets 502 with a neutral text, and that the log has the reason.
 
-        What the user sends together with its request goes nowhere.
+        The user sends input together with the request, which must not reach anyone.
         """
         user = self.user().send(handshake(target, Accept='application/json') + frame(b'secret'))
         answer = user.answer()
-        self.assertEqual((502, told), (answer.status, json.loads(answer.body)))
+        self.assertEqual((502, body), (answer.status, json.loads(answer.body)))
         self.wait_until(lambda: reason in self.daemon.log(), f'the reason "{reason}" in the log')
         user.leave()
         self.assert_nothing_left()
 
 
 class _VeNCrypt(_Refused):
-    """The policy is VeNCrypt alone, with certificates on both sides."""
+    """The proxy requires VeNCrypt, with certificates on both sides."""
 
     def screen(self, **how):
-        """A guest's screen that demands a certificate of the proxies' authority."""
+        """Add a VNC guest that requires a certificate of the proxies' authority."""
         context = self.authorities.server(**{'demands': self.authorities.proxies, **how})
-        return self.add(RfbGuest(security='vencrypt', ssl_context=context))
+        return self.add(VncGuest(security='vencrypt', ssl_context=context))
 
     def vnc(self, guest, host=NAME):
         return self.grant(guest, console_type='novnc', host=host)
@@ -155,11 +156,11 @@ class _VeNCrypt(_Refused):
 
     def test_a_screen_with_certificates_on_both_sides(self):
         context = self.authorities.server(demands=self.authorities.proxies)
-        both = self.add(RfbGuest(security='both', ssl_context=context))
+        both = self.add(VncGuest(security='both', ssl_context=context))
         for guest in (self.screen(), both):
             viewer = Viewer(self.opened(target=self.vnc(guest)))
             self.assertEqual((640, 400, b'desktop'), viewer.desktop)
-            viewer.look(KEY)
+            viewer.sync(KEY)
             self.assertEqual([0x61], guest.keys)
 
     def test_the_name_may_be_an_address(self):
@@ -176,32 +177,33 @@ class _VeNCrypt(_Refused):
         self.assert_screen_refused(guest, '[SSL: CERTIFICATE_VERIFY_FAILED]')
         self.assertIn(f"certificate is not valid for '{NAME}'", self.daemon.log())
 
-    def test_a_certificate_for_the_name_is_none_for_its_address(self):
+    def test_a_certificate_for_the_name_is_not_valid_for_its_address(self):
         guest = self.screen()
         reason = f'console 127.0.0.1:{guest.port}: [SSL: CERTIFICATE_VERIFY_FAILED]'
         self.assert_refused(self.vnc(guest, '127.0.0.1'), FAILED, reason)
 
-    def polite(self, authority):
-        """A screen that demands a certificate of that authority, and says so."""
-        return self.add(PoliteScreen(self.authorities.server(demands=authority)))
+    def alerting_guest(self, authority):
+        """Add a guest that requires a certificate of this authority, and sends an alert without one."""
+        return self.add(AlertingGuest(self.authorities.server(demands=authority)))
 
-    def assert_told_by_guest(self, guest, alert):
+    def assert_refused_with_alert(self, guest, alert):
         self.assert_refused(self.vnc(guest), FAILED, f'console {NAME}:{guest.port}: [SSL: {alert}]')
         self.assertEqual(b'', guest.heard)
 
-    def test_a_guest_that_does_not_know_who_signed_our_certificate(self):
-        self.assert_told_by_guest(self.polite(self.authorities.stranger), 'TLSV1_ALERT_UNKNOWN_CA')
+    def test_a_guest_that_does_not_trust_the_proxys_certificate(self):
+        guest = self.alerting_guest(self.authorities.stranger)
+        self.assert_refused_with_alert(guest, 'TLSV1_ALERT_UNKNOWN_CA')
 
-    def test_a_guest_that_wants_a_certificate_and_we_have_none(self):
+    def test_a_guest_that_requires_a_certificate_and_the_proxy_has_none(self):
         daemon = self.new_daemon()
         del daemon.options['vnc']['vencrypt_client_cert'], daemon.options['vnc']['vencrypt_client_key']
         self.useFixture(daemon)
         daemon.wait_ready()
         self.use(daemon)
-        guest = self.polite(self.authorities.proxies)
-        self.assert_told_by_guest(guest, 'TLSV13_ALERT_CERTIFICATE_REQUIRED')
+        guest = self.alerting_guest(self.authorities.proxies)
+        self.assert_refused_with_alert(guest, 'TLSV13_ALERT_CERTIFICATE_REQUIRED')
 
-    def test_a_guest_that_ends_the_connection_without_a_word(self):
+    def test_a_guest_that_closes_the_connection_without_an_alert(self):
         reason = 'eof: security result, right after TLS: it may not accept our certificate'
         self.assert_screen_refused(self.screen(demands=self.authorities.stranger), reason)
 
@@ -230,8 +232,7 @@ class _VeNCrypt(_Refused):
             with self.subTest(reason):
                 version = b'RFB 003.003\n' if 'rfb_version' in reason else VERSION
                 guest = self.add(Recorder((version, 12 * (version == VERSION)), *script))
-                told = f'console {NAME}:{guest.port}: {reason}'
-                self.assert_refused(self.vnc(guest), FAILED, told)
+                self.assert_refused(self.vnc(guest), FAILED, f'console {NAME}:{guest.port}: {reason}')
                 self.guests.settle()
                 self.assertEqual(VERSION * (version == VERSION) + heard, guest.heard)
 
@@ -247,7 +248,7 @@ class _TLS(_Refused):
     def test_a_serial_console_on_its_tls_port(self):
         guest = self.add(TLSGuest(self.authorities.server()))
         self.assert_echo(self.opened(target=self.tls(self.guest, tls_port=str(guest.port))))
-        self.assert_nobody_came()
+        self.assert_no_connection()
 
     def test_a_serial_console_with_a_wrong_certificate(self):
         for how, reason in (
@@ -259,7 +260,7 @@ class _TLS(_Refused):
                 self.assert_refused(self.tls(guest), FAILED, f'console {NAME}:{guest.port}: [SSL')
                 self.assertIn(reason, self.daemon.log())
 
-    def test_a_serial_console_that_speaks_no_tls_hears_nothing_in_clear(self):
+    def test_a_serial_console_without_tls_receives_no_plaintext(self):
         guest = self.add(Recorder((b'login: ', 0)))
         self.assert_refused(self.tls(guest), FAILED, f'console {NAME}:{guest.port}: [SSL')
         self.guests.settle()
@@ -267,13 +268,13 @@ class _TLS(_Refused):
         self.assertNotIn(b'secret', guest.heard)
 
 
-class _Places(_Refused):
+class _AllowedTargets(_Refused):
     def test_invariant_8_a_network_that_is_not_allowed(self):
         guest = self.add(EchoGuest('127.0.0.3'))
         for host in ('127.0.0.3', '::ffff:127.0.0.3'):
             reason = f'Console host {host} is not in [proxy] allowed_networks'
             self.assert_refused(self.grant(guest, host=host), FORBIDDEN, reason)
-        self.assert_nobody_came(guest)
+        self.assert_no_connection(guest)
 
     def test_invariant_8_a_port_that_is_not_allowed(self):
         guest = self.add(EchoGuest(port=self.forbidden_port))
@@ -281,23 +282,23 @@ class _Places(_Refused):
         self.assert_refused(self.grant(guest), FORBIDDEN, reason)
         options = {'use_tls': 'true', 'tls_port': str(guest.port)}
         self.assert_refused(self.grant(options=options), FORBIDDEN, reason)
-        self.assert_nobody_came(guest)
+        self.assert_no_connection(guest)
 
-    def test_a_name_and_every_allowed_address_of_it(self):
+    def test_a_name_and_all_allowed_addresses(self):
         for host, address in ((NAME, '127.0.0.1'), ('127.0.0.2', '127.0.0.2'), ('::1', '::1')):
             guest = self.add(EchoGuest(address))
             self.assert_echo(self.opened(target=self.grant(guest, host=host)))
 
-    def test_nobody_is_there(self):
-        reason = f'console 127.0.0.1:{self.nobodys_port}: [Errno 111]'
-        self.assert_refused(self.grant(port=self.nobodys_port), FAILED, reason)
+    def test_a_closed_port(self):
+        reason = f'console 127.0.0.1:{self.closed_port}: [Errno 111]'
+        self.assert_refused(self.grant(port=self.closed_port), FAILED, reason)
 
 
-class HypervisorsTest(_VeNCrypt, _TLS, _Places, test_proxy.UsersTestCase):
+class HypervisorsTest(_VeNCrypt, _TLS, _AllowedTargets, test_proxy.UsersTestCase):
     @classmethod
     def setUpClass(cls):
         cls.authorities = Authorities(cls.fixture(fixtures.TempDir()).path)
-        cls.forbidden_port, cls.nobodys_port = free_port(), free_port()
+        cls.forbidden_port, cls.closed_port = free_port(), free_port()
         cls.proxy_options = {
             'allowed_networks': '127.0.0.1,127.0.0.2,::1',
             'allowed_ports': f'1024-{cls.forbidden_port - 1},{cls.forbidden_port + 1}-65535',
@@ -315,7 +316,7 @@ class HypervisorsTest(_VeNCrypt, _TLS, _Places, test_proxy.UsersTestCase):
 
 
 class NamesTest(testtools.TestCase):
-    """A name with several addresses; the resolver is pretended, all else is not."""
+    """A name with several addresses. The resolver is fake, everything else is real."""
 
     NAME = 'hypervisor.example.org'
 
@@ -339,7 +340,7 @@ class NamesTest(testtools.TestCase):
         return self.guests.add(EchoGuest(address, self.port))
 
     def connect(self, *addresses):
-        """Connect to the name when it has these addresses: the one that was reached."""
+        """Connect to the name while it has these addresses, and return the address that was reached."""
         self.addresses = addresses
         conf = self.useFixture(
             Conf(
@@ -384,7 +385,7 @@ class NamesTest(testtools.TestCase):
         self.assertRaises(exception.TargetTimeout, self.connect, '127.0.0.2')
 
     def silent(self, address):
-        """An address where connections stay half open: its queue is full, and nobody takes from it."""
+        """Make connections to an address stay half open: its queue is full and is never emptied."""
         listening = socket.socket()
         listening.bind((address, self.port))
         listening.listen(0)
@@ -395,6 +396,6 @@ class NamesTest(testtools.TestCase):
             waiting.connect_ex((address, self.port))
             self.addCleanup(waiting.close)
 
-    def test_nobody_is_there(self):
+    def test_no_address_accepts_connections(self):
         self.assertRaises(exception.TargetFailed, self.connect, '127.0.0.1', '::1')
         self.assertRaises(exception.TargetForbidden, self.connect)

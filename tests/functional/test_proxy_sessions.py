@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sessions of each console type: how they begin, what they are made of, when their time is over."""
+"""Sessions of each console type: tunnels, SPICE's several websockets, VNC, and time limits."""
 
 import asyncio
 import json
@@ -7,10 +7,10 @@ import struct
 
 import websockets.exceptions
 
-from consoled.testing.guests.base import Guest
-from consoled.testing.guests.rfb_guest import RfbGuest
+from consoled.testing.guests.base import FakeGuest
+from consoled.testing.guests.vnc_guest import VncGuest
 from tests.functional import base, proxy_base, test_proxy
-from tests.functional.proxy_base import close_frame, frame, handshake
+from tests.functional.raw_user import close_frame, frame, handshake
 
 ELSEWHERE = '127.0.0.2'  # another user's address
 OK = b'HTTP/1.1 200 Connected\r\nVia: 1.1 here\r\n\r\n'
@@ -20,14 +20,16 @@ PATH = '/ticket/6a?vm=1&x=%2F..%2F#~'
 KEY = struct.pack('>BBxxI', 4, 1, 0x61)
 POINTER = struct.pack('>BBHH', 5, 1, 20, 30)
 CUT_TEXT = struct.pack('>BxxxI', 6, 5) + b'paste'
-LOOK = struct.pack('>BBHHHH', 3, 0, 0, 0, 1, 1)  # at one pixel
-PICTURE = 4 + 12 + 4  # bytes of the answer: header, rectangle, pixel
+UPDATE_REQUEST = struct.pack('>BBHHHH', 3, 0, 0, 0, 1, 1)  # for one pixel
+UPDATE_SIZE = 4 + 12 + 4  # bytes: header, rectangle, pixel
 
 
-class Gatekeeper(Guest):
-    """A guest behind HTTP CONNECT: echoes from its answer on. ``asked`` has the heads of the requests.
+class TunnelGuest(FakeGuest):
+    """An echo guest behind HTTP CONNECT.
 
-    :param held: it does not answer before it is told what
+    :param answer: the response to CONNECT
+    :param held: send no response before ``respond`` is called
+    :ivar asked: the heads of the requests
     """
 
     def __init__(self, answer=OK, *, held=False):
@@ -37,8 +39,8 @@ class Gatekeeper(Guest):
         self.asked = []
         self.waiting = []
 
-    async def tell(self, number, answer):
-        """Answer the request of that number."""
+    async def respond(self, number, answer):
+        """Respond to the held request with this number."""
         self.waiting[number].set_result(answer)
 
     async def serve(self, reader, writer):
@@ -52,8 +54,8 @@ class Gatekeeper(Guest):
             writer.write(data)
 
 
-class TunnelledScreen(RfbGuest):
-    """A screen behind HTTP CONNECT."""
+class TunnelVncGuest(VncGuest):
+    """A VNC guest behind HTTP CONNECT."""
 
     async def serve(self, reader, writer):
         await reader.readuntil(b'\r\n\r\n')
@@ -61,8 +63,8 @@ class TunnelledScreen(RfbGuest):
         await super().serve(reader, writer)
 
 
-class Ticker(Guest):
-    """Says something again and again, whatever it is told."""
+class TickingGuest(FakeGuest):
+    """Sends output repeatedly, whatever it receives."""
 
     async def serve(self, reader, writer):
         leaving = asyncio.create_task(reader.read(-1))
@@ -72,16 +74,16 @@ class Ticker(Guest):
 
 
 class Viewer:
-    """A small RFB client (RFC 6143) on a user's websocket, past its handshake when it is made."""
+    """A small RFB client (RFC 6143) on a user's websocket. The constructor completes the handshake."""
 
     def __init__(self, user):
         self._user = user
         self._held = b''
-        self.said = [self.read(12)]
+        self.received = [self.read(12)]
         for message, size in ((b'RFB 003.008\n', 2), (b'\1', 4), (b'\1', 24)):
             self.send(message)
-            self.said.append(self.read(size))
-        width, height, *_, length = struct.unpack('>HH16sI', self.said[3])
+            self.received.append(self.read(size))
+        width, height, *_, length = struct.unpack('>HH16sI', self.received[3])
         self.desktop = width, height, self.read(length)
 
     def send(self, data):
@@ -93,42 +95,42 @@ class Viewer:
         data, self._held = self._held[:size], self._held[size:]
         return data
 
-    def look(self, *before):
-        """Send messages and ask for a pixel: once it is here, the guest has seen what came before."""
-        self.send(b''.join((*before, LOOK)))
-        return self.read(PICTURE)
+    def sync(self, *messages):
+        """Send messages and request a pixel: when it arrives, the guest has processed the messages."""
+        self.send(b''.join((*messages, UPDATE_REQUEST)))
+        return self.read(UPDATE_SIZE)
 
 
 class _Tunnels:
-    def gatekeeper(self, **how):
-        return self.add(Gatekeeper(**how))
+    def tunnel_guest(self, **how):
+        return self.add(TunnelGuest(**how))
 
     def tunnel_to(self, guest, path=PATH, **changes):
-        """The path of a websocket to a guest behind a gatekeeper."""
+        """Authorize the console of a tunnel guest, and return the path of its websocket."""
         return self.grant(guest, options={'internal_access_path': path}, **changes)
 
-    def test_a_tunnel_is_asked_for_with_the_path_exactly(self):
+    def test_connect_uses_the_internal_access_path_unchanged(self):
         for console_type in ('webmks', 'serial'):
             with self.subTest(console_type):
-                guest = self.gatekeeper()
+                guest = self.tunnel_guest()
                 user = self.opened(target=self.tunnel_to(guest, console_type=console_type))
                 self.assert_echo(user)
                 request = f'CONNECT {PATH} HTTP/1.1\r\nHost: 127.0.0.1:{guest.port}\r\n\r\n'
                 self.assertEqual([request.encode()], guest.asked)
 
-    def test_what_comes_right_behind_the_tunnels_answer_reaches_the_user(self):
-        guest = self.gatekeeper(answer=b'HTTP/1.0 204 No Content\r\n\r\nwelcome')
+    def test_data_right_after_the_response_to_connect_reaches_the_user(self):
+        guest = self.tunnel_guest(answer=b'HTTP/1.0 204 No Content\r\n\r\nwelcome')
         user = self.opened(target=self.tunnel_to(guest))
         self.assertEqual(b'welcome', user.message(7))
         self.assert_echo(user)
 
     def test_a_screen_through_a_tunnel(self):
-        guest = self.add(TunnelledScreen())
+        guest = self.add(TunnelVncGuest())
         viewer = Viewer(self.opened(target=self.tunnel_to(guest, console_type='novnc')))
-        viewer.look(KEY)
+        viewer.sync(KEY)
         self.assertEqual([0x61], guest.keys)
 
-    def test_a_tunnel_that_is_refused_is_502_and_told_to_the_log_only(self):
+    def test_a_refused_tunnel_is_502_and_only_the_log_has_the_reason(self):
         for reply, reason in (
             (b'HTTP/1.1 403 Secret\r\n\r\n', 'tunnel_refused: 403'),
             (b'HTTP/1.1 302 Found\r\nLocation: http://192.0.2.1/\r\n\r\n', 'tunnel_refused: 302'),
@@ -137,12 +139,13 @@ class _Tunnels:
             (b'HTTP/1.1 200 ' + b'x' * 9000, 'tunnel_reply: a header of more than'),
         ):
             with self.subTest(reason):
-                guest = self.gatekeeper(answer=reply)
+                guest = self.tunnel_guest(answer=reply)
                 user, answer = self.ask(self.tunnel_to(guest), Accept='application/json')
                 self.assertEqual(502, answer.status)
-                told = {'code': 'target_failed', 'reason': "The guest's console cannot be reached."}
-                self.assertEqual(told | {'retryable': True}, json.loads(answer.body))
-                self.assertIn(f'console 127.0.0.1:{guest.port}: {reason}', self.daemon.log())
+                body = {'code': 'target_failed', 'reason': "The guest's console cannot be reached."}
+                self.assertEqual(body | {'retryable': True}, json.loads(answer.body))
+                line = f'console 127.0.0.1:{guest.port}: {reason}'
+                self.wait_until(lambda line=line: line in self.daemon.log(), f'"{line}" in the log')
                 user.leave()
                 self.assert_nothing_left()
 
@@ -180,7 +183,7 @@ class _Spice:
         self.wait_until(lambda: self.sessions() == 1, 'the end of the first')
         self.assert_echo(there)
 
-    def test_invariant_9_a_spice_session_has_so_many_channels_and_no_more(self):
+    def test_invariant_9_the_channels_of_a_spice_session_are_limited(self):
         target = self.grant(console_type='spice-html5')
         users = [self.opened(target=target) for _ in range(3)]
         _, answer = self.ask(target, Accept='application/json')
@@ -195,7 +198,7 @@ class _Spice:
         for user in users:
             self.assert_echo(user)
 
-    def test_a_page_of_another_site_can_not_join_a_spice_session(self):
+    def test_a_page_of_another_origin_cannot_join_a_spice_session(self):
         target = self.grant(console_type='spice-html5')
         user = self.opened(target=target)
         _, refused = self.ask(target, Origin='https://evil.example.org')
@@ -212,43 +215,43 @@ class _Spice:
         self.assertEqual([4403, 4403], [user.close_code() for user in users])
 
     def held(self, guest, target):
-        """A user whose websocket waits for the guest."""
+        """Return a user whose websocket is waiting for the guest's response to CONNECT."""
         before = len(guest.waiting)
         user = self.user().send(handshake(target))
         self.wait_until(lambda: len(guest.waiting) == before + 1, 'the connection')
         return user
 
-    def test_a_spice_page_that_is_loaded_again_keeps_its_session(self):
-        """The new page's first websocket is on its way when the last of the old page ends."""
-        guest = self.gatekeeper()
+    def test_a_reloaded_spice_page_keeps_its_session(self):
+        """The new page's first websocket is already being opened when the old page's last one ends."""
+        guest = self.tunnel_guest()
         target = self.tunnel_to(guest, console_type='spice-html5')
         old = self.opened(target=target)
         guest.held = True
         new = self.held(guest, target)
         old.leave()
         self.wait_until(lambda: guest.clients == 1, 'the end of the old page')
-        self.guests.host.call(guest.tell(0, OK))
+        self.guests.host.call(guest.respond(0, OK))
         self.assertEqual(101, new.answer().status)
         self.assert_echo(new)
         self.assertEqual(1, self.sessions())
 
     def test_a_spice_websocket_that_fails_does_not_take_another_with_it(self):
-        guest = self.gatekeeper(held=True)
+        guest = self.tunnel_guest(held=True)
         target = self.tunnel_to(guest, console_type='spice-html5')
         first, second = self.held(guest, target), self.held(guest, target)
-        self.guests.host.call(guest.tell(1, REFUSED))
+        self.guests.host.call(guest.respond(1, REFUSED))
         self.assertEqual(502, second.answer().status)
-        self.guests.host.call(guest.tell(0, OK))
+        self.guests.host.call(guest.respond(0, OK))
         self.assertEqual(101, first.answer().status)
         self.assert_echo(first)
 
-    def test_a_spice_session_that_never_came_about_is_over(self):
+    def test_a_spice_session_whose_websockets_all_fail_ends(self):
         self.set(spice__max_sessions=1)
-        guest = self.gatekeeper(held=True)
+        guest = self.tunnel_guest(held=True)
         target = self.tunnel_to(guest, console_type='spice-html5')
         users = [self.held(guest, target) for _ in range(2)]
         for number, user in enumerate(users):
-            self.guests.host.call(guest.tell(number, REFUSED))
+            self.guests.host.call(guest.respond(number, REFUSED))
             self.assertEqual(502, user.answer().status)
         self.wait_until(lambda: self.sessions() == 0, 'the end of the session')
         guest.held = False
@@ -257,29 +260,29 @@ class _Spice:
 
 class _Screens:
     def test_a_screen_through_vnc(self):
-        guest = self.add(RfbGuest())
+        guest = self.add(VncGuest())
         viewer = Viewer(self.opened(target=self.grant(guest, console_type='novnc')))
-        self.assertEqual([b'RFB 003.008\n', b'\1\1', b'\0\0\0\0'], viewer.said[:3])
+        self.assertEqual([b'RFB 003.008\n', b'\1\1', b'\0\0\0\0'], viewer.received[:3])
         self.assertEqual((640, 400, b'desktop'), viewer.desktop)
-        viewer.look(KEY, POINTER, CUT_TEXT)
+        viewer.sync(KEY, POINTER, CUT_TEXT)
         self.assertEqual(([0x61], (20, 30, 1), 'paste'), (guest.keys, guest.pointer, guest.cut_text))
 
-    def test_a_viewer_sees_and_does_nothing(self):
-        guest = self.add(RfbGuest())
+    def test_a_view_only_user_sends_no_input(self):
+        guest = self.add(VncGuest())
         target = self.grant(guest, console_type='novnc', options={'mode': 'view'})
         viewer = Viewer(self.opened(target=target))
         self.assertEqual((640, 400, b'desktop'), viewer.desktop)
-        viewer.look(KEY, POINTER, CUT_TEXT)
-        viewer.look(*(bytes([byte]) for byte in KEY))
+        viewer.sync(KEY, POINTER, CUT_TEXT)
+        viewer.sync(*(bytes([byte]) for byte in KEY))
         self.assertEqual(([], None, None), (guest.keys, guest.pointer, guest.cut_text))
-        self.instance = base.new_uuid()  # one that has the same console without that option
+        self.instance = base.new_uuid()  # another instance with the same console, without that option
         other = Viewer(self.opened(target=self.grant(guest, console_type='novnc')))
-        other.look(KEY)
-        viewer.look(KEY)
+        other.sync(KEY)
+        viewer.sync(KEY)
         self.assertEqual([0x61], guest.keys)
 
-    def test_a_users_program_that_is_no_vnc_client(self):
-        guest = self.add(RfbGuest())
+    def test_a_client_that_does_not_speak_rfb(self):
+        guest = self.add(VncGuest())
         user = self.opened(target=self.grant(guest, console_type='novnc'))
         user.send(frame(b'SSH-2.0-OpenSSH\r\n'))
         self.assertEqual(1002, user.close_code())
@@ -289,38 +292,39 @@ class _Screens:
 
 
 class _Time:
-    def test_a_session_ends_with_its_token_where_that_is_wanted(self):
+    def test_a_session_ends_with_its_token_when_configured(self):
         self.set(consoleauth__enforce_session_timeout=True)
         ending = self.opened(target=self.grant(ttl=2))
         self.set(consoleauth__enforce_session_timeout=False)
         self.instance = base.new_uuid()
-        staying = self.opened(target=self.grant(self.add(Gatekeeper()), ttl=2))
+        staying = self.opened(target=self.grant(self.add(TunnelGuest()), ttl=2))
         self.assert_echo(ending)
         before = self.ended_as('time_over')
         self.assertEqual(4408, ending.close_code())
-        self.assertEqual(before + 1, self.ended_as('time_over'))
+        self.wait_until(lambda: self.ended_as('time_over') == before + 1, 'the metric')
         staying.send(frame(b'\r\n\r\n'))
         self.assertTrue(staying.message(10).startswith(b'HTTP/1.1'))
 
-    def test_who_is_silent_is_asked_and_who_only_looks_on_is_idle(self):
-        """Three users: one never says a word, one answers (and sends) pings, one types."""
+    def test_ping_and_idle_timeouts(self):
+        """Three users: one sends nothing, one only answers and sends pings, one types."""
         self.use_another(ping_interval=1, ping_timeout=1, idle_timeout=5)
-        ticker = self.add(Ticker())
+        ticker = self.add(TickingGuest())
         looking = self.connected(self.grant(ticker, console_type='webmks'))
         silent = self.opened(target=self.grant(ticker, console_type='webmks'))
         typing = self.connected(self.grant())
         closed = self.assertRaises(
-            websockets.exceptions.ConnectionClosed, self.look_on_while_somebody_types, looking, typing
+            websockets.exceptions.ConnectionClosed, self.watch_while_another_types, looking, typing
         )
-        self.assertEqual(
-            4408, closed.rcvd.code
-        )  # without its answers it would have been lost, like the other
+        # not 1001, like the silent user: this one has answered the pings
+        self.assertEqual(4408, closed.rcvd.code)
         self.assertEqual(1001, silent.close_code())
         typing.send(b'still here')
         self.assertEqual(b'still here', typing.recv(timeout=proxy_base.PATIENCE))
-        self.assertEqual((1, 1), (self.ended_as('user_lost'), self.ended_as('idle')))
+        self.wait_until(
+            lambda: (self.ended_as('user_lost'), self.ended_as('idle')) == (1, 1), 'the metrics of both ends'
+        )
 
-    def look_on_while_somebody_types(self, looking, typing):
+    def watch_while_another_types(self, looking, typing):
         while True:
             looking.recv(timeout=proxy_base.PATIENCE)
             looking.ping()

@@ -41,7 +41,7 @@ class RacesTest(testtools.TestCase):
         transport = get_transport(conf)
         self.addCleanup(transport.cleanup)
         self.api = ConsoleAuthAPI(transport, timeout=60)
-        self.proxy = self.useFixture(fixtures.Proxy(transport, self.api))
+        self.proxy = self.useFixture(fixtures.FakeProxy(transport, self.api))
         self.racers = [self.racer() for _ in range(RACERS)]
         for racer in self.racers:
             self.assertEqual('ready\n', racer.stdout.readline())

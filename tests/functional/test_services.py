@@ -17,30 +17,30 @@ import pymysql
 import sqlalchemy
 import testtools
 
-from consoled.testing import processes, services
+from consoled.testing import service_process, services
 
 
 def _processes(service):
-    """Return every process that works for the service, known by its directory."""
+    """Return all processes of a service, recognized by its directory."""
     found = []
     for process in psutil.process_iter(['cwd', 'cmdline', 'status']):
-        told = [process.info['cwd'] or '', *(process.info['cmdline'] or [])]
+        texts = [process.info['cwd'] or '', *(process.info['cmdline'] or [])]
         if process.info['status'] != psutil.STATUS_ZOMBIE and any(
-            str(service.directory) in text for text in told
+            str(service.directory) in text for text in texts
         ):
             found.append(process)
     return found
 
 
 class ServiceCase(testtools.TestCase):
-    """What all services have to do; the subclasses name one and talk to it."""
+    """Base of the tests of one service; the subclasses name it and connect to it."""
 
     service_class = None
 
     def setUp(self):
         super().setUp()
         if self.service_class is None:
-            self.skipTest('only the base of the others')
+            self.skipTest('base class')
         self.service = self.useFixture(self.service_class())
 
     def assert_closed(self):
@@ -56,7 +56,7 @@ class ServiceCase(testtools.TestCase):
 
 
 class DatabaseChecks:
-    """The tests of both databases."""
+    """The tests for both database servers."""
 
     def connect(self, url):
         raise NotImplementedError
@@ -70,7 +70,7 @@ class DatabaseChecks:
             connection.commit()
         return [tuple(row) for row in rows]
 
-    def test_life(self):
+    def test_kill_start_restart_stop(self):
         url = self.service.new_database()
         port = self.service.port
         self.rows(url, 'CREATE TABLE t (a INT)', 'INSERT INTO t VALUES (7)')
@@ -90,7 +90,7 @@ class DatabaseChecks:
         self.service.stop()
         self.assert_gone(last)
 
-    def test_databases_are_apart_and_can_be_dropped(self):
+    def test_databases_are_independent_and_can_be_dropped(self):
         first, second = self.service.new_database(), self.service.new_database()
         self.rows(first, 'CREATE TABLE t (a INT)')
         self.rows(second, 'CREATE TABLE t (a INT)')
@@ -101,7 +101,7 @@ class DatabaseChecks:
         self.assertRaises(self.refused, self.connect, first)
         self.assertEqual([], self.rows(second, 'SELECT * FROM t'))
 
-    def test_url_is_for_sqlalchemy_and_cpu_counts(self):
+    def test_url_works_with_sqlalchemy_and_cpu_grows(self):
         before = self.service.cpu()
         engine = sqlalchemy.create_engine(self.service.new_database())
         self.addCleanup(engine.dispose)
@@ -138,8 +138,8 @@ class RabbitMQTest(ServiceCase):
     service_class = services.RabbitMQ
 
     def connect(self, url):
-        # The scheme is oslo.messaging's; kombu calls the same protocol amqp. The broker has to
-        # confirm: it may lose what it has not yet confirmed when it is killed.
+        # The scheme is oslo.messaging's; kombu calls the same protocol amqp. Confirmations are needed,
+        # because a broker that is killed may lose messages that it has not confirmed.
         return kombu.Connection(
             url.replace('rabbit', 'amqp', 1),
             connect_timeout=5,
@@ -160,10 +160,10 @@ class RabbitMQTest(ServiceCase):
             queue.close()
             return message.payload
 
-    def test_life(self):
+    def test_kill_start_stop(self):
         url, port = self.service.new_vhost(), self.service.port
         used = self.service.server_cpu()
-        while self.service.server_cpu() <= used:  # it is counted in ticks
+        while self.service.server_cpu() <= used:  # counted in clock ticks
             self.put(url, 'first')
             self.assertEqual('first', self.get(url))
         self.put(url, 'second')
@@ -171,7 +171,7 @@ class RabbitMQTest(ServiceCase):
         self.assertIn('beam', psutil.Process(first).name())
         self.service.kill()
         self.assert_gone(first)
-        # From a thread that ends at once: the broker must not be bound to the thread's life.
+        # started from a thread that ends at once, which the broker has to survive
         thread = threading.Thread(target=self.service.start)
         thread.start()
         thread.join()
@@ -206,7 +206,7 @@ class MemcachedTest(ServiceCase):
             client.sendall(line + b'\r\n')
             return client.recv(100)
 
-    def test_life(self):
+    def test_kill_start_stop(self):
         url, first = self.service.url, self.service.pid
         self.assertEqual(b'VERSION 1.', self.ask(b'version')[:10])
         self.service.kill()
@@ -218,15 +218,15 @@ class MemcachedTest(ServiceCase):
         self.service.stop()
         self.assert_gone(last)
 
-    def test_a_taken_port_is_replaced(self):
+    def test_another_port_is_chosen_when_one_is_in_use(self):
         taken = self.service.port
         other = services.Memcached()
         free = services.free_port()
-        with mock.patch.object(processes, 'free_port', side_effect=[taken, free]):
+        with mock.patch.object(service_process, 'free_port', side_effect=[taken, free]):
             self.useFixture(other)
         self.assertEqual(free, other.port)
 
-    def test_failure_shows_the_log(self):
+    def test_the_error_contains_the_log(self):
         broken = services.Memcached()
         with mock.patch.object(services.Memcached, '_commands', return_value=[['false-option']]):
             error = self.assertRaises(services.ServiceError, broken.setUp)
@@ -253,13 +253,13 @@ class MemcachedTest(ServiceCase):
 
 
 class SharedTest(testtools.TestCase):
-    def test_one_instance_that_is_running(self):
+    def test_the_shared_instance_is_running(self):
         service = services.shared(services.Memcached)
         service.kill()
         self.assertIs(service, services.shared(services.Memcached))
         self.assertIsNotNone(service.pid)
 
-    def test_a_forked_child_does_not_end_it(self):
+    def test_a_forked_child_does_not_stop_it(self):
         service = services.shared(services.Memcached)
         pid = service.pid
         child = os.fork()
@@ -299,9 +299,9 @@ class FindProgramTest(testtools.TestCase):
         with mock.patch.dict(os.environ, CONSOLED_REQUIRE_SERVICES='0'):
             self.assertRaises(unittest.SkipTest, services.shared, Nothing)
 
-    def test_free_port_is_outside_of_the_range_for_clients(self):
+    def test_free_port_is_outside_the_range_for_outgoing_connections(self):
         with open('/proc/sys/net/ipv4/ip_local_port_range') as source:
             lowest = int(source.read().split()[0])
         if lowest <= 10000:
-            self.skipTest('this kernel leaves no room')
+            self.skipTest('the range for outgoing connections begins too low')
         self.assertLess(services.free_port(), lowest)

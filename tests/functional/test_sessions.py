@@ -211,7 +211,7 @@ class _Sessions:
     def test_stealing_waits_for_the_cut(self):
         self.set(serial_console__takeover='steal')
         granted = self.authorize()
-        proxy = self.proxy(deaf=False)
+        proxy = self.proxy(receive_cuts=True)
         old = proxy.open(granted.token)
         stolen = []
         thief = threading.Thread(target=lambda: stolen.append(proxy.open(granted.token)))
@@ -332,7 +332,7 @@ class _Sessions:
 
     def test_invariant_5_revocation_reaches_live_sessions(self):
         granted = self.authorize(console_type='novnc')
-        proxy = self.proxy(deaf=False)
+        proxy = self.proxy(receive_cuts=True)
         sessions = {proxy.open(granted.token).id for _ in range(3)}
         revoked = self.api.revoke(self.context, 'abuse', instance_uuid=self.instance)
         self.assertEqual(Revocation(tokens=1, sessions=3), revoked)

@@ -10,7 +10,7 @@ from consoled import token as tokens
 from consoled.db import consoles, legacy, models
 from consoled.rpc.replies import Closing, Revocation
 from consoled.sources import Issued
-from consoled.testing.sources import MemoryTokens
+from consoled.testing.sources import MemoryTokenSource
 from tests.functional import base
 
 TTL = 600
@@ -22,7 +22,7 @@ class SourceCase(base.CellTestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.source = MemoryTokens()
+        cls.source = MemoryTokenSource()
         cls.options = {**cls.options, 'sources': [cls.source]}
         super().setUpClass()
 

@@ -219,7 +219,7 @@ class _Tokens:
 
     def test_invariant_11_deleting_is_complete(self):
         self.define(10000, 10001)
-        proxy = self.proxy(deaf=False)
+        proxy = self.proxy(receive_cuts=True)
         session = proxy.open(self.authorize(10000).token)
         granted = self.authorize(10001)
         other = self.api.authorize(self.context, base.a_grant(base.new_uuid(), 10000))

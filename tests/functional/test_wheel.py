@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator gets: the wheel, installed away from the checkout, upgrades a database."""
+"""The wheel, installed outside of the checkout: its contents, its programs, and a schema upgrade."""
 
 import os
 import pathlib
@@ -16,15 +16,18 @@ from importlib import metadata
 import testtools
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# copied to be built elsewhere: setuptools leaves build/ and an egg-info beside what it builds
+# copied before the build, because setuptools leaves build/ and an egg-info beside its sources
 SOURCES = ('alembic', 'consoled', 'LICENSE', 'README.md', 'pyproject.toml', 'setup.py')
 PROGRAMS = sorted(tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['scripts'])
-REQUIRED_SETUPTOOLS = 70  # from here on it builds wheels by itself
+REQUIRED_SETUPTOOLS = 70  # builds wheels without the package wheel
 TIMEOUT = 300  # seconds
 
 
 def run(*command, cwd):
-    """Run a program with no more of this process's environment than it needs; return its output."""
+    """Run a program without the variables of this Python environment, and return its output.
+
+    :raises AssertionError: when it fails
+    """
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(('PYTHON', 'VIRTUAL_ENV'))
     }
@@ -45,7 +48,7 @@ def run(*command, cwd):
 
 
 def build(directory):
-    """Build the wheel of a copy of the checkout; return its path."""
+    """Build the wheel from a copy of the checkout, and return its path."""
     source = directory / 'source'
     source.mkdir()
     for name in SOURCES:
@@ -53,7 +56,7 @@ def build(directory):
             shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
         else:
             shutil.copy(ROOT / name, source / name)
-    # with the setuptools of the tests' environment nothing has to be downloaded
+    # a recent enough setuptools in this environment saves a download
     new_enough = int(metadata.version('setuptools').split('.')[0]) >= REQUIRED_SETUPTOOLS
     isolation = ['--no-build-isolation'] if new_enough else []
     target = directory / 'wheel'
@@ -63,7 +66,7 @@ def build(directory):
 
 
 def install(wheel, directory):
-    """Install the wheel into an environment that has this one's libraries, but not its consoled."""
+    """Install the wheel into a new environment that has this one's libraries but not its consoled."""
     environment = directory / 'installed'
     run(sys.executable, '-m', 'venv', '--without-pip', environment, cwd=directory)
     python = environment / 'bin/python'
@@ -80,15 +83,15 @@ def install(wheel, directory):
         cwd=directory,
     )
     own = run(python, '-c', "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=directory).strip()
-    # Only now, or pip would take the consoled that it finds there for an installed one. A directory named
-    # in a .pth file comes last on the path, and its own .pth files (the editable install) are not read.
+    # Not earlier: pip would take the consoled found there for an installed one. A directory in a .pth file
+    # comes last on the path, and its own .pth files (the editable install) are not read.
     paths = {sysconfig.get_path('purelib'), sysconfig.get_path('platlib')}
     pathlib.Path(own, 'libraries.pth').write_text('\n'.join(sorted(paths)) + '\n')
     return environment
 
 
 class WheelTest(testtools.TestCase):
-    """Built and installed once: it takes some seconds."""
+    """The wheel is built and installed once for all tests, since that takes some seconds."""
 
     @classmethod
     def setUpClass(cls):
@@ -102,7 +105,7 @@ class WheelTest(testtools.TestCase):
     def run_program(self, name, *arguments):
         return run(self.environment / 'bin' / name, *arguments, cwd=self.directory)
 
-    def test_has_the_migrations_and_nothing_beside_the_package(self):
+    def test_contains_the_migrations_and_no_other_top_level_package(self):
         with zipfile.ZipFile(self.wheel) as archive:
             names = set(archive.namelist())
         kept = {path.relative_to(ROOT) for path in (ROOT / 'alembic').rglob('*') if path.is_file()}
@@ -112,7 +115,7 @@ class WheelTest(testtools.TestCase):
         tops = {name.split('/')[0] for name in names}
         self.assertEqual({'consoled', f'{self.wheel.name.rsplit("-", 3)[0]}.dist-info'}, tops)
 
-    def test_is_what_runs(self):
+    def test_programs_run_the_installed_package(self):
         where = self.run_program('python', '-c', 'import consoled; print(consoled.__file__)').strip()
         self.assertTrue(where.startswith(str(self.environment)), where)
 

@@ -8,7 +8,7 @@ import testtools
 from consoled import objects, sources
 from consoled import token as tokens
 from consoled.legacy.memcached import MemcachedTokens, NoTokens
-from consoled.testing.sources import MemoryTokens
+from consoled.testing.sources import MemoryTokenSource
 
 INSTANCE = '0f9a4e4e-6a0c-4a57-9bb5-4a1f6f0f3a11'
 OTHER = '1f9a4e4e-6a0c-4a57-9bb5-4a1f6f0f3a11'
@@ -22,18 +22,18 @@ class InterfaceTest(testtools.TestCase):
     def test_all_sources_have_the_same_signatures(self):
         for name in ('lookup', 'store', 'forget'):
             expected = inspect.signature(getattr(sources.TokenSource, name))
-            for cls in (MemoryTokens, MemcachedTokens, NoTokens):
+            for cls in (MemoryTokenSource, MemcachedTokens, NoTokens):
                 self.assertEqual(expected, inspect.signature(getattr(cls, name)), f'{cls} {name}')
 
     def test_names_fit_the_column_that_counts_uses(self):
-        for name in (MemoryTokens().name, MemcachedTokens.name, NoTokens.name):
+        for name in (MemoryTokenSource().name, MemcachedTokens.name, NoTokens.name):
             self.assertTrue(1 <= len(name) <= 32, name)
 
 
 class MemoryTokensTest(testtools.TestCase):
     def setUp(self):
         super().setUp()
-        self.source = MemoryTokens()
+        self.source = MemoryTokenSource()
         self.mine, self.second, self.others = tokens.mint(), tokens.mint(), tokens.mint()
         self.source.issued = {self.mine: issued(), self.second: issued(), self.others: issued(OTHER)}
 

@@ -24,7 +24,7 @@ These rules apply to all methods:
   ``ConsoleBuilder`` (``console_builder.py``) builds them according to the options of their console type. No
   two instances have a console with the same host and port.
 
-``consoled.testing.driver_kit`` contains the tests that a driver must pass.
+``consoled.testing.driver_contract`` contains the tests that a driver must pass.
 """
 
 from __future__ import annotations

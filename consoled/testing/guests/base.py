@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the consoles of pretended guests have in common: a TCP server that counts and bounds its clients."""
+"""Base class of fake guests: a TCP server that counts and limits its clients."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import socket
 LOG = logging.getLogger(__name__)
 
 _BACKLOG = 100
-_READ_LIMIT = 2**16  # bytes that asyncio reads ahead of a client's handler, at most twice
-_WRITE_LIMIT = 2**16  # bytes that wait for a client to read, before ``drain`` waits
-_RETRY_ACCEPT = 0.1  # seconds, when the process is out of file descriptors
+_READ_LIMIT = 2**16  # bytes; asyncio reads at most twice as many ahead of a client's handler
+_WRITE_LIMIT = 2**16  # bytes buffered for a slow client before ``drain`` waits
+_RETRY_ACCEPT = 0.1  # seconds to wait when the process is out of file descriptors
 
-# what a peer does to a handler by leaving at any moment; not worth a word in the log
-GONE = (OSError, asyncio.IncompleteReadError)
+# raised in a handler when its client disconnects; logged at DEBUG only
+_DISCONNECTED = (OSError, asyncio.IncompleteReadError)
 
 
-class Guest:
-    """A guest's console on TCP. The counters can be read from any thread.
+class FakeGuest:
+    """The console of a fake guest, on TCP. The counters may be read from any thread.
 
-    A subclass says in ``serve`` what it does with a client. ``start`` and ``stop`` may alternate: a guest
-    that was stopped starts again on the port that it had.
+    Subclasses implement ``serve``. A guest that was stopped can be started again; it keeps its port.
 
     :param host: the address to listen on
-    :param port: 0 for any free one; the attribute has the real one, once started
-    :param name: for people
-    :param clients: serve so many at once and leave others in the backlog; None for all
+    :param port: the port to listen on; with 0, ``start`` chooses a free one and sets the attribute
+    :param name: for log messages and for the guest's own screen
+    :param clients: how many clients to serve at a time, others wait in the backlog; None for no limit
+    :ivar connections: how many connections have been accepted in all
     """
 
     def __init__(
@@ -44,27 +44,28 @@ class Guest:
 
     @property
     def clients(self) -> int:
-        """Clients that are connected now, not counting those in the backlog."""
+        """The number of connected clients, not counting the backlog."""
         return len(self._sessions)
 
     async def start(self) -> None:
-        """Listen.
+        """Start to listen.
 
-        :raises OSError: the address cannot be had
+        :raises OSError: when the address is not available
+        :raises RuntimeError: when the guest is already running
         """
         if self._listener is not None:
-            raise RuntimeError(f'guest {self.name} runs already')
+            raise RuntimeError(f'guest {self.name} is already running')
         family = socket.AF_INET6 if ':' in self.host else socket.AF_INET
         self._listener = socket.create_server((self.host, self.port), family=family, backlog=_BACKLOG)
         self._listener.setblocking(False)
         self.port = self._listener.getsockname()[1]
-        self._listen()
+        self._resume_accepting()
 
     async def stop(self) -> None:
-        """Close the port and all connections. Does nothing to a guest that does not run."""
+        """Close the port and all connections. Does nothing when the guest is not running."""
         if self._listener is None:
             return
-        self._deafen()
+        self._stop_accepting()
         self._listener.close()
         self._listener = None
         self.disconnect()
@@ -74,25 +75,25 @@ class Guest:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def disconnect(self) -> None:
-        """Drop all clients at once, as a guest that is destroyed does. Call it in the guest's loop."""
+        """Abort all connections, as when a guest is destroyed. Call it from the guest's event loop."""
         for writer in self._sessions.values():
             if writer is not None:
                 writer.transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve a client until this returns or raises; then the connection is closed."""
+        """Serve one client. The connection is closed when this returns or raises."""
         raise NotImplementedError
 
-    def _listen(self) -> None:
+    def _resume_accepting(self) -> None:
         if self._listener is not None and self.clients != self._max_clients:
             asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
-    def _deafen(self) -> None:
+    def _stop_accepting(self) -> None:
         if self._listener is not None:
             asyncio.get_running_loop().remove_reader(self._listener)
 
     def _accept(self) -> None:
-        # not ``loop.sock_accept``: when it is cancelled, it may lose a connection that it has accepted
+        # Not loop.sock_accept, which may lose an accepted connection when it is cancelled.
         assert self._listener is not None
         try:
             sock, _ = self._listener.accept()
@@ -100,8 +101,8 @@ class Guest:
             return
         except OSError as exc:
             LOG.warning('Guest %s cannot accept: %s', self.name, exc)
-            self._deafen()
-            asyncio.get_running_loop().call_later(_RETRY_ACCEPT, self._listen)
+            self._stop_accepting()
+            asyncio.get_running_loop().call_later(_RETRY_ACCEPT, self._resume_accepting)
             return
         self.connections += 1
         sock.setblocking(False)
@@ -109,17 +110,17 @@ class Guest:
         self._sessions[task] = None
         task.add_done_callback(functools.partial(self._ended, sock))
         if self.clients == self._max_clients:
-            self._deafen()
+            self._stop_accepting()
 
     def _ended(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
         if self._sessions.pop(task) is None:
-            sock.close()  # it ended before there was anything else to close
-        self._listen()
+            sock.close()  # there is no writer yet that would close it
+        self._resume_accepting()
         if not task.cancelled() and (exc := task.exception()) is not None:
             LOG.error('Guest %s failed', self.name, exc_info=exc)
 
     async def _serve(self, sock: socket.socket) -> None:
-        # a reader protocol with a callback is what ``StreamWriter.start_tls`` takes for the server's side
+        # StreamWriter.start_tls takes the server's side only with a protocol that has a callback.
         reader, writers = asyncio.StreamReader(limit=_READ_LIMIT), list[asyncio.StreamWriter]()
         protocol = asyncio.StreamReaderProtocol(reader, lambda _, writer: writers.append(writer))
         try:
@@ -132,8 +133,8 @@ class Guest:
             await self.serve(reader, writer)
             writer.close()
             await writer.wait_closed()
-        except GONE as exc:
-            LOG.debug('Guest %s: client left: %r', self.name, exc)
+        except _DISCONNECTED as exc:
+            LOG.debug('Guest %s: client disconnected: %r', self.name, exc)
         finally:
             for writer in writers:
                 writer.transport.abort()

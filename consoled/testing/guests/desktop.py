@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The desktop of a pretended guest: a landscape, a clock, what is typed, the pointer. Knows no network.
+"""The desktop of a fake guest: a landscape, a clock, the typed text, the pointer. It uses no network.
 
-Each method that changes the picture returns the rectangles that changed.
+Methods that change the picture return the rectangles that changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ACCENT: Color = (255, 196, 92)
 _BUTTONS: tuple[Color, ...] = ((96, 220, 140), (255, 196, 92), (255, 104, 104))  # left, middle, right
 _BAR = 26  # height of the status bar
 _LINE = 28  # characters of the typed text that the box shows
-_TYPED_KEPT = 256
+_MAX_TEXT = 256  # characters of the typed text
 _TRAIL = 14  # positions of the pointer
 
 _KEYS = {
@@ -41,9 +41,9 @@ _KEYS = {
     0xFFEB: 'Super', 0xFFEC: 'Super', 0xFE03: 'AltGr', 0xFFFF: 'Delete', 0x20: 'Space',
     **{0xFFBD + number: f'F{number}' for number in range(1, 13)},
 }  # fmt: skip
-_SILENT = {0xFFE3, 0xFFE4, 0xFFE7, 0xFFE8, 0xFFE9, 0xFFEA, 0xFFEB, 0xFFEC}  # held, they make no text
+_MODIFIERS = {0xFFE3, 0xFFE4, 0xFFE7, 0xFFE8, 0xFFE9, 0xFFEA, 0xFFEB, 0xFFEC}  # typing with them adds no text
 
-# the arrow's own outline; # is dark, . is light
+# the pointer; # is dark, . is light
 _ARROW = """
 #
 ##
@@ -65,8 +65,11 @@ _ARROW = """
 """.strip('\n').splitlines()
 
 
-def char_of(keysym: int) -> str | None:
-    """What a key types: keysyms of Latin 1 and Unicode, and the keypad's (X11 protocol, appendix A)."""
+def keysym_to_char(keysym: int) -> str | None:
+    """Return the character that a key types, or None.
+
+    Supported are the keysyms of Latin 1, of Unicode and of the keypad (X11 protocol, appendix A).
+    """
     if 0x20 <= keysym <= 0x7E or 0xA0 <= keysym <= 0xFF:
         return chr(keysym)
     if 0xFFAA <= keysym <= 0xFFB9:
@@ -78,14 +81,16 @@ def char_of(keysym: int) -> str | None:
 
 
 class Desktop:
-    """The picture and what it shows; ``screen`` is what clients see.
+    """The desktop's state and its picture.
 
     :param title: the guest's name
-    :param subtitle: a line below it
+    :param subtitle: a line below the name
+    :ivar screen: the picture that clients see
+    :ivar text: the typed text
     """
 
     def __init__(self, title: str, subtitle: str, width: int, height: int) -> None:
-        # three pictures: what never changes, with what changes, with the pointer
+        # Three layers: _still never changes, _base adds the contents that change, screen adds the pointer.
         self._still = Canvas(width, height, backdrop.landscape(title, width, height))
         self.bounds = self._still.bounds
         self._clock_at = (width - 84, 84)
@@ -106,15 +111,15 @@ class Desktop:
         self._show([*self._draw_text(), *self._draw_bar('', '')])
 
     def key(self, keysym: int, down: bool) -> list[Rect]:
-        """A key is pressed or let go."""
+        """Press or release a key."""
         if not down:
             self._held.discard(keysym)
             return []
-        if keysym in _SILENT:
+        if keysym in _MODIFIERS:
             self._held.add(keysym)
-        char = char_of(keysym)
+        char = keysym_to_char(keysym)
         names = sorted({_KEYS[held] for held in self._held})
-        if keysym not in _SILENT:
+        if keysym not in _MODIFIERS:
             names.append(_KEYS.get(keysym) or char or f'0x{keysym:x}')
         self._last_key = ' '.join(names)
         if not self._held:
@@ -122,7 +127,7 @@ class Desktop:
         return self._show(self._draw_text())
 
     def release_all(self) -> None:
-        """Forget the keys that are held: who pressed them has left."""
+        """Release all keys, after the client that pressed them has left."""
         self._held.clear()
 
     def _type(self, keysym: int, char: str | None) -> None:
@@ -131,10 +136,10 @@ class Desktop:
         elif keysym in (0xFF0D, 0xFF8D):
             self.text, self._above = '', self.text
         elif char is not None:
-            self.text = (self.text + char)[-_TYPED_KEPT:]
+            self.text = (self.text + char)[-_MAX_TEXT:]
 
     def point(self, x: int, y: int, buttons: int) -> list[Rect]:
-        """The pointer is moved, or its buttons are pressed or let go.
+        """Move the pointer, or press or release its buttons.
 
         :param buttons: bit 0 left, 1 middle, 2 right
         """
@@ -145,17 +150,18 @@ class Desktop:
         return self._show(self._draw_pointer_state(), moved=True)
 
     def fade(self) -> list[Rect]:
-        """Let the pointer's trail lose its oldest position."""
+        """Remove the oldest position from the pointer's trail."""
         if self._trail:
             self._trail.popleft()
         return self._show([], moved=True)
 
     @property
     def fading(self) -> bool:
+        """Whether the pointer has a trail."""
         return bool(self._trail)
 
     def tick(self, now: datetime.datetime, status: str) -> list[Rect]:
-        """Show the time, and a status line's right end."""
+        """Show the time, and a status text at the right end of the status bar."""
         changed = self._draw_clock(now) if self._has_clock else []
         return self._show([*changed, *self._draw_bar(status, now.strftime('%H:%M:%S'))])
 
@@ -229,7 +235,7 @@ class Desktop:
         return [box]
 
     def _show(self, changed: list[Rect], moved: bool = False) -> list[Rect]:
-        """Bring what changed to the screen, and the pointer over it."""
+        """Copy the changed rectangles to the screen, and draw the pointer over them."""
         touched = list(changed)
         if moved or any(box & over for box in changed for over in self._overlay):
             touched += self._overlay

@@ -1,30 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A fixture around ``GuestHost``; apart from it, since the demo runs guests without the fixtures library."""
+"""Fixture that runs fake guests.
+
+It is a module of its own because the demo runs guests without the ``fixtures`` library.
+"""
 
 from __future__ import annotations
 
 import fixtures
 
-from consoled.testing.guests import plain
-from consoled.testing.guests.base import Guest
+from consoled.testing.guests.base import FakeGuest
+from consoled.testing.guests.host import GuestHost, GuestT
 
 
 class GuestHostFixture(fixtures.Fixture):
-    """Guests for a test: ``host`` is the ``GuestHost``, ``add`` and ``settle`` are its methods."""
+    """Runs guests for the time of a test: ``host`` is the ``GuestHost``, whose methods this has too."""
 
     def _setUp(self) -> None:
-        self.host = plain.GuestHost()
+        self.host = GuestHost()
         self.host.start()
         self.addCleanup(self.host.stop)
 
-    def add(self, guest: plain.GuestType) -> plain.GuestType:
+    def add(self, guest: GuestT) -> GuestT:
+        """Start a guest and return it."""
         return self.host.add(guest)
 
-    def remove(self, guest: Guest) -> None:
+    def remove(self, guest: FakeGuest) -> None:
+        """Stop a guest and disconnect its clients."""
         self.host.remove(guest)
 
-    def disconnect(self, guest: Guest) -> None:
+    def disconnect(self, guest: FakeGuest) -> None:
+        """Disconnect all clients of a guest, which keeps listening."""
         self.host.disconnect(guest)
 
     def settle(self) -> None:
+        """Let the guests process everything that has reached them; see ``GuestHost.settle``."""
         self.host.settle()

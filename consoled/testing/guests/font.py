@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The font of the pretended desktop, drawn for it: printable ASCII, 5 pixels wide, 7 high and 2 below."""
+"""Bitmap font of the fake desktop: printable ASCII, 5 pixels wide, 7 above and 2 below the baseline."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import functools
 WIDTH, HEIGHT = 5, 9
 ADVANCE = WIDTH + 1  # from one character to the next
 
-_UNKNOWN = '\x7f'  # its glyph stands for all that the font lacks
+_UNKNOWN = '\x7f'  # its glyph replaces missing characters
 
-# 16 characters a band, from the space on
+# 16 characters a band, starting with the space
 _BANDS = """
 ..... ..#.. .#.#. .#.#. ..#.. ##..# .##.. ..#.. ...#. .#... ..... ..... ..... ..... ..... ....#
 ..... ..#.. .#.#. .#.#. .#### ##..# #..#. ..#.. ..#.. ..#.. ..#.. ..#.. ..... ..... ..... ....#
@@ -85,7 +85,7 @@ def _glyphs() -> dict[str, tuple[str, ...]]:
 
 
 def _twice(rows: tuple[str, ...]) -> tuple[str, ...]:
-    """The glyph at twice its size, its diagonals smoothed: a corner follows the two sides that meet there."""
+    """Return a glyph at twice its size, with smoothed diagonals (the Scale2x algorithm)."""
     framed = ['.' * (len(rows[0]) + 2), *(f'.{row}.' for row in rows), '.' * (len(rows[0]) + 2)]
     doubled = []
     for y in range(1, len(rows) + 1):
@@ -105,9 +105,9 @@ def _twice(rows: tuple[str, ...]) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=1024)
 def runs(char: str, scale: int) -> tuple[tuple[int, int, int], ...]:
-    """The glyph as horizontal runs (y, x, length) in pixels; a box for what the font lacks.
+    """Return a character's glyph as horizontal runs (y, x, length) in pixels; a box if it has none.
 
-    :param scale: 1, 2, 4: a power of two
+    :param scale: a power of two
     """
     rows = _glyphs().get(char) or _glyphs()[_UNKNOWN]
     while scale > 1:

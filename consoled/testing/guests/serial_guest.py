@@ -1,25 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest with a serial console as QEMU gives it (``-serial tcp:...,server``), and a router's shell."""
+"""Fake guest with a serial console like QEMU's (``-serial tcp:...,server``) and a router's shell."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 
-from consoled.testing.guests.base import Guest
+from consoled.testing.guests.base import FakeGuest
 from consoled.testing.guests.shell import Shell
 
 _CHUNK = 2**12
-_KEPT = 2**16  # bytes of what was received
+_MAX_RECEIVED = 2**16  # bytes kept
 
 
-class SerialGuest(Guest):
-    """Raw bytes, as of a serial port; a pretended router's shell reads and writes them.
+class SerialGuest(FakeGuest):
+    """A serial console, raw bytes on TCP, with the shell of a simulated router behind it.
 
-    For tests, from any thread: ``received`` has the last 64 KiB that clients sent.
-
-    :param clients: how many at once; QEMU has one, and leaves others waiting in the backlog
-    :param pause: seconds between two lines of a command that takes its time
+    :param clients: how many clients to serve at a time; QEMU serves one and leaves others in the backlog
+    :param pause: seconds between the output lines of a slow command
+    :ivar received: the last 64 KiB that clients have sent; may be read from any thread
     """
 
     def __init__(
@@ -44,15 +43,15 @@ class SerialGuest(Guest):
         shell = Shell(self.name, lambda: time.monotonic() - self._started, self._pause)
         writer.write(shell.greet())
         now = asyncio.get_running_loop().time
-        due: float | None = None  # when the shell goes on; typing meanwhile does not put it off
+        due: float | None = None  # when the shell continues its output; typing does not postpone it
         reading = asyncio.create_task(reader.read(_CHUNK))
         try:
             while True:
                 await writer.drain()
-                if not shell.later:
+                if not shell.pending:
                     due = None
                 elif due is None:
-                    due = now() + shell.later[0][0]
+                    due = now() + shell.pending[0][0]
                 await asyncio.wait([reading], timeout=None if due is None else max(0, due - now()))
                 if reading.done():
                     data = reading.result()
@@ -62,11 +61,11 @@ class SerialGuest(Guest):
                     writer.write(shell.feed(data))
                     reading = asyncio.create_task(reader.read(_CHUNK))
                 elif due is not None:
-                    writer.write(shell.go_on())
+                    writer.write(shell.continue_output())
                     due = None
         finally:
             reading.cancel()
 
     def _record(self, data: bytes) -> None:
         self.received += data
-        del self.received[:-_KEPT]
+        del self.received[:-_MAX_RECEIVED]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shell of a pretended router: what it says to what is typed. Knows no network, and no clock."""
+"""The shell of a simulated router: text in, text out, without network or clock."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _RED, _GREEN, _YELLOW, _CYAN = (f'\x1b[3{number}m' for number in (1, 2, 3, 6))
 _CLEAR = '\x1b[2J\x1b[H'
 _TO_END = '\x1b[K'
 
-# what comes later: seconds to wait before it, and what is said then
-Later = list[tuple[float, str]]
+# output still to come: seconds to wait, and the text to print then
+PendingOutput = list[tuple[float, str]]
 
 # addresses for documentation (RFC 5737)
 _INTERFACES = (
@@ -30,26 +30,26 @@ _INTERFACES = (
 
 
 def _columns(char: str) -> int:
-    """How many columns of a terminal a character takes."""
+    """Return how many terminal columns a character takes."""
     if unicodedata.combining(char):
         return 0
     return 2 if unicodedata.east_asian_width(char) in 'WF' else 1
 
 
 class Shell:
-    """A terminal's other end: ``feed`` it what is typed, show what it returns.
+    """A line-editing shell on a serial terminal. ``feed`` it the user's input and print what it returns.
 
-    A command that takes its time leaves what it will say in ``later``; whoever drives the shell takes it from
-    there piece by piece (``go_on``). Meanwhile only ^C is heard.
+    A slow command leaves its output in ``pending``. The caller waits as long as the first entry says, then
+    calls ``continue_output``, until nothing is pending. Meanwhile the shell ignores all input except ^C.
 
-    :param name: of the router; also in the prompt
-    :param uptime: says the seconds since the router was started
-    :param pause: seconds between two lines of a command that takes its time
+    :param name: the router's name, which is also in the prompt
+    :param uptime: returns the seconds since the router started
+    :param pause: seconds between the output lines of a slow command
     """
 
     def __init__(self, name: str, uptime: Callable[[], float], pause: float = 0.25) -> None:
         self.name = name
-        self.later: Later = []
+        self.pending: PendingOutput = []
         self._uptime = uptime
         self._pause = pause
         self._prompt = f'{_BOLD}{_GREEN}{name}>{_RESET} '
@@ -57,36 +57,36 @@ class Shell:
         self._line = ''
         self._draft = ''
         self._history: list[str] = []
-        self._place = 0  # in the history; its length for the line that is being typed
+        self._position = 0  # in the history; its length for the line being typed
         self._sequence = ''
         self._after_return = False
         self._logged_in = True
         self._commands: dict[str, tuple[str, Callable[[str], str]]] = {
-            'help': ('what can be said here', self._help),
-            'show interfaces': ('the interfaces and their state', self._interfaces),
-            'show version': ('what runs here', self._version),
-            'ping': ('<address>  see whether a host answers', self._ping),
-            'uptime': ('how long this has been up', self._say_uptime),
-            'colors': ('what the terminal can show', self._colors),
-            'history': ('the lines typed before', self._list_history),
+            'help': ('list the commands', self._help),
+            'show interfaces': ('show the interfaces and their state', self._interfaces),
+            'show version': ('show the software version', self._version),
+            'ping': ('<address>  check whether a host responds', self._ping),
+            'uptime': ('show the time since the last restart', self._show_uptime),
+            'colors': ("show the terminal's colors and styles", self._colors),
+            'history': ('list the previous commands', self._list_history),
             'clear': ('clear the screen', lambda rest: _CLEAR),
-            'reload': ('restart', self._reload),
+            'reload': ('restart the router', self._reload),
             'exit': ('log out', self._exit),
         }
         self._aliases = {'?': 'help', 'colours': 'colors', 'logout': 'exit', 'quit': 'exit'}
 
     def greet(self) -> bytes:
-        """What is said to who has just been connected."""
+        """Return the banner and the prompt for a new connection."""
         return self._encode(self._banner() + self._prompt)
 
     def feed(self, data: bytes) -> bytes:
-        """Take what was typed; returns what is to be shown."""
+        """Process the user's input and return the output."""
         return self._encode(''.join(self._take(char) for char in self._decoder.decode(data)))
 
-    def go_on(self) -> bytes:
-        """Say the next thing of ``later``."""
-        _, said = self.later.pop(0)
-        return self._encode(said if self.later else said + self._ready())
+    def continue_output(self) -> bytes:
+        """Return the next part of ``pending``, and the prompt after the last part."""
+        _, text = self.pending.pop(0)
+        return self._encode(text if self.pending else text + self._ready())
 
     @staticmethod
     def _encode(text: str) -> bytes:
@@ -102,7 +102,7 @@ class Shell:
         if char == '\x1b':
             self._sequence = char
             return ''
-        if self.later:
+        if self.pending:
             return self._interrupt() if char == '\x03' else ''
         if char == '\n' and after_return:
             return ''
@@ -111,12 +111,12 @@ class Shell:
         return self._edit(char) if self._logged_in else ''
 
     def _interrupt(self) -> str:
-        self.later.clear()
+        self.pending.clear()
         return f'^C\n{self._ready()}'
 
     def _in_sequence(self, char: str) -> str:
-        """Control sequences (ECMA-48, 5.4): only the arrows up and down mean something here."""
-        if unicodedata.category(char) == 'Cc':  # not a part of one: the key Escape, and then this
+        """Process a control sequence (ECMA-48, 5.4). Only the up and down arrows have an effect."""
+        if unicodedata.category(char) == 'Cc':  # no sequence: the Escape key, and then this character
             self._sequence = ''
             return self._take(char)
         self._sequence += char
@@ -126,18 +126,18 @@ class Shell:
                 self._sequence = ''
             return ''
         done, self._sequence = self._sequence, ''
-        if self.later or not self._logged_in or done[1:] not in ('[A', 'OA', '[B', 'OB'):
+        if self.pending or not self._logged_in or done[1:] not in ('[A', 'OA', '[B', 'OB'):
             return ''
         return self._recall(-1 if char == 'A' else 1)
 
     def _recall(self, step: int) -> str:
-        place = self._place + step
-        if not 0 <= place <= len(self._history):
+        position = self._position + step
+        if not 0 <= position <= len(self._history):
             return '\a'
-        if self._place == len(self._history):
+        if self._position == len(self._history):
             self._draft = self._line
-        self._place = place
-        self._line = self._draft if place == len(self._history) else self._history[place]
+        self._position = position
+        self._line = self._draft if position == len(self._history) else self._history[position]
         return f'\r{self._prompt}{self._line}{_TO_END}'
 
     def _edit(self, char: str) -> str:
@@ -150,7 +150,7 @@ class Shell:
             return self._erase(len(self._line) - len(kept) - (1 if kept else 0))
         if char == '\x03':
             self._line = ''
-            self._place = len(self._history)
+            self._position = len(self._history)
             return f'^C\n{self._prompt}'
         if char == '\x04' and not self._line:
             return '\n' + self._exit('')
@@ -178,9 +178,9 @@ class Shell:
         line, self._line = self._line.strip(), ''
         if line and self._history[-1:] != [line]:
             self._history = [*self._history, line][-_MAX_HISTORY:]
-        self._place = len(self._history)
-        said = self._run(line) if line else ''
-        return f'\n{said}' + ('' if self.later else self._ready())
+        self._position = len(self._history)
+        output = self._run(line) if line else ''
+        return f'\n{output}' + ('' if self.pending else self._ready())
 
     def _run(self, line: str) -> str:
         words = line.split()
@@ -189,53 +189,53 @@ class Shell:
             command = self._commands.get(self._aliases.get(name, name))
             if command is not None:
                 return command[1](' '.join(words[count:]))
-        return f'{_RED}% unknown command:{_RESET} {line}\n  {_DIM}help says what is known{_RESET}\n'
+        return f'{_RED}% unknown command:{_RESET} {line}\n  {_DIM}Type help for a list of commands.{_RESET}\n'
 
     def _banner(self) -> str:
         width = 46
         title = f'  {self.name[:28]}'
-        text = '  a pretended router on a real serial console'
+        text = '  a simulated router on a real serial console'
         return (
             f'\n{_CYAN}+{"-" * width}+\n'
             f'|{_BOLD}{title:<{width}}{_RESET}{_CYAN}|\n'
             f'|{_RESET}{_DIM}{text:<{width}}{_RESET}{_CYAN}|\n'
             f'+{"-" * width}+{_RESET}\n'
-            f'Type {_YELLOW}help{_RESET} for what can be said here.\n\n'
+            f'Type {_YELLOW}help{_RESET} for a list of commands.\n\n'
         )
 
     def _help(self, rest: str) -> str:
         return ''.join(
-            f'  {_YELLOW}{name:<16}{_RESET} {what}\n' for name, (what, _) in self._commands.items()
+            f'  {_YELLOW}{name:<16}{_RESET} {summary}\n' for name, (summary, _) in self._commands.items()
         )
 
     def _interfaces(self, rest: str) -> str:
-        lines = [f'{_BOLD}{"name":<8}{"address":<20}{"state":<8}{"speed":<8}what{_RESET}\n']
-        for name, address, is_up, speed, what in _INTERFACES:
+        lines = [f'{_BOLD}{"name":<8}{"address":<20}{"state":<8}{"speed":<8}description{_RESET}\n']
+        for name, address, is_up, speed, description in _INTERFACES:
             state = f'{_GREEN if is_up else _RED}{"up" if is_up else "down":<8}{_RESET}'
-            lines.append(f'{name:<8}{address:<20}{state}{speed:<8}{what}\n')
+            lines.append(f'{name:<8}{address:<20}{state}{speed:<8}{description}\n')
         return ''.join(lines)
 
     def _version(self, rest: str) -> str:
         return (
-            f'{self.name}: consoled pretended router, one serial port, 4 interfaces\n{self._say_uptime("")}'
+            f'{self.name}: consoled simulated router, one serial port, 4 interfaces\n{self._show_uptime("")}'
         )
 
-    def _say_uptime(self, rest: str) -> str:
+    def _show_uptime(self, rest: str) -> str:
         minutes, seconds = divmod(int(self._uptime()), 60)
         hours, minutes = divmod(minutes, 60)
         return f'up {hours}:{minutes:02}:{seconds:02}\n'
 
     def _ping(self, rest: str) -> str:
         if not rest:
-            return f'{_RED}% whom?{_RESET}  ping <address>\n'
+            return f'{_RED}% missing address{_RESET}  usage: ping <address>\n'
         host = rest.split()[0]
         times = [0.4 + (len(host) * 7 + number * 13) % 10 / 10 for number in range(1, _PINGS + 1)]
-        self.later = [
+        self.pending = [
             (self._pause, f'64 bytes from {host}: seq={number} time={took:.1f} ms\n')
             for number, took in enumerate(times, 1)
         ]
-        self.later.append((0, f'{_GREEN}{_PINGS} sent, {_PINGS} received{_RESET}\n'))
-        return f'ping {host}, ^C ends it\n'
+        self.pending.append((0, f'{_GREEN}{_PINGS} sent, {_PINGS} received{_RESET}\n'))
+        return f'ping {host}, press ^C to stop\n'
 
     def _colors(self, rest: str) -> str:
         plain = ''.join(f'\x1b[4{number}m    ' for number in range(8))
@@ -251,9 +251,9 @@ class Shell:
 
     def _reload(self, rest: str) -> str:
         steps = ('memory 256 MiB', 'interfaces 4', 'routes 12', 'serial port 0')
-        self.later = [(self._pause, f'  {step:<24}{_GREEN}ok{_RESET}\n') for step in steps]
-        self.later.append((self._pause, self._banner()))
-        return f'{_YELLOW}{self.name} restarts{_RESET}\n'
+        self.pending = [(self._pause, f'  {step:<24}{_GREEN}ok{_RESET}\n') for step in steps]
+        self.pending.append((self._pause, self._banner()))
+        return f'{_YELLOW}{self.name} is restarting{_RESET}\n'
 
     def _exit(self, rest: str) -> str:
         self._line = ''

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process of simulated compute hosts: ``python -m tests.bench.hosts.agents JSON``.
+"""A process that simulates compute hosts: ``python -m tests.bench.hosts.agents JSON``.
 
-What an agent tells the managers is told by its real code: ``Reconciler`` and ``Cleaner``, over the demo
-driver. Left out is what would need a thousand machines: each agent's RPC server, and its own connection to
-the bus (the hosts of a process share one transport). The driver is asked without ``DeadlineDriver``, whose
-threads would compete with those of hundreds of other hosts here.
+The agents' real code reports to the managers: ``Reconciler`` and ``Cleaner``, with the demo driver. Omitted
+is whatever would need a thousand machines: each agent's RPC server, and its own connection to the bus (the
+hosts of a process share one transport). The driver is called without ``DeadlineDriver``, whose threads would
+compete with those of hundreds of other hosts.
 
-Reads one JSON command a line, and answers each with one line of JSON:
-``{"start": true}`` starts the agents; ``{"churn": R}`` lets R guests a second change from now on;
-``{"count": true}`` is answered with what there was up to now.
+The process reads one JSON command a line and answers each with one line of JSON: ``{"start": true}`` starts
+the agents; ``{"churn": R}`` changes R guests per second from then on; ``{"count": true}`` returns the reports
+and changes so far.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CELL = 'bench'
 
 
 class _HostConf:
-    """The options of a host: those of the process, with its own name. A copy for each would be gigabytes."""
+    """The process's options with a host's own name. A copy for each host would take gigabytes."""
 
     def __init__(self, conf: cfg.ConfigOpts, host: str) -> None:
         self._conf = conf
@@ -50,8 +50,8 @@ class _HostConf:
         return getattr(self._conf, name)
 
 
-class Host:
-    """One compute host, with an agent that is not started."""
+class SimulatedHost:
+    """A compute host with its guests and its agent, which is not started yet."""
 
     def __init__(
         self, conf: cfg.ConfigOpts, transport: oslo_messaging.RPCTransport, number: int, guests: int
@@ -75,8 +75,8 @@ class Host:
         self._reconciler.start()
         self._cleaner.start()
 
-    def told(self) -> collections.Counter[str]:
-        """How often the managers were told, by ``method code``."""
+    def reports(self) -> collections.Counter[str]:
+        """Return the number of reports to the managers, by ``METHOD CODE``."""
         return collections.Counter(
             {
                 f'{sample.labels["method"]} {sample.labels["code"]}': int(sample.value)
@@ -88,69 +88,69 @@ class Host:
 
 
 class Churn:
-    """Guests that stop, start, and change places with a guest of another host, in turns."""
+    """Stops a guest, starts one, and swaps two guests between hosts, in turn."""
 
-    def __init__(self, hosts: list[Host], guests: int) -> None:
+    def __init__(self, hosts: list[SimulatedHost], guests: int) -> None:
         self._hosts = hosts
         self._running = {
             (host.number, slot): population.guest(host.number, slot)
             for host in hosts
             for slot in range(guests)
-            if not population.stays(slot, guests)
+            if not population.is_stationary(slot, guests)
         }
         self._drivers = {host.number: host.driver for host in hosts}
         self._stopped: list[tuple[int, int]] = []
         self.changes = 0
 
     def run(self, rate: float) -> None:
-        """Change ``rate`` guests a second, at random moments, without end."""
+        """Change ``rate`` guests per second at random moments, forever."""
         pause = threading.Event()
         while True:
             for change in (self._stop, self._start, self._swap):
                 pause.wait(random.expovariate(rate))
                 change()
 
-    def _put(self, place: tuple[int, int], guest: demo.Guest, *, running: bool = True) -> None:
-        self._drivers[place[0]].put(dataclasses.replace(guest, running=running))
+    def _put(self, slot: tuple[int, int], guest: demo.Guest, *, running: bool = True) -> None:
+        self._drivers[slot[0]].put(dataclasses.replace(guest, running=running))
         self.changes += 1
 
     def _stop(self) -> None:
-        place = random.choice(list(self._running))
-        self._put(place, self._running[place], running=False)
-        self._stopped.append(place)
+        slot = random.choice(list(self._running))
+        self._put(slot, self._running[slot], running=False)
+        self._stopped.append(slot)
 
     def _start(self) -> None:
-        place = self._stopped.pop()
-        self._put(place, self._running[place])
+        slot = self._stopped.pop()
+        self._put(slot, self._running[slot])
 
     def _swap(self) -> None:
-        """Two guests move: each gets the other's place, address and ports."""
-        places = random.sample(list(self._running), 2)
-        before = [self._running[place] for place in places]
-        for place, guest in zip(places, before, strict=True):
-            self._drivers[place[0]].remove(guest.uuid)
-        for place, here, comes in zip(places, before, reversed(before), strict=True):
-            moved = dataclasses.replace(comes, host=here.host, consoles=here.consoles)
-            self._running[place] = moved
-            self._put(place, moved)
+        """Move two guests: each gets the other's slot, address and ports."""
+        slots = random.sample(list(self._running), 2)
+        before = [self._running[slot] for slot in slots]
+        for slot, guest in zip(slots, before, strict=True):
+            self._drivers[slot[0]].remove(guest.uuid)
+        for slot, old, new in zip(slots, before, reversed(before), strict=True):
+            moved = dataclasses.replace(new, host=old.host, consoles=old.consoles)
+            self._running[slot] = moved
+            self._put(slot, moved)
 
 
-def _count(hosts: list[Host], churn: Churn) -> dict[str, Any]:
-    told: collections.Counter[str] = collections.Counter()
+def _count(hosts: list[SimulatedHost], churn: Churn) -> dict[str, Any]:
+    reports: collections.Counter[str] = collections.Counter()
     for host in hosts:
-        told.update(host.told())
-    return {'told': told, 'changes': churn.changes}
+        reports.update(host.reports())
+    return {'reports': reports, 'changes': churn.changes}
 
 
 def main() -> None:
-    """Obey commands until standard input is closed."""
+    """Execute commands until standard input is closed."""
     given = json.loads(sys.argv[1])
-    logging.getLogger().addHandler(logging.NullHandler())  # what goes wrong is counted
+    logging.getLogger().addHandler(logging.NullHandler())  # failures are counted instead
     options = fixtures.Conf(transport_url=given['transport_url'], **given['options'])
     options.setUp()
     transport = get_transport(options.conf)
     hosts = [
-        Host(options.conf, transport, number, given['guests'])
+        SimulatedHost(options.conf, transport, number, given['guests'])
         for number in range(given['first'], given['first'] + given['hosts'])
     ]
     churn = Churn(hosts, given['guests'])

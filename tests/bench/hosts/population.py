@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guests of the simulated hosts: each is a function of its number, so that users know them too."""
+"""The guests of the simulated hosts. Each is a function of its number, so that the users know them too."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from consoled import objects
 from consoled.compute.drivers import demo
 from consoled.objects import ConsoleType
 
-# type, first port on a host, page
+# type, first port on a host, page of each console of a guest
 _CONSOLES = (
     (ConsoleType.NOVNC, 5900, 'https://console.example.org/novnc.html'),
     (ConsoleType.SERIAL, 10000, 'https://console.example.org/serial.html'),
 )
-CONSOLES = len(_CONSOLES)  # of a guest
+CONSOLES = len(_CONSOLES)
 
 
 def compute_host(host: int) -> str:
-    """The name of a compute host."""
+    """Return the name of a compute host."""
     return f'compute-{host:06d}.example.org'
 
 
 def guest(host: int, slot: int) -> demo.Guest:
-    """The guest that a host has first in that place."""
+    """Return the guest that is in this slot of a host at first."""
     digest = hashlib.md5(f'guest-{host}-{slot}'.encode(), usedforsecurity=False).hexdigest()
     return demo.Guest(
         uuid=str(uuid.UUID(digest)),
@@ -34,13 +34,13 @@ def guest(host: int, slot: int) -> demo.Guest:
     )
 
 
-def stays(slot: int, guests: int) -> bool:
-    """Whether a guest is never stopped or moved: users ask for consoles of these."""
+def is_stationary(slot: int, guests: int) -> bool:
+    """Return whether the guest in this slot is never stopped or moved. Users open only these."""
     return slot < (guests + 1) // 2
 
 
 def grant(host: int, slot: int) -> objects.ConsoleAuthToken:
-    """What an agent sends to authorize a console of that guest."""
+    """Return the argument of ``authorize`` for a console of this guest."""
     wanted = guest(host, slot)
     console = wanted.consoles[0]
     return objects.ConsoleAuthToken(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of the simulated hosts: medians over rounds, ratios of each round, the bars."""
+"""The report of the simulated hosts: medians over rounds, ratios in each round, the bars."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from tests.bench.hosts.stage import OPERATIONS, PARTS, Phase, percentile
+from tests.bench.figures import percentile, verdict
+from tests.bench.hosts.harness import OPERATIONS, PARTS, Phase
 
 _CPU_BAR = 0.50  # of one core
 _P99_BAR = 2.0
@@ -37,19 +38,19 @@ def _median(values: Iterable[float]) -> float:
     return statistics.median(values)
 
 
-def storm(phase: Phase, told: Counter[str]) -> list[str]:
-    """What happened until all guests were known."""
-    calls = ', '.join(f'{count} {what}' for what, count in sorted(told.items()))
+def storm(phase: Phase, reports: Counter[str]) -> list[str]:
+    """Return the lines about the time until all guests were known."""
+    calls = ', '.join(f'{count} {what}' for what, count in sorted(reports.items()))
     return [
         f'all guests known after {phase.seconds:.1f} s',
         f'meanwhile: {_latencies(phase)}',
-        f'CPU, share of one core: {_shares([phase])}; in all {phase.cpu["manager"]:.1f} s of the manager',
-        f'told by the agents: {calls}',
+        f'CPU, share of one core: {_shares([phase])}; {phase.cpu["manager"]:.1f} s of the manager in all',
+        f'reports of the agents: {calls}',
     ]
 
 
 def steady(idle: Sequence[Phase], loaded: Sequence[Phase]) -> list[str]:
-    """Idle and loaded, side by side."""
+    """Return the table that compares the idle phases with the loaded ones."""
     lines = [f'{"":22} {"idle":>18} {"with the hosts":>18} {"x p50":>6} {"x p99":>6}']
     for name in OPERATIONS:
         cells = []
@@ -68,7 +69,7 @@ def steady(idle: Sequence[Phase], loaded: Sequence[Phase]) -> list[str]:
     for phase in (*idle, *loaded):
         for found in phase.errors.values():
             errors.update(found)
-    return [*lines, f'refused to users: {_errors(errors)}']
+    return [*lines, f'errors of users: {_errors(errors)}']
 
 
 def _pooled(name: str, phases: Sequence[Phase]) -> list[float]:
@@ -83,7 +84,7 @@ def _ratios(name: str, percent: int, idle: Sequence[Phase], loaded: Sequence[Pha
 
 
 def calls(loaded: Sequence[Phase]) -> list[str]:
-    """What the manager answered while the hosts went on."""
+    """Return a line for each method and result code that the manager answered."""
     seconds = sum(phase.seconds for phase in loaded)
     count: Counter[str] = Counter()
     busy: Counter[str] = Counter()
@@ -97,16 +98,10 @@ def calls(loaded: Sequence[Phase]) -> list[str]:
 
 
 def bars(idle: Sequence[Phase], loaded: Sequence[Phase]) -> list[str]:
-    """The bars of the issue, each met or not."""
+    """Return a line for each bar: met or not."""
     shares = [phase.share('manager') for phase in loaded]
-    lines = [_verdict(f'manager: < {_CPU_BAR:.2f} of one core', shares, _CPU_BAR)]
+    lines = [verdict(f'manager: < {_CPU_BAR:.2f} of one core', shares, _CPU_BAR)]
     for name in OPERATIONS:
         bar = f'{name}: p99 with the hosts <= {_P99_BAR:.2f} x p99 idle'
-        lines.append(_verdict(bar, _ratios(name, 99, idle, loaded), _P99_BAR))
+        lines.append(verdict(bar, _ratios(name, 99, idle, loaded), _P99_BAR))
     return lines
-
-
-def _verdict(bar: str, every: list[float], limit: float) -> str:
-    got = _median(every)
-    word = 'met' if got <= limit else 'NOT MET'
-    return f'{bar:52} {got:5.2f}  {word:7} (rounds {min(every):.2f} to {max(every):.2f})'

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process of the users, ``python -m tests.bench.hosts.users JSON``: calls at a fixed rate.
+"""The process of the users, who call at a fixed rate: ``python -m tests.bench.hosts.users JSON``.
 
-Reads one JSON command a line, and answers each with one line of JSON: ``{"start": RATE}`` begins to call
-``authorize`` and ``validate``, each RATE times a second at random moments; ``{"finish": true}`` ends that,
-and the answer has the latencies (s) and errors of each.
+It reads one JSON command a line and answers each with one line of JSON: ``{"start": RATE}`` starts to call
+``authorize`` and ``validate``, each RATE times per second at random moments; ``{"finish": true}`` stops that
+and returns the latencies (s) and errors of each.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from consoled.rpc.client import ConsoleAuthAPI
 from tests.bench import bus
 from tests.bench.hosts import population
 
-_TOKENS = 1000  # the newest ones are validated
+_TOKENS = 1000  # how many of the newest tokens are validated
 _THREADS = 64
 
 
-class Stream:
-    """Calls of one operation, whatever their answers take.
+class CallStream:
+    """Calls one operation at a fixed rate, however long the calls take (an open-loop load).
 
-    A latency counts from the moment the call was due: to wait for others is part of it.
+    A latency is measured from the moment the call was due, and so includes waiting for earlier calls.
     """
 
     def __init__(self, operation: Callable[[], object], rate: float) -> None:
@@ -67,12 +67,12 @@ class Stream:
 
 
 class Users:
-    """Users of the guests that stay where they are."""
+    """Users of the stationary guests."""
 
     def __init__(self, transport_url: str, hosts: int, guests: int) -> None:
-        self._api = ConsoleAuthAPI(bus.transport_of(transport_url))
+        self._api = ConsoleAuthAPI(bus.new_transport(transport_url))
         self._hosts = hosts
-        self._slots = [slot for slot in range(guests) if population.stays(slot, guests)]
+        self._slots = [slot for slot in range(guests) if population.is_stationary(slot, guests)]
         self._tokens: collections.deque[str] = collections.deque(maxlen=_TOKENS)
 
     def authorize(self) -> None:
@@ -84,17 +84,17 @@ class Users:
     def validate(self) -> None:
         self._api.validate(RequestContext(), random.choice(self._tokens))
 
-    def start(self, rate: float) -> dict[str, Stream]:
+    def start(self, rate: float) -> dict[str, CallStream]:
         if not self._tokens:
             self.authorize()
-        return {name: Stream(getattr(self, name), rate) for name in ('authorize', 'validate')}
+        return {name: CallStream(getattr(self, name), rate) for name in ('authorize', 'validate')}
 
 
 def main() -> None:
-    """Obey commands until standard input is closed."""
-    logging.getLogger().addHandler(logging.NullHandler())  # what goes wrong is counted
+    """Execute commands until standard input is closed."""
+    logging.getLogger().addHandler(logging.NullHandler())  # failures are counted instead
     users = Users(**json.loads(sys.argv[1]))
-    running: dict[str, Stream] = {}
+    running: dict[str, CallStream] = {}
     print('ready', flush=True)
     for line in sys.stdin:
         command = json.loads(line)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m tests.bench.proxy``: measure consoled-proxy next to websockify; doc/benchmarks.md explains."""
+"""``python -m tests.bench.proxy``: measure consoled-proxy next to websockify. See doc/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -9,79 +9,63 @@ import dataclasses
 import json
 import pathlib
 import resource
-import statistics
 import sys
-from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from tests.bench.command_line import EPILOG, disturbance, log_progress, names_among, print_section
 from tests.bench.proxy import report
-from tests.bench.proxy.stage import Stage
+from tests.bench.proxy.harness import ProxyHarness
 
 _CONTENDERS = ('raw', 'websockify', 'consoled')
 _TAKING_TURNS = ('stream', 'upload', 'keys', 'opens')
-_PLAIN = ('stream', 'upload', 'keys')  # what plain TCP can do too
+_PLAIN = ('stream', 'upload', 'keys')  # measured with plain TCP too
 _WITH_TLS = ('stream_tls', 'upload_tls')
 _NAMES = (*_TAKING_TURNS, 'tls', 'memory', 'capacity')
 _BY_DEFAULT = tuple(name for name in _NAMES if name != 'tls')
 _DESCRIPTORS = 65536
 
 
-def _among(names: Sequence[str]) -> Callable[[str], list[str]]:
-    def parse(text: str) -> list[str]:
-        given = text.split(',')
-        if unknown := set(given) - set(names):
-            raise argparse.ArgumentTypeError(f'{", ".join(sorted(unknown))}: choose from {", ".join(names)}')
-        return given
-
-    return parse
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m tests.bench.proxy',
-        description='Measure one process of consoled-proxy, with a RabbitMQ, a MariaDB and a manager of its '
-        'own, next to a stock websockify that authorizes nobody and to plain TCP, in the same run.',
-        epilog='It measures: the exit status is 0 whether the bars are met or not.',
+        description='Measure one process of consoled-proxy with a private RabbitMQ, MariaDB and manager, and '
+        'in the same run a stock websockify, which authorizes nobody, and plain TCP.',
+        epilog=EPILOG,
     )
     number: dict[str, Any] = {'type': int, 'metavar': 'N'}
     seconds: dict[str, Any] = {'type': float, 'metavar': 'S'}
-    parser.add_argument('--rounds', default=5, help='rounds (default %(default)s)', **number)
-    parser.add_argument('--seconds', default=4.0, help='seconds of one run (default %(default)s)', **seconds)
-    parser.add_argument('--callers', default=8, help='who open at a time (default %(default)s)', **number)
-    parser.add_argument(
-        '--sessions', default=1000, help='idle, for the memory (default %(default)s)', **number
-    )
-    parser.add_argument('--few', default=50, help='the same for websockify (default %(default)s)', **number)
-    parser.add_argument('--idle', default=5000, help='capacity: idle (default %(default)s)', **number)
-    parser.add_argument('--active', default=500, help='capacity: active (default %(default)s)', **number)
-    parser.add_argument(
-        '--pace', default=20, help='capacity: messages a second of each (default %(default)s)', **number
-    )
-    parser.add_argument('--hold', default=30.0, help='capacity: seconds (default %(default)s)', **seconds)
+    for name, default, what, kind in (
+        ('--rounds', 5, 'number of rounds', number),
+        ('--seconds', 4.0, 'seconds of each run', seconds),
+        ('--callers', 8, 'opens: users that open sessions at the same time', number),
+        ('--sessions', 1000, 'memory: idle sessions of consoled', number),
+        ('--few', 50, 'memory: idle sessions of websockify', number),
+        ('--idle', 5000, 'capacity: idle sessions', number),
+        ('--active', 500, 'capacity: active sessions', number),
+        ('--pace', 20, 'capacity: messages per second and active session', number),
+        ('--hold', 30.0, 'capacity: seconds to hold the sessions', seconds),
+    ):
+        parser.add_argument(name, default=default, help=f'{what} (default %(default)s)', **kind)
     parser.add_argument(
         '--only',
-        type=_among(_NAMES),
+        type=names_among(_NAMES),
         default=list(_BY_DEFAULT),
         metavar='NAME,...',
-        help=f'of {", ".join(_NAMES)} (default: all but tls)',
+        help=f'what to measure: {", ".join(_NAMES)} (default: all but tls)',
     )
     parser.add_argument(
         '--contenders',
-        type=_among(_CONTENDERS),
+        type=names_among(_CONTENDERS),
         default=list(_CONTENDERS),
         metavar='NAME,...',
-        help=f'of {", ".join(_CONTENDERS)} (default: all)',
+        help=f'what to compare: {", ".join(_CONTENDERS)} (default: all)',
     )
-    parser.add_argument('--json', type=pathlib.Path, metavar='FILE', help='write every sample to FILE')
+    parser.add_argument('--json', type=pathlib.Path, metavar='FILE', help='write all samples to FILE')
     return parser.parse_args()
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _raise_descriptor_limit() -> None:
-    """For this process and all that it starts: a session is two of them in a proxy."""
+    """Raise the limit for this process and its children: a session takes two descriptors in a proxy."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard < _DESCRIPTORS:
         with contextlib.suppress(ValueError, PermissionError):  # only root may
@@ -90,8 +74,8 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _interleaved(arguments: argparse.Namespace, stage: Stage) -> report.Samples:
-    """Raw, websockify, consoled, operation by operation: what the machine does meanwhile hits all."""
+def _interleaved(arguments: argparse.Namespace, harness: ProxyHarness) -> report.Samples:
+    """Measure the contenders in turn, operation by operation, so that other load affects all of them."""
     operations = [name for name in _TAKING_TURNS if name in arguments.only]
     operations += _WITH_TLS if 'tls' in arguments.only else ()
     samples: report.Samples = {
@@ -102,45 +86,31 @@ def _interleaved(arguments: argparse.Namespace, stage: Stage) -> report.Samples:
     }
     for number in range(1, arguments.rounds + 1):
         for operation, contender in samples:
-            _say(f'round {number} of {arguments.rounds}: {operation}, {contender}')
+            log_progress(f'round {number} of {arguments.rounds}: {operation}, {contender}')
             run = {'callers': arguments.callers} if operation == 'opens' else {}
-            sample = stage.measure(operation, contender, arguments.seconds, **run)
+            sample = harness.measure(operation, contender, arguments.seconds, **run)
             samples[operation, contender].append(sample)
     return samples
 
 
-def _memories(arguments: argparse.Namespace, stage: Stage) -> report.Memories:
+def _memories(arguments: argparse.Namespace, harness: ProxyHarness) -> report.Memories:
     if 'memory' not in arguments.only:
         return {}
     counts = {'websockify': arguments.few, 'consoled': arguments.sessions}
     memories: report.Memories = {name: [] for name in counts if name in arguments.contenders}
     for number in range(1, arguments.rounds + 1):
         for name in memories:
-            _say(f'round {number} of {arguments.rounds}: {counts[name]} idle sessions, {name}')
-            memories[name].append(stage.memory(name, counts[name]))
+            log_progress(f'round {number} of {arguments.rounds}: {counts[name]} idle sessions, {name}')
+            memories[name].append(harness.memory(name, counts[name]))
     return memories
 
 
-def _capacities(arguments: argparse.Namespace, stage: Stage) -> list[dict[str, Any]]:
-    """Once: it is held or not."""
+def _capacities(arguments: argparse.Namespace, harness: ProxyHarness) -> list[dict[str, Any]]:
+    """Measure the capacity once: the sessions are either held or not."""
     if 'capacity' not in arguments.only or 'consoled' not in arguments.contenders:
         return []
-    _say(f'capacity: opening {arguments.idle + arguments.active} sessions')
-    return [stage.capacity(arguments.idle, arguments.active, arguments.pace, arguments.hold)]
-
-
-def _print(lines: Iterable[str], title: str | None = None) -> None:
-    print('\n'.join(lines if title is None else ['', title, *lines]), flush=True)
-
-
-def _disturbance(samples: report.Samples, capacities: list[dict[str, Any]]) -> list[str]:
-    shares = [sample.other for rounds in samples.values() for sample in rounds]
-    shares += [got['other'] for got in capacities]
-    if not shares:
-        return []
-    typical, worst = statistics.median(shares), max(shares)
-    line = f'Share of the machine that other work took during the runs: median {typical:.0%},'
-    return ['', f'{line} worst run {worst:.0%}.']
+    log_progress(f'capacity: opening {arguments.idle + arguments.active} sessions')
+    return [harness.capacity(arguments.idle, arguments.active, arguments.pace, arguments.hold)]
 
 
 def _write(
@@ -166,20 +136,21 @@ def main() -> int:
     arguments = _arguments()
     _raise_descriptor_limit()
     machine = report.machine()
-    with Stage(_say, arguments.contenders) as stage:
-        samples = _interleaved(arguments, stage)
-        memories = _memories(arguments, stage)
-        capacities = _capacities(arguments, stage)
-    _print([*machine, f'{arguments.rounds} rounds of {arguments.seconds} s a run'])
+    with ProxyHarness(log_progress, arguments.contenders) as harness:
+        samples = _interleaved(arguments, harness)
+        memories = _memories(arguments, harness)
+        capacities = _capacities(arguments, harness)
+    print_section([*machine, f'{arguments.rounds} rounds, {arguments.seconds} s for each run'])
     if samples:
-        _print(report.table(samples), 'Medians; CPU per unit; ratios to websockify in the same round:')
-        _print(report.settled(samples))
+        print_section(report.table(samples), 'Medians; CPU per unit; ratios to websockify in the same round:')
+        print_section(report.settled(samples))
     if memories:
-        _print(report.memory_table(memories), 'Memory (PSS of all processes), medians:')
-    for got in capacities:
-        _print(report.capacity_lines(got), 'Capacity of one proxy process:')
-    _print(report.bars(samples, memories, capacities), 'Bars:')
-    _print(_disturbance(samples, capacities))
+        print_section(report.memory_table(memories), 'Memory (PSS of all processes), medians:')
+    for result in capacities:
+        print_section(report.capacity_lines(result), 'Capacity of one proxy process:')
+    print_section(report.bars(samples, memories, capacities), 'Bars:')
+    shares = [sample.other for rounds in samples.values() for sample in rounds]
+    print_section(disturbance([*shares, *(result['other'] for result in capacities)]))
     if arguments.json:
         _write(arguments.json, samples, memories, capacities)
     return 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is compared: a plain TCP stream, a stock websockify, consoled. Each is ready when it is set up."""
+"""The contenders that are compared: plain TCP, a stock websockify, and consoled."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from consoled.testing.daemons import ManagerProcess, ProxyProcess
 from consoled.testing.fixtures import wait_until
 from consoled.testing.services import MariaDB, RabbitMQ, free_port
 from tests.bench import bus
+from tests.bench.processes import tree_cpu
 from tests.bench.proxy.frames import Route
-from tests.bench.stage import tree_cpu
 
 Ports = Mapping[str, int]  # of the guests
 
-TOKENS = 200  # of each guest, each of an instance of its own
+TOKENS = 200  # for each guest, each for another instance
 _TTL = 86400
 _LIMITS = {'max_sessions_per_token': 0, 'max_sessions_per_instance': 0}
 _PROXY_LIMITS = (
@@ -38,12 +38,12 @@ _PROXY_LIMITS = (
     'max_connections',
     'max_connections_per_address',
 )
-# by default a serial console has one session
+# without this, a serial console has one session
 _SERIAL = {'serial_console': {'max_sessions': 0}}
 
 
 class Certificate(fixtures.Fixture):
-    """A certificate of localhost, trusted by nobody else."""
+    """A self-signed certificate for localhost."""
 
     def _setUp(self) -> None:  # noqa: N802 - named by the fixtures library
         directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
@@ -55,22 +55,22 @@ class Certificate(fixtures.Fixture):
 
 
 class Contender(fixtures.Fixture):
-    """A way from a user to the guests."""
+    """A way from users to the guests, ready when the fixture is set up."""
 
     def routes(self, guest: str) -> list[Route]:
-        """How users reach a guest: any of these."""
+        """Return the routes to a guest, of which users may take any."""
         raise NotImplementedError
 
     def pids(self) -> list[int]:
-        """The first processes of the proxy."""
+        """Return the parent processes of the proxy."""
         return []
 
     def cpu(self) -> dict[str, float]:
-        """CPU seconds used so far, by part."""
+        """Return the CPU seconds used so far, by part."""
         return {'proxy': sum(map(tree_cpu, self.pids()))}
 
     def memory(self) -> int:
-        """Bytes that its processes have: pages that several share are divided among them (PSS)."""
+        """Return the memory of the proxy's processes in bytes, shared pages divided among them (PSS)."""
         total = 0
         for pid in self.pids():
             top = psutil.Process(pid)
@@ -80,12 +80,12 @@ class Contender(fixtures.Fixture):
         return total
 
     def is_idle(self) -> bool:
-        """Whether every session is over, for the one who authorizes too."""
+        """Return whether all sessions are over, for the managers too."""
         return True
 
 
-class Raw(Contender):
-    """Straight to the guest: the limit."""
+class DirectTCP(Contender):
+    """Connects users directly to the guest: the upper limit."""
 
     def __init__(self, ports: Ports) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Raw(Contender):
 
 
 class Websockify(Contender):
-    """A stock websockify for each guest: it asks nobody whether it may."""
+    """A stock websockify for each guest, without authorization."""
 
     def __init__(self, ports: Ports, certificate: Certificate | None = None) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class Websockify(Contender):
 
     def _listens(self, process: subprocess.Popen[bytes], port: int) -> bool:
         if process.poll() is not None:
-            raise RuntimeError(f'websockify ended: {self._log.read_text()[-2000:]}')
+            raise RuntimeError(f'websockify exited: {self._log.read_text()[-2000:]}')
         with contextlib.suppress(ConnectionRefusedError):
             socket.create_connection(('127.0.0.1', port)).close()
             return True
@@ -140,8 +140,8 @@ class Websockify(Contender):
         return not any(psutil.Process(pid).children() for pid in self.pids())
 
 
-class Cell(fixtures.Fixture):
-    """Broker, database, one manager with one worker; tokens for each guest."""
+class CellServices(fixtures.Fixture):
+    """Broker, database, one manager with one worker, and tokens for each guest."""
 
     def __init__(self, ports: Ports) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class Cell(fixtures.Fixture):
         self._manager = self.useFixture(ManagerProcess(self.transport_url, database_url, options))
         self._engine = sa.create_engine(database_url, isolation_level='AUTOCOMMIT')
         self.addCleanup(self._engine.dispose)
-        transport = bus.transport_of(self.transport_url)
+        transport = bus.new_transport(self.transport_url)
         self.addCleanup(transport.cleanup)
         api = ConsoleAuthAPI(transport)
         self.tokens = {
@@ -171,7 +171,7 @@ class Cell(fixtures.Fixture):
         }
 
     def sessions(self) -> int:
-        """How many the database has."""
+        """Return the number of sessions in the database."""
         with self._engine.connect() as conn:
             return int(conn.exec_driver_sql('SELECT COUNT(*) FROM console_session').scalar_one())
 
@@ -195,7 +195,7 @@ def _authorized(api: ConsoleAuthAPI, port: int) -> str:
 class Consoled(Contender):
     """One process of consoled-proxy, with every session authorized by the cell's manager."""
 
-    def __init__(self, cell: Cell, certificate: Certificate | None = None) -> None:
+    def __init__(self, cell: CellServices, certificate: Certificate | None = None) -> None:
         super().__init__()
         self._cell = cell
         self._certificate = certificate

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Thousands of users in one loop of the users' process: most are idle, some press keys all the time."""
+"""Thousands of users in one event loop: most are idle, some press keys all the time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tests.bench.figures import percentile
 from tests.bench.proxy import frames
 from tests.bench.proxy.frames import Route
 
@@ -21,19 +22,17 @@ _MESSAGE = struct.Struct('!II8s')  # session, number of the message, filler
 _FILLER = b'keypress'
 _OPENERS = 16
 _PER_SOURCE = 1000  # sessions from one loopback address
-_PATIENCE = 10.0  # seconds for the last echoes
+_ECHO_TIMEOUT = 10.0  # seconds for the last echoes
 
 
 def percentiles(latencies: Iterable[float]) -> dict[str, float]:
-    """p50 and p99 in seconds."""
+    """Return the 50th and 99th percentile, in seconds, as ``p50`` and ``p99``."""
     ordered = sorted(latencies)
-    return {
-        f'p{percent}': ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] for percent in (50, 99)
-    }
+    return {f'p{percent}': percentile(ordered, percent) for percent in (50, 99)}
 
 
-class _Session:
-    """One user: what was sent and has not come back, in order."""
+class _EchoSession:
+    """One user with an echo guest, and the messages that have not come back yet."""
 
     def __init__(self, number: int, sock: socket.socket, rest: bytes) -> None:
         self.number = number
@@ -50,14 +49,15 @@ class _Session:
         self.sock.send(frames.masked(message))
 
     def receive(self, latencies: list[float]) -> int:
-        """Take what has come; returns how many messages came back wrong.
+        """Receive echoes, and return how many of them are wrong.
 
-        :raises ConnectionError: the session is over
+        :param latencies: extended by the latency of each echo
+        :raises ConnectionError: when the session is over
         """
         data = self.sock.recv(65536)
         now = time.perf_counter()
         if not data:
-            raise ConnectionError('ended')
+            raise ConnectionError('closed without a close frame')
         received, self._rest = frames.parse(self._rest + data)
         for opcode, payload in received:
             if opcode < frames.CONTROL:
@@ -78,13 +78,13 @@ class _Session:
 class Crowd:
     """Sessions that are held open.
 
-    :param count: how many, spread over the routes
+    :param count: number of sessions, distributed over the routes
     """
 
     def __init__(self, routes: Sequence[Route], count: int) -> None:
         started = time.perf_counter()
         self._poll = select.epoll()
-        self._sessions: dict[int, _Session] = {}
+        self._sessions: dict[int, _EchoSession] = {}
         self._lost: list[str] = []
         with concurrent.futures.ThreadPoolExecutor(_OPENERS) as openers:
             opened = list(openers.map(self._open, range(count), itertools.cycle(routes)))
@@ -94,9 +94,9 @@ class Crowd:
             self._poll.register(session.sock, select.EPOLLIN)
         self.opened = {'seconds': time.perf_counter() - started} | self.check()
 
-    def _open(self, number: int, route: Route) -> _Session:
+    def _open(self, number: int, route: Route) -> _EchoSession:
         sock, rest = frames.connect(route, f'127.0.2.{1 + number // _PER_SOURCE}')
-        return _Session(number, sock, rest)
+        return _EchoSession(number, sock, rest)
 
     def _receive(self, timeout: float, latencies: list[float]) -> int:
         wrong = 0
@@ -110,26 +110,26 @@ class Crowd:
                 self._lose(session, exc)
         return wrong
 
-    def _lose(self, session: _Session, exc: OSError) -> None:
+    def _lose(self, session: _EchoSession, exc: OSError) -> None:
         self._lost.append(f'session {session.number}: {exc!r}')
         del self._sessions[session.sock.fileno()]
         session.sock.close()
 
-    def _send(self, session: _Session) -> int:
-        """How many were sent: 1, or 0 as the session is lost."""
+    def _send(self, session: _EchoSession) -> int:
+        """Send a message; return 1, or 0 when the session is lost."""
         if session.sock.fileno() < 0:
             return 0
         try:
             session.send()
-        except OSError as exc:  # also BlockingIOError: the proxy does not read
+        except OSError as exc:  # includes BlockingIOError: the proxy does not read
             self._lose(session, exc)
             return 0
         return 1
 
     def run(self, seconds: float, active: int, pace: float) -> dict[str, Any]:
-        """Have the first ``active`` sessions send ``pace`` messages a second each, evenly spread.
+        """Send ``pace`` messages per second on each of the first ``active`` sessions, evenly distributed.
 
-        ``late`` is how late the worst message was sent (s): large if this process had too little CPU.
+        ``late`` in the result is how late (s) a message was sent at worst: large if this process lacked CPU.
         """
         sessions = list(self._sessions.values())[:active]
         latencies: list[float] = []
@@ -149,16 +149,16 @@ class Crowd:
         result = {'count': len(latencies), 'seconds': elapsed, 'late': late, 'cpu': cpu, 'planned': planned}
         return result | {'sent': sent, 'wrong': wrong, 'closed': self._lost} | percentiles(latencies or [0.0])
 
-    def _wait(self, sessions: Iterable[_Session], latencies: list[float]) -> int:
-        """Wait for what has not come back yet; returns how many came back wrong."""
-        wrong, ends = 0, time.perf_counter() + _PATIENCE
+    def _wait(self, sessions: Iterable[_EchoSession], latencies: list[float]) -> int:
+        """Wait for the outstanding echoes, and return how many of them are wrong."""
+        wrong, ends = 0, time.perf_counter() + _ECHO_TIMEOUT
         while any(session.waiting for session in sessions) and time.perf_counter() < ends:
             wrong += self._receive(0.05, latencies)
             sessions = [session for session in sessions if session.waiting and session.sock.fileno() >= 0]
         return wrong
 
     def check(self) -> dict[str, Any]:
-        """Have each session send a message and get it back: how many did, and what became of the others."""
+        """Send a message on each session; return how many came back, and the errors of lost sessions."""
         wrong, every = 0, list(self._sessions.values())
         latencies: list[float] = []
         for session in every:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The user's side of a websocket, done by hand: as little of it as the measured proxies need (RFC 6455)."""
+"""A minimal, fast implementation of the client's side of a websocket (RFC 6455)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import ssl
 import struct
 
 BINARY, CLOSE, PING, PONG = 2, 8, 9, 10
-CONTROL = 8  # opcodes from here on
+CONTROL = 8  # the first opcode of control frames
 
-# What streams and uploads consist of, known on both sides: anything lost, doubled or out of order is seen.
+# The data of streams and uploads. Both sides know it and notice lost, repeated and reordered data.
 PATTERN = random.Random(6455).randbytes(1 << 20)
 
 _KEY = base64.b64encode(b'sixteen bytes it').decode()
@@ -27,15 +27,15 @@ _NO_PORT_YET = getattr(socket, 'IP_BIND_ADDRESS_NO_PORT', 24)  # named from Pyth
 
 
 class Refused(Exception):
-    """The proxy did not answer with an upgrade."""
+    """The proxy did not respond with an upgrade."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """How a guest is reached.
+    """A way to reach a guest.
 
-    :param path: of the websocket, with the token; None for plain TCP
-    :param ca: file of the certificate to trust; None for no TLS
+    :param path: path of the websocket, with the token; None for plain TCP
+    :param ca: file with the certificate to trust; None without TLS
     """
 
     port: int
@@ -47,8 +47,8 @@ def connect(route: Route, source: str = '', timeout: float = 30.0) -> tuple[sock
     """Connect and upgrade.
 
     :param source: loopback address to connect from
-    :returns: the blocking socket, and what came after the answer's header
-    :raises Refused: any answer but an upgrade
+    :returns: the blocking socket, and the data that followed the response's header
+    :raises Refused: when the response is not an upgrade
     """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -80,7 +80,7 @@ def _upgrade(sock: socket.socket, route: Route) -> bytes:
     while b'\r\n\r\n' not in answer:
         got = sock.recv(65536)
         if not got or len(answer) > _MAX_HEADER:
-            raise Refused(f'ended after {answer!r}')
+            raise Refused(f'closed after {answer!r}')
         answer += got
     header, _, rest = answer.partition(b'\r\n\r\n')
     if not header.startswith(b'HTTP/1.1 101 ') or _ACCEPT not in header:
@@ -89,7 +89,7 @@ def _upgrade(sock: socket.socket, route: Route) -> bytes:
 
 
 def masked(payload: bytes, opcode: int = BINARY) -> bytes:
-    """One frame from a user."""
+    """Return a masked frame, as clients send it."""
     size = len(payload)
     if size < 126:
         head = struct.pack('!BB', 0x80 | opcode, 0x80 | size)
@@ -103,9 +103,9 @@ def masked(payload: bytes, opcode: int = BINARY) -> bytes:
 
 
 def header(data: bytes | memoryview, at: int, end: int) -> tuple[int, int, int] | None:
-    """The header of a frame from a proxy: opcode, size of the payload, where the payload starts.
+    """Parse the header of a frame from a server.
 
-    None if ``data[at:end]`` does not have all of it.
+    :returns: opcode, size and start of the payload; None if ``data[at:end]`` does not have the whole header
     """
     if end - at < 2:
         return None
@@ -121,7 +121,7 @@ def header(data: bytes | memoryview, at: int, end: int) -> tuple[int, int, int] 
 
 
 def parse(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
-    """The whole frames in ``data`` as (opcode, payload), and the rest."""
+    """Return the complete frames in ``data`` as (opcode, payload), and the rest of the data."""
     frames = []
     at, end = 0, len(data)
     while (found := header(data, at, end)) and found[1] + found[2] <= end:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process of the guests: ``python -m tests.bench.proxy.guests``.
 
-Its first line is JSON: the port of each guest. Then it answers each line with what the sink has got by a
-connection, once that has ended.
+It first prints the port of each guest as a line of JSON. Then it answers each line of input with what the
+sink has received on one connection, once that connection is closed.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from typing import Any
 from tests.bench.proxy.frames import PATTERN
 
 _BACKLOG = 4096
-_CHECKED = 16  # bytes of each piece that are compared
-_PATIENCE = 15.0  # seconds for the last connection to end
+_CHECKED = 16  # bytes of each chunk that are compared
+_SINK_TIMEOUT = 15.0  # seconds for the last connection to end
 
 _sunk: queue.Queue[dict[str, Any]] = queue.Queue()
 
 
 def source(sock: socket.socket) -> None:
-    """Send as fast as it is taken."""
+    """Send as fast as possible."""
     while True:
         sock.sendall(PATTERN)
 
 
 def sink(sock: socket.socket) -> None:
-    """Take all, and compare the beginning of each piece."""
+    """Receive everything, and compare the beginning of each chunk with the pattern."""
     buffer = memoryview(bytearray(1 << 20))
     received, intact = 0, True
     with contextlib.suppress(ConnectionError):
@@ -47,7 +47,7 @@ def sink(sock: socket.socket) -> None:
 
 
 def echo(sock: socket.socket) -> None:
-    """Return what comes, with the least delay."""
+    """Send back everything at once."""
     while data := sock.recv(65536):
         sock.sendall(data)
 
@@ -63,7 +63,7 @@ def _serve(listener: socket.socket, guest: Callable[[socket.socket], None]) -> N
 
 
 def crowd(listener: socket.socket) -> None:
-    """Echo to thousands of connections, of which most are idle."""
+    """Echo on thousands of connections, most of which are idle."""
     poll = select.epoll()
     poll.register(listener, select.EPOLLIN)
     socks: dict[int, socket.socket] = {}
@@ -92,13 +92,13 @@ def _start(name: str) -> int:
 
 
 def main() -> None:
-    """Be the guests until standard input is closed."""
-    gc.disable()  # its pauses would be taken for a proxy's
+    """Run the guests until standard input is closed."""
+    gc.disable()  # its pauses would be attributed to the proxy
     print(json.dumps({name: _start(name) for name in ('source', 'sink', 'echo', 'crowd')}), flush=True)
     for _ in sys.stdin:
         answer: dict[str, Any] = {'error': 'the upload did not end'}
         with contextlib.suppress(queue.Empty):
-            answer = _sunk.get(timeout=_PATIENCE)
+            answer = _sunk.get(timeout=_SINK_TIMEOUT)
         print(json.dumps(answer), flush=True)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures: medians over rounds, ratios to websockify in the same round, the bars."""
+"""The proxy's report: medians over rounds, ratios to websockify in the same round, the bars."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tests.bench import report
-from tests.bench.proxy.stage import OPERATIONS, PARTS, Memory, Sample
+from tests.bench.figures import verdict
+from tests.bench.proxy.harness import OPERATIONS, PARTS, MemorySample, ProxySample
 
 BASELINE = 'websockify'
 
 # (operation, contender) -> one sample a round
-Samples = dict[tuple[str, str], list[Sample]]
+Samples = dict[tuple[str, str], list[ProxySample]]
 # contender -> one sample a round
-Memories = dict[str, list[Memory]]
-Value = Callable[[Sample], float]
+Memories = dict[str, list[MemorySample]]
+Value = Callable[[ProxySample], float]
 
 _TABLE = [
     ('operation', '<18'),
@@ -44,7 +45,7 @@ _KIB, _MIB = 1 << 10, 1 << 20
 
 
 def machine() -> list[str]:
-    """What it is measured on."""
+    """Return the lines that describe machine and libraries."""
     libraries = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in ('websockify', 'numpy'))
     return [*report.machine(), libraries]
 
@@ -54,17 +55,17 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits of it."""
+    """Format a value with about three significant digits."""
     return f'{value:.0f}' if value >= 100 else f'{value:.1f}' if value >= 10 else f'{value:.3f}'
 
 
-def _median(rounds: Iterable[Sample], value: Value, factor: float = 1.0) -> str:
+def _median(rounds: Iterable[ProxySample], value: Value, factor: float = 1.0) -> str:
     values = [value(sample) * factor for sample in rounds]
     return _number(statistics.median(values)) if any(values) else ''
 
 
 def _ratios(samples: Samples, operation: str, contender: str, name: str) -> list[float]:
-    """The ratio to the baseline in each round; none if one of both was not measured or has no such value."""
+    """Return the ratio to the baseline in each round; empty if either was not measured or has no value."""
     value = _VALUES[name]
     both = zip(samples.get((operation, contender), []), samples.get((operation, BASELINE), []), strict=False)
     return [value(mine) / value(other) for mine, other in both if value(mine) and value(other)]
@@ -90,13 +91,13 @@ def _row(samples: Samples, operation: str, contender: str) -> str:
 
 
 def table(samples: Samples) -> list[str]:
-    """A line for each operation and contender."""
+    """Return the table of results: a line for each operation and contender."""
     header = _line(title for title, _ in _TABLE)
     return [header, '-' * len(header), *(_row(samples, *key) for key in samples)]
 
 
 def settled(samples: Samples) -> list[str]:
-    """How long after the last open its session was gone everywhere."""
+    """Return the lines about how long after a run its last session was over."""
     return [
         f'{OPERATIONS[operation].title}, {contender}: the last session was over'
         f' {max(sample.settled for sample in rounds):.2f} s after the run (worst round)'
@@ -106,7 +107,7 @@ def settled(samples: Samples) -> list[str]:
 
 
 def memory_table(memories: Memories) -> list[str]:
-    """Memory of an idle session."""
+    """Return the table of memory per idle session."""
     lines = [f'{"contender":10} {"sessions":>8} {"empty MiB":>9} {"full MiB":>9} {"KiB each":>9}']
     for contender, rounds in memories.items():
         before, after = (
@@ -119,7 +120,7 @@ def memory_table(memories: Memories) -> list[str]:
 
 
 def capacity_lines(got: dict[str, Any]) -> list[str]:
-    """What one proxy process has held."""
+    """Return the lines about what one proxy process has held."""
     cpu = ', '.join(f'{part} {got["cpu"][part]:.0%}' for part in PARTS)
     held = f'{got["idle"]} idle sessions and {got["active"]} active ones for {got["seconds"]:.1f} s'
     messages = (
@@ -145,13 +146,13 @@ _IDLE_BAR = 64.0
 
 
 def bars(samples: Samples, memories: Memories, capacities: list[dict[str, Any]]) -> list[str]:
-    """The bars of the issue, each met or not."""
+    """Return a line for each bar: met or not."""
     lines = []
     for bar, operation, name, limit in _BARS:
         every = _ratios(samples, operation, 'consoled', name)
-        lines.append(_verdict(bar, every, limit, at_least=name == 'rate'))
+        lines.append(verdict(bar, every, limit, at_least=name == 'rate'))
     each = [sample.each / _KIB for sample in memories.get('consoled', [])]
-    lines.insert(1, _verdict(f'idle session: <= {_IDLE_BAR:.0f} KiB', each, _IDLE_BAR))
+    lines.insert(1, verdict(f'idle session: <= {_IDLE_BAR:.0f} KiB', each, _IDLE_BAR))
     bar = 'capacity: all sessions held, every message back'
     if not capacities:
         return [*lines, f'{bar:52} not measured']
@@ -166,11 +167,3 @@ def _missing(got: dict[str, Any]) -> int:
 
 def _held(got: dict[str, Any]) -> bool:
     return _missing(got) == 0 and not got['closed']
-
-
-def _verdict(bar: str, every: list[float], limit: float, *, at_least: bool = False) -> str:
-    if not every:
-        return f'{bar:52} not measured'
-    got = statistics.median(every)
-    word = 'met' if (got >= limit if at_least else got <= limit) else 'NOT MET'
-    return f'{bar:52} {got:6.2f} {word:7} (rounds {min(every):.2f} to {max(every):.2f})'

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process of the users: ``python -m tests.bench.proxy.users``.
 
-Reads one JSON command a line, and answers each with one line of JSON: ``{"open": kind, "routes": [...]}``
-makes users of a kind, ``{"run": {...}}`` has them do their work for a while, ``{"close": {}}`` ends them. A
-run is answered with how often (or how many bytes), in how many seconds, and percentiles in seconds if any.
+It reads one JSON command a line and answers each with one line of JSON: ``{"open": KIND, "routes": [...]}``
+creates users of a kind, ``{"run": {...}}`` lets them work for a while, ``{"close": {}}`` disconnects them.
+The response to ``run`` has the count (of bytes, key presses or opens), the seconds, and percentiles of
+latencies in seconds if there are any.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from tests.bench.proxy import frames
 from tests.bench.proxy.crowd import Crowd, percentiles
 from tests.bench.proxy.frames import PATTERN, Route
 
-_CHECKED = 16  # bytes of each piece that are compared
+_CHECKED = 16  # bytes of each chunk that are compared
 _UPLOAD_FRAME = 16384
 _KEY_PRESS = 16
 
 
 class Download:
-    """One user who takes what a guest sends, and throws it away."""
+    """One user who reads what a guest sends, and discards it."""
 
     def __init__(self, routes: list[Route]) -> None:
         self._sock, rest = frames.connect(routes[0])
@@ -37,12 +38,12 @@ class Download:
         self._buffer = memoryview(bytearray(1 << 20))
         self._buffer[: len(rest)] = rest
         self._kept = 0
-        self._left = 0  # bytes of the payload that is being received
+        self._left = 0  # remaining bytes of the payload that is being received
         self._received = 0
         self._walk(len(rest))
 
     def run(self, seconds: float) -> dict[str, Any]:
-        """Take for that long; counts bytes of payload."""
+        """Read for that many seconds, and count the bytes of payload."""
         before, started = self._received, time.perf_counter()
         while (now := time.perf_counter()) < started + seconds:
             got = self._sock.recv_into(self._buffer[self._kept :])
@@ -58,11 +59,11 @@ class Download:
         offset = self._received % len(PATTERN)
         piece = PATTERN[offset : offset + min(_CHECKED, size)]
         if self._buffer[at : at + len(piece)] != piece:
-            raise ValueError(f'not what was sent, after {self._received} bytes')
+            raise ValueError(f'received other data than was sent, after {self._received} bytes')
         self._received += size
 
     def _walk(self, end: int) -> None:
-        """Count the first ``end`` bytes of the buffer; a part of a header stays for the next time."""
+        """Process the first ``end`` bytes of the buffer, and keep an incomplete header for the next call."""
         buffer, at = self._buffer, 0
         while at < end:
             if self._left:
@@ -95,7 +96,7 @@ class Download:
 
 
 class Upload:
-    """One user who sends as fast as it is taken."""
+    """One user who sends as fast as possible."""
 
     def __init__(self, routes: list[Route]) -> None:
         self._sock, self._rest = frames.connect(routes[0])
@@ -105,7 +106,7 @@ class Upload:
         self._sent = 0
 
     def run(self, seconds: float) -> dict[str, Any]:
-        """Send for that long; counts bytes of payload."""
+        """Send for that many seconds, and count the bytes of payload."""
         before, started = self._sent, time.perf_counter()
         while (now := time.perf_counter()) < started + seconds:
             self._sock.sendall(self._block)
@@ -116,7 +117,7 @@ class Upload:
     def _answer_pings(self) -> None:
         timeout = self._sock.gettimeout()
         self._sock.settimeout(0)
-        with contextlib.suppress(OSError):  # BlockingIOError or SSLWantReadError: none
+        with contextlib.suppress(OSError):  # BlockingIOError or SSLWantReadError: there is nothing to read
             self._rest += self._sock.recv(65536)
         self._sock.settimeout(timeout)
         received, self._rest = frames.parse(self._rest)
@@ -136,7 +137,7 @@ class Upload:
 
 
 class KeyPresses:
-    """One user who waits for the echo of each key press before the next."""
+    """One user who presses a key whenever the echo of the previous key has arrived."""
 
     def __init__(self, routes: list[Route]) -> None:
         self._sock, self._rest = frames.connect(routes[0])
@@ -154,7 +155,7 @@ class KeyPresses:
             now = time.perf_counter()
             latencies.append(now - before)
             if echoed != payload:
-                raise ValueError('not what was sent')
+                raise ValueError('received other data than was sent')
         return {'count': len(latencies), 'seconds': now - started, **percentiles(latencies)}
 
     def _received(self) -> bytes:
@@ -182,7 +183,7 @@ class KeyPresses:
 
 
 class Opens:
-    """Users who open and close, each from an address of its own; the time until the upgrade is taken."""
+    """Users who open and close sessions, each from its own address. Latency is the time until the upgrade."""
 
     def __init__(self, routes: list[Route]) -> None:
         self._routes = routes
@@ -218,7 +219,7 @@ class Opens:
 
 
 def _leave(sock: socket.socket, route: Route) -> None:
-    """Close as a browser does: say so, wait for the answer, then close the connection."""
+    """Close as a browser does: send a close frame, wait for the response, then close the connection."""
     with sock:
         if route.path is not None:
             with contextlib.suppress(ConnectionError):
@@ -240,8 +241,8 @@ def _routes(given: Sequence[dict[str, Any]]) -> list[Route]:
 
 
 def main() -> None:
-    """Obey commands until standard input is closed."""
-    gc.disable()  # its pauses would be taken for a proxy's
+    """Execute commands until standard input is closed."""
+    gc.disable()  # its pauses would be attributed to the proxy
     users: Any = None
     for line in sys.stdin:
         command = json.loads(line)

@@ -5,7 +5,7 @@ import contextlib
 
 from consoled import exception, objects
 from consoled.rpc.replies import HostChanges
-from consoled.testing.sources import MemoryTokens
+from consoled.testing.sources import MemoryTokenSource
 from tests.functional import base as functional_base
 from tests.unit.manager import base
 
@@ -75,7 +75,7 @@ class DefineTest(ConsolesCase):
         self.assertRaises(exception.InvalidArgument, self.define, *range(10000, 10257))
 
     def test_the_sources_forget_tokens_only_if_a_console_lost_its_own(self):
-        source = MemoryTokens()
+        source = MemoryTokenSource()
         forgotten = []
         source.forget = lambda instance_uuid, hashes=None: forgotten.append((instance_uuid, hashes))
         self.sources.append(source)

@@ -7,7 +7,7 @@ import testtools
 from consoled.legacy import setup
 from consoled.manager import legacy_bridge
 from consoled.testing import fixtures
-from consoled.testing.sources import MemoryTokens
+from consoled.testing.sources import MemoryTokenSource
 
 
 class Endpoint:
@@ -27,7 +27,7 @@ class LegacyBridgeTest(testtools.TestCase):
         self.bridge = legacy_bridge.LegacyBridge(self.config.conf, None, Endpoint(), self.sources)
 
     def _source(self, conf, observe=None):
-        return MemoryTokens()
+        return MemoryTokenSource()
 
     def _serve(self, conf, transport, endpoint, resources):
         self.serving.append(endpoint)

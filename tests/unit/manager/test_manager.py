@@ -12,7 +12,7 @@ from consoled.db import models
 from consoled.rpc import versions
 from consoled.rpc.replies import Closing, Revocation
 from consoled.sources import Issued
-from consoled.testing.sources import MemoryTokens
+from consoled.testing.sources import MemoryTokenSource
 from tests.functional import base as functional_base
 from tests.unit.manager import base
 
@@ -162,7 +162,7 @@ class OldServiceTest(base.ManagerCase):
     def setUp(self):
         super().setUp()
         self.token = tokens.mint()
-        self.sources.append(MemoryTokens())  # uses are counted while there is a source
+        self.sources.append(MemoryTokenSource())  # uses are counted while there is a source
 
     def authorize_issued(self, **changes):
         values = {

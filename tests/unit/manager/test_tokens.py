@@ -12,7 +12,7 @@ from consoled import token as tokens
 from consoled.db import models
 from consoled.manager import tokens as manager_tokens
 from consoled.sources import Issued
-from consoled.testing.sources import MemoryTokens
+from consoled.testing.sources import MemoryTokenSource
 from tests.functional import base as functional_base
 from tests.unit.manager import base
 
@@ -90,7 +90,7 @@ class AuthorizeTest(base.ManagerCase):
 
 class WriteThroughTest(base.ManagerCase):
     def test_tokens_go_to_the_sources_only_if_the_option_says_so(self):
-        source = MemoryTokens()
+        source = MemoryTokenSource()
         self.sources.append(source)
         self.authorize()
         self.assertEqual({}, source.stored)
@@ -123,7 +123,7 @@ class ValidateTest(base.ManagerCase):
 class SourcesTest(base.ManagerCase):
     def setUp(self):
         super().setUp()
-        self.source, self.other = MemoryTokens('one'), MemoryTokens('two')
+        self.source, self.other = MemoryTokenSource('one'), MemoryTokenSource('two')
         self.sources += [self.source, self.other]
 
     def uses(self):

@@ -13,12 +13,12 @@ import testtools
 
 from consoled import exception
 from consoled.compute.drivers import base, demo, loading
-from consoled.testing import driver_kit, fixtures
+from consoled.testing import driver_contract, fixtures
 
 HOST = '192.0.2.20'
 
 
-class MemoryTest(driver_kit.DriverKit, testtools.TestCase):
+class MemoryTest(driver_contract.DriverContract, testtools.TestCase):
     def setUp(self):
         super().setUp()
         self.driver = demo.DemoDriver(self.compute_host, ())
@@ -32,7 +32,7 @@ class MemoryTest(driver_kit.DriverKit, testtools.TestCase):
         consoles = [demo.Console(kind, next(self.ports), 'https://consoles.example/') for kind in types]
         guest = demo.Guest(str(uuid.uuid4()), 'guest', HOST, tuple(consoles))
         self.put(guest)
-        return driver_kit.Guest(guest.uuid, types)
+        return driver_contract.StartedGuest(guest.uuid, types)
 
     def put(self, guest):
         self.guests = {**getattr(self, 'guests', {}), guest.uuid: guest}

@@ -11,7 +11,7 @@ import testtools
 from consoled import exception
 from consoled.compute.drivers import libvirt as libvirt_driver
 from consoled.compute.drivers import loading
-from consoled.testing import driver_kit, fixtures
+from consoled.testing import driver_contract, fixtures
 from consoled.testing.fixtures import wait_until
 from tests.unit.compute.drivers.fake_libvirt import FakeDomain, FakeLibrary, LibvirtError
 
@@ -35,7 +35,7 @@ TYPES = ('novnc', 'spice-html5', 'serial', 'serial')
 
 
 @unittest.skipIf(libvirt is None, 'the Python module libvirt is not installed')
-class TestHypervisorTest(driver_kit.DriverKit, testtools.TestCase):
+class TestHypervisorTest(driver_contract.DriverContract, testtools.TestCase):
     """Guests of the hypervisor test:///default, which libvirt keeps in memory."""
 
     ports = itertools.count(20000)
@@ -63,7 +63,7 @@ class TestHypervisorTest(driver_kit.DriverKit, testtools.TestCase):
         domain = self.hypervisor.defineXML(XML.format(uuid=instance, ports=self.last_ports))
         domain.create()
         self.addCleanup(self.remove_guest, instance)
-        return driver_kit.Guest(instance, TYPES)
+        return driver_contract.StartedGuest(instance, TYPES)
 
     def domain(self, instance):
         return self.hypervisor.lookupByUUIDString(instance)

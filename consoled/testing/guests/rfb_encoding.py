@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pixel formats and encodings of RFB (RFC 6143, sections 7.4 and 7.7; Tight and Zlib: TightVNC's)."""
+"""Pixel formats and encodings of RFB.
+
+Sources: RFC 6143, sections 7.4 and 7.7; for Tight and Zlib the community's rfbproto document.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,18 @@ from consoled.testing.guests.canvas import Rect
 RAW, ZLIB, TIGHT = 0, 6, 7
 
 _FORMAT = struct.Struct('>BBBBHHHBBB3x')
-_LEVEL = 2  # of compression: the picture is simple, and a test machine has better things to do
+_COMPRESSION_LEVEL = 2  # low: the picture is simple, and CPU is scarce on a test machine
 _TIGHT_BASIC = 0x00  # stream 0, no filter
-_TIGHT_UNCOMPRESSED = 12  # bytes; a smaller rectangle is sent as it is
+_TIGHT_UNCOMPRESSED = 12  # bytes; smaller rectangles are not compressed
 
 
 @dataclasses.dataclass(frozen=True)
 class PixelFormat:
-    """How a client wants its pixels; true colour only.
+    """A pixel format that a client asks for; true colour only (RFC 6143, section 7.4).
 
-    :param maxima: the greatest value of red, green, blue
-    :param shifts: how many bits red, green, blue lie above the lowest one
+    :param bits: bits per pixel: 8, 16 or 32
+    :param maxima: the maximum values of red, green, blue
+    :param shifts: the positions of red, green, blue, in bits from the lowest one
     """
 
     bits: int = 32
@@ -35,55 +39,59 @@ class PixelFormat:
 
     @classmethod
     def parse(cls, data: bytes) -> PixelFormat:
-        """Read the 16 bytes of a PIXEL_FORMAT.
+        """Parse the 16 bytes of a PIXEL_FORMAT.
 
-        :raises ValueError: it is not one that this can make
+        :raises ValueError: when the format is invalid or not supported
         """
         bits, depth, big_endian, true_color, *rest = _FORMAT.unpack(data)
         red, green, blue, *shifts = rest
         if bits not in (8, 16, 32) or not true_color:
-            raise ValueError('pixel format is not true colour of 8, 16 or 32 bits')
+            raise ValueError('pixel format is not true colour with 8, 16 or 32 bits')
         if any(maximum.bit_length() + shift > bits for maximum, shift in zip(rest[:3], shifts, strict=True)):
-            raise ValueError('pixel format does not fit its size')
+            raise ValueError('pixel format does not fit into its bits')
         return cls(bits, depth, bool(big_endian), (red, green, blue), (shifts[0], shifts[1], shifts[2]))
 
     def packed(self) -> bytes:
+        """Return the 16 bytes of a PIXEL_FORMAT."""
         return _FORMAT.pack(self.bits, self.depth, self.big_endian, 1, *self.maxima, *self.shifts)
 
     @property
     def three_bytes(self) -> bool:
-        """Whether Tight leaves out the byte of no meaning, and sends red, green, blue."""
+        """Whether Tight sends three bytes a pixel (red, green, blue) instead of the whole pixel."""
         return self.bits == 32 and self.depth == 24 and self.maxima == (255, 255, 255)
 
     def convert(self, pixels: bytes) -> bytes:
-        """Turn pixels as ``Canvas`` has them into this format."""
+        """Convert pixels from the layout of ``Canvas`` to this format."""
         if self == PixelFormat():
             return pixels
         size = self.bits // 8
         converted = bytearray(len(pixels) // 4 * size)
-        for place in range(size):
+        for index in range(size):
             parts = [
                 pixels[channel::4].translate(table)
-                for channel, table in enumerate(_tables(self)[place])
+                for channel, table in enumerate(_translation_tables(self)[index])
                 if table is not None
             ]
             if parts:
-                converted[place::size] = functools.reduce(_both, parts)
+                converted[index::size] = functools.reduce(_bitwise_or, parts)
         return bytes(converted)
 
 
-def _both(first: bytes, second: bytes) -> bytes:
-    """The two combined bit by bit, as one big number, which is far faster than byte by byte."""
+def _bitwise_or(first: bytes, second: bytes) -> bytes:
+    """Combine two byte strings bit by bit. As big integers this is far faster than byte by byte."""
     combined = int.from_bytes(first, 'little') | int.from_bytes(second, 'little')
     return combined.to_bytes(len(first), 'little')
 
 
 @functools.lru_cache(maxsize=16)
-def _tables(pixel_format: PixelFormat) -> list[list[bytes | None]]:
-    """For each byte of a pixel and each channel: what 0..255 adds to that byte; None for nothing."""
+def _translation_tables(pixel_format: PixelFormat) -> list[list[bytes | None]]:
+    """Return a table for each byte of a pixel and each channel: what the values 0..255 add to that byte.
+
+    A table is None where a channel adds nothing.
+    """
     tables = []
-    for place in range(pixel_format.bits // 8):
-        low = 8 * (pixel_format.bits // 8 - 1 - place if pixel_format.big_endian else place)
+    for index in range(pixel_format.bits // 8):
+        low = 8 * (pixel_format.bits // 8 - 1 - index if pixel_format.big_endian else index)
         row = []
         for maximum, shift in zip(pixel_format.maxima, pixel_format.shifts, strict=True):
             values = (((value * maximum + 127) // 255 << shift >> low) & 255 for value in range(256))
@@ -94,7 +102,7 @@ def _tables(pixel_format: PixelFormat) -> list[list[bytes | None]]:
 
 
 class Encoder:
-    """Encodes rectangles for one client; its zlib streams live as long as the connection."""
+    """Encodes rectangles for one client. Its zlib streams last as long as the connection."""
 
     def __init__(self) -> None:
         self.format = PixelFormat()
@@ -102,13 +110,13 @@ class Encoder:
         self._streams: dict[int, zlib._Compress] = {}
 
     def choose(self, encodings: Sequence[int]) -> None:
-        """Take the best of what the client knows."""
+        """Choose the best of the encodings that the client supports."""
         self.encoding = next((each for each in (TIGHT, ZLIB) if each in encodings), RAW)
 
     def encode(self, rect: Rect, pixels: bytes) -> bytes:
-        """A rectangle of a FramebufferUpdate, its header first.
+        """Return a rectangle of a FramebufferUpdate, with its header.
 
-        :param pixels: as ``Canvas`` has them
+        :param pixels: in the layout of ``Canvas``
         """
         header = struct.pack('>HHHHi', *rect, self.encoding)
         if self.encoding == ZLIB:
@@ -133,12 +141,12 @@ class Encoder:
     def _deflate(self, stream: int, data: bytes) -> bytes:
         deflater = self._streams.get(stream)
         if deflater is None:
-            deflater = self._streams[stream] = zlib.compressobj(_LEVEL)
+            deflater = self._streams[stream] = zlib.compressobj(_COMPRESSION_LEVEL)
         return deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH)
 
 
 def compact_length(length: int) -> bytes:
-    """A length below 2**22 as Tight writes it: 7, 7 and 8 bits, the lowest first."""
+    """Return a length below 2**22 in Tight's format: 7, 7 and 8 bits, least significant first."""
     if length < 1 << 7:
         return bytes((length,))
     if length < 1 << 14:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A cell, its users and its simulated compute hosts, in processes whose CPU is read apart."""
+"""A cell, its users and simulated compute hosts, in separate processes, so that each one's CPU is known."""
 
 from __future__ import annotations
 
@@ -20,22 +20,29 @@ import sqlalchemy as sa
 from consoled.testing.daemons import ManagerProcess
 from consoled.testing.fixtures import wait_until
 from consoled.testing.services import MariaDB, RabbitMQ, free_port
+from tests.bench.figures import percentile
 from tests.bench.hosts import population
-from tests.bench.stage import Helper, machine_cpu, tree_cpu
+from tests.bench.processes import HelperProcess, machine_cpu, tree_cpu
 
 PARTS = ('manager', 'broker', 'database', 'users', 'hosts')
 OPERATIONS = ('authorize', 'validate')
 
 _STORM_TIMEOUT = 1800.0  # seconds
-_AFTER_PAUSE = 5.0  # seconds after the hosts go on: what had to wait is over
-_AFTER_STOP = 2.0
+_AFTER_RESUME = 5.0  # seconds for the hosts to catch up after they were suspended
+_AFTER_SUSPEND = 2.0  # seconds for calls in progress to end
 _METRIC = re.compile(r'consoled_rpc_seconds_(count|sum)\{(.*)\} (\S+)')
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How many, and how often; intervals in seconds, ``churn`` in per cent of the guests an hour."""
+    """The size of the simulation.
+
+    :param hosts: number of compute hosts; ``guests`` of each, ``processes`` that simulate them
+    :param rate: calls of each operation per second
+    :param churn: percentage of the guests that change per hour
+    :param sync_interval: seconds, as in [compute]; ``clean_interval`` too
+    """
 
     hosts: int
     guests: int
@@ -48,10 +55,14 @@ class Scale:
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """What was seen in a time: latencies (s, sorted) and errors of the users, CPU by part (s).
+    """The results of one phase.
 
-    ``calls`` and ``busy`` (s, in which a thread was at it) are the manager's counts, by ``method code``.
-    ``other`` is the share of the machine that went to anything else than what is measured.
+    :param latencies: of the users' calls, by operation, in seconds, sorted
+    :param errors: of the users' calls: counts by operation and error code
+    :param cpu: CPU seconds by part
+    :param calls: calls that the manager answered, by ``METHOD CODE``
+    :param busy: seconds that the manager's threads spent on them
+    :param other: the share of the machine that other processes used
     """
 
     seconds: float
@@ -66,25 +77,17 @@ class Phase:
         return percentile(self.latencies[operation], percent)
 
     def share(self, part: str) -> float:
-        """Of one core."""
+        """Return the CPU use of a part as a share of one core."""
         return self.cpu[part] / self.seconds
 
 
-def percentile(ordered: list[float], percent: int) -> float:
-    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+class HostsHarness(fixtures.Fixture):
+    """Services, manager and users. The hosts' processes are started by ``new_hosts``."""
 
-
-class Stage(fixtures.Fixture):
-    """All that takes part, without the hosts' processes: ``new_hosts`` starts these.
-
-    :param say: told of what takes long
-    """
-
-    def __init__(self, say: Callable[[str], None], scale: Scale) -> None:
+    def __init__(self, scale: Scale) -> None:
         super().__init__()
-        self._say = say
         self._scale = scale
-        self._hosts: list[Helper] = []
+        self._hosts: list[HelperProcess] = []
 
     def _setUp(self) -> None:  # noqa: N802 - named by the fixtures library
         self._broker = self.useFixture(RabbitMQ())
@@ -95,17 +98,17 @@ class Stage(fixtures.Fixture):
         self._manager = self.useFixture(ManagerProcess(self._transport_url, database_url, options=options))
         self._engine = sa.create_engine(database_url, isolation_level='AUTOCOMMIT')
         self.addCleanup(self._engine.dispose)
-        of_users = {'hosts': self._scale.hosts, 'guests': self._scale.guests}
-        self._users = self._helper('users', transport_url=self._transport_url, **of_users)
+        size = {'hosts': self._scale.hosts, 'guests': self._scale.guests}
+        self._users = self._helper('users', transport_url=self._transport_url, **size)
         self.addCleanup(self.end_hosts)
 
     @staticmethod
-    def _new_helper(module: str, **given: Any) -> Helper:
-        helper = Helper(f'hosts.{module}', json.dumps(given))
+    def _new_helper(module: str, **given: Any) -> HelperProcess:
+        helper = HelperProcess(f'hosts.{module}', json.dumps(given))
         helper.setUp()
         return helper
 
-    def _helper(self, module: str, **given: Any) -> Helper:
+    def _helper(self, module: str, **given: Any) -> HelperProcess:
         helper = self._new_helper(module, **given)
         self.addCleanup(helper.cleanUp)
         helper.read()
@@ -114,13 +117,13 @@ class Stage(fixtures.Fixture):
     # the hosts
 
     def new_hosts(self) -> None:
-        """Start the hosts' processes, with the guests as they were first. Their agents are not started."""
+        """Start the hosts' processes with the initial guests, and do not start the agents yet."""
         self.end_hosts()
         scale = self._scale
         options = {
             'compute__sync_interval': scale.sync_interval,
             'compute__clean_interval': scale.clean_interval,
-            # between the phases the processes are stopped for longer than the broker would wait
+            # the processes are suspended for longer than the broker would wait for a heartbeat
             'oslo_messaging_rabbit__heartbeat_timeout_threshold': 0,
         }
         for number in range(scale.processes):
@@ -145,20 +148,21 @@ class Stage(fixtures.Fixture):
                 helper.ask(churn=changes / len(self._hosts))
 
     def counted(self) -> tuple[collections.Counter[str], int]:
-        """What the agents have told, by ``method code``, and how many guests have changed."""
-        told: collections.Counter[str] = collections.Counter()
+        """Return the number of reports of the agents, by ``METHOD CODE``, and of changes of guests."""
+        reports: collections.Counter[str] = collections.Counter()
         changes = 0
         for helper in self._hosts:
-            answer = helper.ask(count=True)
-            told.update(answer['told'])
-            changes += answer['changes']
-        return told, changes
+            response = helper.ask(count=True)
+            reports.update(response['reports'])
+            changes += response['changes']
+        return reports, changes
 
-    def _compared(self, times: int) -> bool:
+    def _reconciled(self, times: int) -> bool:
+        """Return whether all hosts have reported all their guests that many times."""
         return self.counted()[0]['define_host ok'] >= times * self._scale.hosts
 
     def _defined(self) -> bool:
-        """Whether the manager knows each console of each guest."""
+        """Return whether the manager knows all consoles of all guests."""
         with self._engine.connect() as conn:
             found = conn.exec_driver_sql('SELECT COUNT(*) FROM console_connection').scalar_one()
         return bool(found >= self._scale.hosts * self._scale.guests * population.CONSOLES)
@@ -166,37 +170,37 @@ class Stage(fixtures.Fixture):
     # phases
 
     def storm(self) -> tuple[Phase, collections.Counter[str]]:
-        """All hosts start at once; until the manager knows all their guests.
+        """Start all hosts at once, and measure until the manager knows all their guests.
 
-        :returns: what was seen, and what was told
+        :returns: the results, and the number of reports by ``METHOD CODE``
         """
         self.new_hosts()
 
         def run() -> None:
             self.start_agents()
-            for done in (lambda: self._compared(1), self._defined):
+            for done in (lambda: self._reconciled(1), self._defined):
                 _wait_slowly(done, _STORM_TIMEOUT)
 
         phase = self._phase(run)
         return phase, self.counted()[0]
 
     def settle(self) -> None:
-        """Wait until each agent has told all once more, as it does half a minute after its start."""
-        wait_until(lambda: self._compared(2), timeout=_STORM_TIMEOUT, what='the second comparison')
+        """Wait until all agents have reported once more, as they do half a minute after their start."""
+        wait_until(lambda: self._reconciled(2), timeout=_STORM_TIMEOUT, what='the second report')
 
     def idle(self, seconds: float) -> Phase:
-        """No host says anything: their processes are stopped."""
-        with self._silent():
-            time.sleep(_AFTER_STOP)
+        """Measure while the hosts' processes are suspended."""
+        with self._hosts_suspended():
+            time.sleep(_AFTER_SUSPEND)
             return self._phase(lambda: time.sleep(seconds))
 
     def loaded(self, seconds: float) -> Phase:
-        """The hosts go on; what came due while they were stopped is not measured."""
-        time.sleep(_AFTER_PAUSE)
+        """Measure with the hosts, after they have caught up with what came due while they were suspended."""
+        time.sleep(_AFTER_RESUME)
         return self._phase(lambda: time.sleep(seconds))
 
     @contextlib.contextmanager
-    def _silent(self) -> Iterator[None]:
+    def _hosts_suspended(self) -> Iterator[None]:
         processes = [psutil.Process(helper.pid) for helper in self._hosts]
         for process in processes:
             process.suspend()
@@ -236,7 +240,7 @@ class Stage(fixtures.Fixture):
         }
 
     def _calls(self) -> dict[tuple[str, str], float]:
-        """The manager's own counts: ('count' or 'sum' in seconds, 'method code') -> value."""
+        """Return the manager's call metrics: ('count' or 'sum' in seconds, 'METHOD CODE') -> value."""
         url = f'http://127.0.0.1:{self._monitoring_port}/metrics'
         with urllib.request.urlopen(url, timeout=30) as answer:
             text = answer.read().decode()
@@ -248,7 +252,7 @@ class Stage(fixtures.Fixture):
 
 
 def _wait_slowly(condition: Callable[[], bool], timeout: float) -> None:
-    """Look once in half a second: to look costs CPU that is measured."""
+    """Poll a condition only twice a second, because polling costs CPU that is being measured."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:

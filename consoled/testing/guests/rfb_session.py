@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RFB 3.8 towards one client (RFC 6143; VeNCrypt 0.2; extensions as in the community's rfbproto)."""
+"""The server's side of RFB 3.8 for one client.
+
+Sources: RFC 6143, the VeNCrypt 0.2 specification, and for extensions the community's rfbproto document.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from consoled.testing.guests.canvas import Rect
-from consoled.testing.guests.pixels import RAW, Encoder, PixelFormat
+from consoled.testing.guests.rfb_encoding import RAW, Encoder, PixelFormat
 
 NONE, VENCRYPT = 1, 19
 _X509_NONE = 260
@@ -20,12 +23,12 @@ _X509_NONE = 260
 _VERSION = b'RFB 003.008\n'
 _MAX_ENCODINGS = 1024
 _MAX_CUT_TEXT = 2**20  # bytes
-_MAX_FENCE = 64  # bytes, by its definition
+_MAX_FENCE = 64  # bytes, by definition
 _MAX_SCREENS = 16
-_MAX_REPLIES = 16  # that wait for a client to read
-_MAX_DAMAGE = 24  # rectangles; more become one
-_PIECE = 2**15  # pixels that are encoded at once
-_TLS_WITHIN = 10.0  # seconds
+_MAX_REPLIES = 16  # replies queued for a client that does not read
+_MAX_DAMAGE = 24  # rectangles; more are merged into one
+_BAND_PIXELS = 2**15  # pixels encoded at a time
+_TLS_TIMEOUT = 10.0  # seconds
 
 _QEMU_KEYS = -258
 _DESKTOP_SIZE = -308
@@ -34,22 +37,36 @@ _FENCE_REQUEST, _FENCE_FLAGS = 1 << 31, 0b111
 
 
 class ProtocolError(Exception):
-    """The client said what this does not understand."""
+    """The client sent something that violates the protocol or is not supported."""
 
 
 class Screen(Protocol):
-    """What a client may see and do; the guest."""
+    """The guest's screen and input devices, as a session uses them.
+
+    :ivar flood: send noise in reply to every request, whether or not the screen has changed
+    """
 
     name: str
     bounds: Rect
-    flood: bool  # noise is sent, whether anything has changed or not
+    flood: bool
 
-    def cut(self, rect: Rect) -> bytes: ...
-    def noise(self, length: int) -> bytes: ...
-    def on_key(self, keysym: int, down: bool) -> None: ...
-    def on_pointer(self, x: int, y: int, buttons: int) -> None: ...
-    def on_cut_text(self, text: str) -> None: ...
-    def on_update(self) -> None: ...
+    def cut(self, rect: Rect) -> bytes:
+        """Return the pixels of a rectangle, in the layout of ``Canvas``."""
+
+    def noise(self, length: int) -> bytes:
+        """Return ``length`` bytes of noise."""
+
+    def on_key(self, keysym: int, down: bool) -> None:
+        """Handle a key press or release."""
+
+    def on_pointer(self, x: int, y: int, buttons: int) -> None:
+        """Handle a pointer event; ``buttons`` is a bit mask."""
+
+    def on_cut_text(self, text: str) -> None:
+        """Handle text from the client's clipboard."""
+
+    def on_update(self) -> None:
+        """Handle the end of a framebuffer update that was sent."""
 
 
 def _failure(reason: str) -> bytes:
@@ -62,14 +79,16 @@ async def secure(
     types: Sequence[int],
     ssl_context: ssl.SSLContext | None,
 ) -> None:
-    """Agree on the version and the security, up to the SecurityResult.
+    """Negotiate version and security type, up to and including SecurityResult.
 
-    :raises ProtocolError: the client wants something else; it has been told
+    :param types: the security types to offer
+    :param ssl_context: for VeNCrypt
+    :raises ProtocolError: when there is no agreement; the client has received the reason
     """
     writer.write(_VERSION)
     version = re.fullmatch(rb'RFB 003\.(\d{3})\n', await reader.readexactly(len(_VERSION)))
     if version is None or int(version[1]) < 8:
-        writer.write(b'\0' + _failure('only RFB 3.8 is spoken here'))
+        writer.write(b'\0' + _failure('only RFB 3.8 is supported'))
         raise ProtocolError('version')
     writer.write(bytes((len(types), *types)))
     chosen = (await reader.readexactly(1))[0]
@@ -94,16 +113,16 @@ async def _vencrypt(
     if chosen != _X509_NONE:
         writer.write(b'\0')
         raise ProtocolError(f'VeNCrypt type {chosen}')
-    # nothing may run between these two: what the client says next is for TLS to read
+    # Nothing may run between these two lines: TLS has to read whatever the client sends next.
     writer.write(b'\1')
-    await writer.start_tls(context, ssl_handshake_timeout=_TLS_WITHIN)
+    await writer.start_tls(context, ssl_handshake_timeout=_TLS_TIMEOUT)
 
 
-class Session:
-    """One client, past the security handshake.
+class RfbSession:
+    """A session with one client, after the security handshake.
 
-    The reader acts on what the client says; the sender is the only one that writes. An update is sent when
-    the client has asked for one and something has changed, piece by piece, each when the one before has left.
+    ``run`` handles the client's messages; a second task does all the writing. It sends an update when the
+    client has requested one and something has changed, band by band, each after the previous one has left.
     """
 
     def __init__(self, screen: Screen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -113,10 +132,10 @@ class Session:
         self._encoder = Encoder()
         self._encodings: frozenset[int] = frozenset()
         self._damage: list[Rect] = []
-        self._asked: Rect | None = None
+        self._requested: Rect | None = None
         self._replies: list[bytes] = []
-        self._pseudo: list[bytes] = []  # rectangles of the next update that hold no pixels
-        self._qemu_keys_told = False
+        self._pseudo: list[bytes] = []  # rectangles of pseudo-encodings for the next update
+        self._qemu_keys_announced = False
         self._wake = asyncio.Event()
         self._messages: dict[int, Callable[[], Awaitable[None]]] = {
             0: self._set_pixel_format,
@@ -133,7 +152,7 @@ class Session:
         }
 
     async def open(self) -> None:
-        """ClientInit and ServerInit; clients always share the desktop."""
+        """Exchange ClientInit and ServerInit. The desktop is always shared."""
         await self._reader.readexactly(1)
         name = self._screen.name.encode(errors='replace')
         size = struct.pack('>HH', self._screen.bounds.width, self._screen.bounds.height)
@@ -141,9 +160,9 @@ class Session:
         await self._writer.drain()
 
     async def run(self) -> None:
-        """Serve the client until it leaves.
+        """Serve the client until it disconnects.
 
-        :raises ProtocolError: it sent a message that is unknown or too long
+        :raises ProtocolError: when it sends a message that is unknown or too long
         """
         sender = asyncio.create_task(self._send())
         try:
@@ -153,14 +172,14 @@ class Session:
                 if message is None:
                     raise ProtocolError(f'message type {kind}')
                 await message()
-                await asyncio.sleep(0)  # reading what is buffered already would not let others run
+                await asyncio.sleep(0)  # reads from the buffer do not yield to other tasks
         finally:
             sender.cancel()
             with contextlib.suppress(asyncio.CancelledError, OSError):
                 await sender
 
     def damage(self, rects: Sequence[Rect]) -> None:
-        """Note what the client does not have yet."""
+        """Mark rectangles as changed since the client's last update."""
         for rect in rects:
             if any(rect & old == rect for old in self._damage):
                 continue
@@ -189,8 +208,8 @@ class Session:
         encodings = await self._unpack(f'>{count}i')
         self._encoder.choose(encodings)
         self._encodings = frozenset(encodings)
-        if _QEMU_KEYS in encodings and not self._qemu_keys_told:
-            self._qemu_keys_told = True
+        if _QEMU_KEYS in encodings and not self._qemu_keys_announced:
+            self._qemu_keys_announced = True
             self._pseudo.append(struct.pack('>HHHHi', 0, 0, 0, 0, _QEMU_KEYS))
 
     async def _update_request(self) -> None:
@@ -198,7 +217,7 @@ class Session:
         rect = Rect(*area) & self._screen.bounds
         if not rect:
             return
-        self._asked = rect if self._asked is None else self._asked | rect
+        self._requested = rect if self._requested is None else self._requested | rect
         self.damage([] if incremental else [rect])
 
     async def _key(self) -> None:
@@ -214,11 +233,11 @@ class Session:
         if abs(length) > _MAX_CUT_TEXT:
             raise ProtocolError('cut text too long')
         data = await self._reader.readexactly(abs(length))
-        if length >= 0:  # below 0 it is the extended clipboard's, which was not offered
+        if length >= 0:  # a negative length is for the extended clipboard, which is not offered
             self._screen.on_cut_text(data.decode('latin-1'))
 
     async def _continuous_updates(self) -> None:
-        await self._unpack('>BHHHH')  # not offered: the client goes on asking
+        await self._unpack('>BHHHH')  # not offered: the client has to go on requesting updates
 
     async def _fence(self) -> None:
         flags, length = await self._unpack('>xxxIB')
@@ -227,13 +246,13 @@ class Session:
         payload = await self._reader.readexactly(length)
         if flags & _FENCE_REQUEST:
             if len(self._replies) >= _MAX_REPLIES:
-                raise ProtocolError('fences whose answers are not read')
+                raise ProtocolError('fence replies are not read')
             head = struct.pack('>BxxxIB', _FENCE, flags & _FENCE_FLAGS, length)
             self._replies.append(head + payload)
             self._wake.set()
 
     async def _xvp(self) -> None:
-        await self._unpack('>xBB')  # not offered: nobody shuts this guest down
+        await self._unpack('>xBB')  # not offered: clients cannot shut this guest down
 
     async def _set_desktop_size(self) -> None:
         _, _, screens = await self._unpack('>xHHBx')
@@ -241,7 +260,7 @@ class Session:
             raise ProtocolError('too many screens')
         await self._reader.readexactly(16 * screens)
         if _DESKTOP_SIZE in self._encodings and len(self._pseudo) < _MAX_REPLIES:
-            # asked by this client (1), prohibited (1); and the one screen as it is
+            # requested by this client (1), prohibited (1), followed by the unchanged layout
             size = self._screen.bounds[2:]
             reply = struct.pack('>HHHHi', 1, 1, *size, _DESKTOP_SIZE)
             self._pseudo.append(reply + struct.pack('>BxxxIHHHHI', 1, 0, 0, 0, *size, 0))
@@ -249,7 +268,7 @@ class Session:
 
     async def _qemu(self) -> None:
         (kind,) = await self._unpack('>B')
-        if kind != 0:  # 1 is audio, which was not offered
+        if kind != 0:  # 1 is audio, which is not offered
             raise ProtocolError(f'QEMU message {kind}')
         down, keysym, _ = await self._unpack('>HII')
         self._screen.on_key(keysym, bool(down))
@@ -267,42 +286,42 @@ class Session:
                 await self._send_changes()
 
     async def _send_changes(self) -> None:
-        if self._asked is None or not (self._damage or self._pseudo):
+        if self._requested is None or not (self._damage or self._pseudo):
             return
-        area, self._asked = self._asked, None
+        area, self._requested = self._requested, None
         damage, self._damage = self._damage, []
         pseudo, self._pseudo = self._pseudo, []
-        # what lies outside of what was asked for is sent another time
+        # The damage outside of the requested area stays for a later update.
         self._damage = [rest for rect in damage for rest in rect - area]
-        pieces = [piece for rect in damage for piece in _pieces(rect & area)]
-        if not pieces and not pseudo:
-            self._asked = area
+        bands = [band for rect in damage for band in _bands(rect & area)]
+        if not bands and not pseudo:
+            self._requested = area
             return
-        self._writer.write(struct.pack('>BxH', 0, len(pseudo) + len(pieces)) + b''.join(pseudo))
-        for piece in pieces:
-            self._writer.write(self._encoder.encode(piece, self._screen.cut(piece)))
+        self._writer.write(struct.pack('>BxH', 0, len(pseudo) + len(bands)) + b''.join(pseudo))
+        for band in bands:
+            self._writer.write(self._encoder.encode(band, self._screen.cut(band)))
             await self._writer.drain()
         self._screen.on_update()
 
     async def _send_noise(self) -> None:
-        if self._asked is None:
+        if self._requested is None:
             return
-        area, self._asked = self._asked, None
+        area, self._requested = self._requested, None
         self._damage.clear()
-        pieces = list(_pieces(area))
+        bands = _bands(area)
         size = self._encoder.format.bits // 8
-        self._writer.write(struct.pack('>BxH', 0, len(pieces)))
-        for piece in pieces:
-            header = struct.pack('>HHHHi', *piece, RAW)
-            self._writer.write(header + self._screen.noise(piece.width * piece.height * size))
+        self._writer.write(struct.pack('>BxH', 0, len(bands)))
+        for band in bands:
+            header = struct.pack('>HHHHi', *band, RAW)
+            self._writer.write(header + self._screen.noise(band.width * band.height * size))
             await self._writer.drain()
         self._screen.on_update()
 
 
-def _pieces(rect: Rect) -> list[Rect]:
-    """A rectangle in bands of not too many pixels."""
+def _bands(rect: Rect) -> list[Rect]:
+    """Split a rectangle into horizontal bands of at most ``_BAND_PIXELS`` pixels, or of one row."""
     if not rect:
         return []
-    rows = max(1, _PIECE // rect.width)
+    rows = max(1, _BAND_PIXELS // rect.width)
     bottom = rect.y + rect.height
     return [Rect(rect.x, y, rect.width, min(rows, bottom - y)) for y in range(rect.y, bottom, rows)]

@@ -1,26 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guest with a serial console: its shell by itself, and over real sockets."""
+"""The shell of the simulated router."""
 
 import re
-import socket
-import threading
 
 import testtools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consoled.testing.fixtures import wait_until
-from consoled.testing.guests.fixture import GuestHostFixture
-from consoled.testing.guests.serial_guest import SerialGuest
 from consoled.testing.guests.shell import MAX_LINE, Shell
 
-WITHIN = 10  # seconds, for what takes milliseconds
 PROMPT = 'router> '
 UP, DOWN = '\x1b[A', '\x1b[B'
 
 
 def plain(data):
-    """What is said, without colours."""
+    """Return the text without escape sequences for colours."""
     return re.sub(r'\x1b\[[0-9;]*m', '', data.decode())
 
 
@@ -33,14 +27,15 @@ class ShellTest(testtools.TestCase):
     def type(self, text):
         return plain(self.shell.feed(text.encode()))
 
-    def run_out(self):
+    def finish_output(self):
+        """Return the pending output."""
         said = ''
-        while self.shell.later:
-            said += plain(self.shell.go_on())
+        while self.shell.pending:
+            said += plain(self.shell.continue_output())
         return said
 
     def test_a_banner_and_a_prompt(self):
-        self.assertIn('pretended router', self.greeting)
+        self.assertIn('simulated router', self.greeting)
         self.assertTrue(self.greeting.endswith(PROMPT))
         self.assertEqual(self.greeting.count('\n'), self.greeting.count('\r\n'))
         frame = [line for line in self.greeting.split('\r\n') if line[:1] in ('|', '+')]
@@ -50,7 +45,7 @@ class ShellTest(testtools.TestCase):
         self.assertEqual('sho', self.type('sho'))
         self.assertEqual('Grüße 世界', self.type('Grüße 世界'))
 
-    def test_a_character_in_two_pieces(self):
+    def test_a_character_that_arrives_in_two_parts(self):
         first, second = 'ü'.encode()[:1], 'ü'.encode()[1:]
         self.assertEqual(b'', self.shell.feed(first))
         self.assertEqual('ü'.encode(), self.shell.feed(second))
@@ -65,7 +60,7 @@ class ShellTest(testtools.TestCase):
             ('show version', 'up 1:02:05'),
             ('uptime', 'up 1:02:05'),
             ('colours', 'bold'),
-            ('ping', 'whom?'),
+            ('ping', 'missing address'),
             ('frobnicate now', 'unknown command: frobnicate now'),
             ('show', 'unknown command: show'),
             ('clear', '\x1b[2J\x1b[H'),
@@ -76,7 +71,7 @@ class ShellTest(testtools.TestCase):
             self.assertTrue(said.endswith(PROMPT), said)
             self.assertEqual(said.count('\n'), said.count('\r\n'))
 
-    def test_each_way_to_end_a_line(self):
+    def test_line_endings(self):
         for end in ('\r', '\n', '\r\n'):
             self.assertEqual(1, self.type(f'uptime{end}').count('up 1:'))
         self.assertEqual(f'\r\n{PROMPT}', self.type('\r'))
@@ -93,7 +88,7 @@ class ShellTest(testtools.TestCase):
         self.assertEqual('\b \b' * 16, self.type('\x15'))
         self.assertEqual(f'\r\n{PROMPT}', self.type('\r'))
 
-    def test_a_line_is_given_up(self):
+    def test_control_c_discards_the_line(self):
         self.type('reload')
         self.assertEqual(f'^C\r\n{PROMPT}', self.type('\x03'))
         self.assertEqual(f'\r\n{PROMPT}', self.type('\r'))
@@ -102,7 +97,7 @@ class ShellTest(testtools.TestCase):
         self.type('half')
         self.assertEqual(f'\x1b[2J\x1b[H{PROMPT}half', self.type('\x0c'))
 
-    def test_a_line_is_bounded(self):
+    def test_the_length_of_a_line_is_limited(self):
         said = self.type('x' * (MAX_LINE + 3))
         self.assertEqual('x' * MAX_LINE + '\a' * 3, said)
 
@@ -123,7 +118,7 @@ class ShellTest(testtools.TestCase):
             self.type(f'{number}\r')
         self.assertEqual(50, len(self.shell._history))
 
-    def test_other_sequences_are_nothing(self):
+    def test_other_control_sequences_are_ignored(self):
         for sequence in ('\x1b[C', '\x1b[1;5D', '\x1b[3~', '\x1bOP', '\x1b[24;80R', '\x1bx', '\x1b[200~'):
             self.assertEqual('', self.type(sequence), repr(sequence))
         self.assertEqual('ok', self.type('ok'))
@@ -131,27 +126,27 @@ class ShellTest(testtools.TestCase):
         self.assertEqual(f'^C\r\n{PROMPT}', self.type('\x1b[1\x03'))
         self.assertTrue(self.type('\x1b[' + '1' * 30).endswith('1'))  # a sequence without an end
 
-    def test_ping_takes_its_time(self):
+    def test_ping_prints_its_output_over_time(self):
         said = self.type('ping 192.0.2.7\r')
         self.assertNotIn(PROMPT, said)
-        self.assertEqual(0.5, self.shell.later[0][0])
+        self.assertEqual(0.5, self.shell.pending[0][0])
         self.assertEqual('', self.type('typed meanwhile\r'))
-        said = self.run_out()
+        said = self.finish_output()
         self.assertEqual(5, said.count('64 bytes from 192.0.2.7'))
         self.assertTrue(said.endswith(PROMPT))
         self.assertEqual(f'\r\n{PROMPT}', self.type('\r'))
 
     def test_ping_is_interrupted(self):
         self.type('ping 192.0.2.7\r')
-        self.shell.go_on()
+        self.shell.continue_output()
         self.assertEqual(f'^C\r\n{PROMPT}', self.type('\x03'))
-        self.assertEqual([], self.shell.later)
+        self.assertEqual([], self.shell.pending)
 
     def test_logging_out_and_in(self):
         for way in ('exit\r', 'logout\r', '\x04'):
             said = self.type(way)
             self.assertIn('logged out', said)
-            self.assertIn('pretended router', said)
+            self.assertIn('simulated router', said)
             self.assertNotIn(PROMPT, said)
             self.assertEqual('', self.type('help' + UP))
             self.assertEqual(f'\r\n{PROMPT}', self.type('\r'))
@@ -160,111 +155,17 @@ class ShellTest(testtools.TestCase):
 
     def test_reload(self):
         self.type('reload\r')
-        said = self.run_out()
+        said = self.finish_output()
         self.assertIn('serial port 0', said)
-        self.assertIn('pretended router', said)
+        self.assertIn('simulated router', said)
         self.assertTrue(said.endswith(PROMPT))
 
     @given(st.binary(max_size=400))
-    def test_whatever_is_typed(self, data):
+    def test_any_input(self, data):
         shell = Shell('router', lambda: 0)
         for each in (data, b'\r' + data, b'\x03'):
             shell.feed(each).decode()
-            while shell.later:
-                shell.go_on()
+            while shell.pending:
+                shell.continue_output()
         self.assertLessEqual(len(shell._line), MAX_LINE)
         self.assertLessEqual(len(shell._sequence), 16)
-
-
-class SerialGuestTest(testtools.TestCase):
-    def setUp(self):
-        super().setUp()
-        self.host = self.useFixture(GuestHostFixture())
-        self.guest = self.host.add(SerialGuest(pause=0.01))
-
-    def connect(self):
-        sock = socket.create_connection(('127.0.0.1', self.guest.port), WITHIN)
-        self.addCleanup(sock.close)
-        return sock
-
-    @staticmethod
-    def read_to(sock, end):
-        """Read until what was said ends so."""
-        data = b''
-        while not plain(data).endswith(end):
-            piece = sock.recv(4096)
-            if not piece:
-                raise EOFError(data)
-            data += piece
-        return plain(data)
-
-    @staticmethod
-    def read_all(sock):
-        while sock.recv(4096):
-            pass
-
-    def test_a_terminal(self):
-        sock = self.connect()
-        self.assertIn('pretended router', self.read_to(sock, PROMPT))
-        sock.sendall(b'show version\r')
-        self.assertIn('serial port', self.read_to(sock, PROMPT))
-        self.assertEqual(b'show version\r', bytes(self.guest.received))
-
-    def test_ping_comes_by_itself_and_can_be_interrupted(self):
-        sock = self.connect()
-        self.read_to(sock, PROMPT)
-        sock.sendall(b'ping 192.0.2.7\r')
-        self.assertIn('5 sent, 5 received', self.read_to(sock, PROMPT))
-        self.guest._pause = 3600
-        sock.close()
-        sock = self.connect()
-        self.read_to(sock, PROMPT)
-        sock.sendall(b'ping 192.0.2.7\r')
-        self.read_to(sock, 'ends it\r\n')
-        sock.sendall(b'\x03')
-        self.assertEqual(f'^C\r\n{PROMPT}', self.read_to(sock, PROMPT))
-
-    def test_typing_does_not_put_off_what_is_to_come(self):
-        self.guest._pause = 0.05
-        sock = self.connect()
-        self.read_to(sock, PROMPT)
-        sock.sendall(b'ping 192.0.2.7\r')
-        done = threading.Event()
-
-        def keep_typing():
-            while not done.wait(0.005):
-                sock.sendall(b'x')
-
-        typist = threading.Thread(target=keep_typing)
-        typist.start()
-        try:
-            self.read_to(sock, f'received\r\n{PROMPT}')
-        finally:
-            done.set()
-            typist.join()
-
-    def test_one_client_at_a_time(self):
-        first, second = self.connect(), self.connect()
-        self.read_to(first, PROMPT)
-        self.host.settle()
-        self.assertEqual((1, 1), (self.guest.connections, self.guest.clients))
-        first.close()
-        self.read_to(second, PROMPT)
-        self.assertEqual(2, self.guest.connections)
-
-    def test_several_if_so_wished(self):
-        self.guest = self.host.add(SerialGuest(clients=2))
-        for _ in range(2):
-            self.read_to(self.connect(), PROMPT)
-
-    def test_what_was_received_is_bounded(self):
-        sock = self.connect()
-        self.read_to(sock, PROMPT)
-        reader = threading.Thread(target=self.read_all, args=(sock,), daemon=True)
-        reader.start()
-        sock.sendall(b'x' * 100_000)
-        sock.sendall(b'end')
-        wait_until(lambda: bytes(self.guest.received[-3:]) == b'end')
-        self.assertEqual(2**16, len(self.guest.received))
-        sock.shutdown(socket.SHUT_WR)
-        reader.join(WITHIN)

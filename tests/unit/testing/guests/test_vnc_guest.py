@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guest with a VNC console, towards a client of our own over real sockets."""
+"""The guest with a VNC console, with a small client of the tests' own over real sockets."""
 
 import contextlib
 import socket
@@ -10,20 +10,23 @@ import testtools
 
 from consoled.testing.fixtures import wait_until
 from consoled.testing.guests.fixture import GuestHostFixture
-from consoled.testing.guests.pixels import RAW, TIGHT, ZLIB, PixelFormat
-from consoled.testing.guests.rfb_guest import RfbGuest
+from consoled.testing.guests.rfb_encoding import RAW, TIGHT, ZLIB, PixelFormat
+from consoled.testing.guests.vnc_guest import VncGuest
 
-WITHIN = 10  # seconds, for what takes milliseconds
+TIMEOUT = 10  # seconds, for what takes milliseconds
 NONE, VENCRYPT = 1, 19
 X509_NONE = 260
 QEMU_KEYS, DESKTOP_SIZE = -258, -308
 
 
-class RfbClient:
-    """A small RFB client; ``canvas`` is what it sees, 4 bytes a pixel as the server sends them by itself."""
+class VncClient:
+    """A small RFB client.
+
+    ``canvas`` is the picture it has received, 4 bytes a pixel in the server's default format.
+    """
 
     def __init__(self, guest):
-        self.sock = socket.create_connection((guest.host, guest.port), WITHIN)
+        self.sock = socket.create_connection((guest.host, guest.port), TIMEOUT)
         self.inflaters = {ZLIB: zlib.decompressobj(), TIGHT: zlib.decompressobj()}
         self.pixel = 4
         self.rects = []  # (x, y, width, height, encoding) of the last update
@@ -87,7 +90,7 @@ class RfbClient:
             self.key(ord(char), False)
 
     def update(self):
-        """Take one update."""
+        """Receive one framebuffer update."""
         kind, count = self.unpack('>BxH')
         assert kind == 0, kind
         self.rects = []
@@ -149,13 +152,13 @@ class RfbClient:
         ]
 
 
-class RfbTestCase(testtools.TestCase):
+class VncTestCase(testtools.TestCase):
     def setUp(self):
         super().setUp()
         self.host = self.useFixture(GuestHostFixture())
 
     def client(self, guest):
-        client = RfbClient(guest)
+        client = VncClient(guest)
         self.addCleanup(lambda: client.sock.close())
         return client
 
@@ -166,20 +169,20 @@ class RfbTestCase(testtools.TestCase):
                 pass
 
 
-class PictureTest(RfbTestCase):
+class PictureTest(VncTestCase):
     def setUp(self):
         super().setUp()
-        self.guest = self.host.add(RfbGuest(name='web-01'))
+        self.guest = self.host.add(VncGuest(name='web-01'))
         self.vnc = self.client(self.guest).open()
 
-    def test_what_the_guest_says_of_itself(self):
+    def test_server_init(self):
         self.assertEqual(('web-01', 640, 400), (self.vnc.name, self.vnc.width, self.vnc.height))
         self.assertEqual(PixelFormat(), PixelFormat.parse(self.vnc.format))
         self.assertEqual((1, 1), (self.guest.clients, self.guest.connections))
         wait_until(lambda: self.guest.viewers == 1)
 
     def test_the_mark_in_each_encoding(self):
-        place, color = RfbGuest.MARK
+        position, color = VncGuest.MARK
         pictures = []
         for wanted, encodings in (
             (RAW, ()),
@@ -191,7 +194,7 @@ class PictureTest(RfbTestCase):
             self.vnc.canvas = bytearray(len(self.vnc.canvas))
             self.vnc.request()
             self.vnc.update()
-            self.assertEqual(color, self.vnc.at(*place))
+            self.assertEqual(color, self.vnc.at(*position))
             self.assertEqual({wanted}, {rect[4] for rect in self.vnc.rects})
             self.assertEqual(640 * 400, sum(width * height for _, _, width, height, _ in self.vnc.rects))
             rows = self.vnc.cut(250, 200, 60, 150)  # hills, which stay as they are
@@ -200,7 +203,7 @@ class PictureTest(RfbTestCase):
         self.assertEqual([pictures[0]] * 4, pictures)
 
     def test_two_names_have_two_landscapes(self):
-        other = self.client(self.host.add(RfbGuest(name='db-1'))).open()
+        other = self.client(self.host.add(VncGuest(name='db-1'))).open()
         for each in (self.vnc, other):
             each.request()
             each.update()
@@ -209,17 +212,17 @@ class PictureTest(RfbTestCase):
     def test_a_key_changes_the_text_and_little_else(self):
         self.vnc.request()
         self.vnc.update()
-        before = self.vnc.cut(*RfbGuest.TEXT_BOX)
+        before = self.vnc.cut(*VncGuest.TEXT_BOX)
         self.vnc.type('Hi')
         wait_until(lambda: self.guest.text == 'Hi')
         self.vnc.request(incremental=True)
         self.vnc.update()
-        self.assertNotEqual(before, self.vnc.cut(*RfbGuest.TEXT_BOX))
+        self.assertNotEqual(before, self.vnc.cut(*VncGuest.TEXT_BOX))
         self.assertEqual([ord('H'), ord('i')], self.guest.keys)
         sent = sum(width * height for _, _, width, height, _ in self.vnc.rects)
         self.assertLess(sent, 640 * 400 / 4)  # it may hold the clock too
 
-    def test_the_clock_ticks_and_nothing_else_comes(self):
+    def test_only_the_clock_changes_by_itself(self):
         self.vnc.request()
         before = self.vnc.update().cut(498, 150, 116, 37)
         self.vnc.request(incremental=True)
@@ -254,9 +257,9 @@ class PictureTest(RfbTestCase):
         for each in (self.vnc, other):
             each.request(incremental=True)
             each.update()
-        self.assertEqual(self.vnc.cut(*RfbGuest.TEXT_BOX), other.cut(*RfbGuest.TEXT_BOX))
+        self.assertEqual(self.vnc.cut(*VncGuest.TEXT_BOX), other.cut(*VncGuest.TEXT_BOX))
 
-    def test_only_what_was_asked_for_is_sent(self):
+    def test_only_the_requested_area_is_sent(self):
         self.vnc.request(area=(100, 100, 7, 5))
         self.assertEqual([(100, 100, 7, 5, RAW)], self.vnc.update().rects)
         self.vnc.request(area=(630, 390, 100, 100))
@@ -267,17 +270,17 @@ class PictureTest(RfbTestCase):
 
     def test_tiny_rectangles_of_tight(self):
         self.vnc.encodings(TIGHT)
-        place, color = RfbGuest.MARK
+        position, color = VncGuest.MARK
         for width in (1, 3, 4, 12):
             self.vnc.canvas = bytearray(len(self.vnc.canvas))
-            self.vnc.request(area=(*place, width, 1))
-            self.assertEqual(color, self.vnc.update().at(*place))
+            self.vnc.request(area=(*position, width, 1))
+            self.assertEqual(color, self.vnc.update().at(*position))
 
-    def test_a_pixel_format_of_the_clients_own(self):
+    def test_a_pixel_format_chosen_by_the_client(self):
         self.vnc.pixel = 2
         self.vnc.send('>Bxxx', 0)
         self.vnc.sock.sendall(PixelFormat(16, 16, True, (31, 63, 31), (11, 5, 0)).packed())
-        (x, y), (red, green, blue) = RfbGuest.MARK
+        (x, y), (red, green, blue) = VncGuest.MARK
         self.vnc.request(area=(x, y, 1, 1))
         self.assertEqual((0, 1, x, y, 1, 1, RAW), self.vnc.unpack('>BxHHHHHi'))
         expected = round(red * 31 / 255) << 11 | round(green * 63 / 255) << 5 | round(blue * 31 / 255)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Users, guests and contenders, each in processes of its own; runs with all CPU counted."""
+"""Users, guests and contenders in processes of their own, so that each one's CPU is known."""
 
 from __future__ import annotations
 
@@ -13,23 +13,30 @@ from typing import Any
 import fixtures
 
 from consoled.testing.fixtures import wait_until
-from tests.bench.proxy.contenders import Cell, Certificate, Consoled, Contender, Ports, Raw, Websockify
-from tests.bench.stage import Helper as Helper
-from tests.bench.stage import machine_cpu as machine_cpu
-from tests.bench.stage import tree_cpu
+from tests.bench.processes import HelperProcess, machine_cpu, tree_cpu
+from tests.bench.proxy.contenders import (
+    CellServices,
+    Certificate,
+    Consoled,
+    Contender,
+    DirectTCP,
+    Ports,
+    Websockify,
+)
 
 PARTS = ('proxy', 'client', 'target', 'manager', 'broker', 'database')
 
 _WARM_UP = 0.5  # seconds before each run
 _WARM_UP_SESSIONS = 20
-_SETTLE = 1.0  # seconds before memory is read
+_SETTLE = 1.0  # seconds before memory is measured
 
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """What users do: the guest they go to, and what is counted.
+    """An operation of the users.
 
-    :param unit: of ``scale`` counted things
+    :param users: the kind of users; ``guest`` the guest they connect to
+    :param unit: of the results: ``scale`` bytes, key presses or opens
     """
 
     title: str
@@ -51,11 +58,14 @@ OPERATIONS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample:
-    """One run: how many units in how many seconds, percentiles (s), CPU seconds a unit by part.
+class ProxySample:
+    """The results of one run.
 
-    ``other`` is the share of the machine that went to anything else than what is measured, ``settled`` how
-    long after its end the last session was over (s).
+    :param count: number of units
+    :param p50: median latency in seconds, if there are latencies; ``p99`` the 99th percentile
+    :param cpu: CPU seconds per unit, by part
+    :param other: the share of the machine that other processes used
+    :param settled: seconds from the end of the run until the last session was over
     """
 
     count: float
@@ -72,8 +82,8 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
-class Memory:
-    """What the processes of a proxy have without and with idle sessions (bytes, PSS)."""
+class MemorySample:
+    """Memory of a proxy's processes without and with idle sessions (bytes, PSS)."""
 
     sessions: int
     before: int
@@ -85,44 +95,44 @@ class Memory:
         return (self.after - self.before) / self.sessions
 
 
-class Stage(fixtures.Fixture):
-    """All that takes part.
+class ProxyHarness(fixtures.Fixture):
+    """Users, guests and contenders, and the cell of consoled.
 
-    :param say: told of what takes long
-    :param names: of the contenders
+    :param log: called with a line about the progress
+    :param names: the contenders
     """
 
-    def __init__(self, say: Callable[[str], None], names: list[str]) -> None:
+    def __init__(self, log: Callable[[str], None], names: list[str]) -> None:
         super().__init__()
-        self._say = say
+        self._log = log
         self._names = names
         self._contenders: dict[tuple[str, bool], Contender] = {}
         self._certificate: Certificate | None = None
 
     def _setUp(self) -> None:  # noqa: N802 - named by the fixtures library
-        self._users = self.useFixture(Helper('proxy.users'))
-        self._guests = self.useFixture(Helper('proxy.guests'))
+        self._users = self.useFixture(HelperProcess('proxy.users'))
+        self._guests = self.useFixture(HelperProcess('proxy.guests'))
         self._ports: dict[str, int] = json.loads(self._guests.read())
         if 'consoled' in self._names:
-            self._say('starting a cell')
-            self._cell = self.useFixture(Cell(self._ports))
+            self._log('starting a cell')
+            self._cell = self.useFixture(CellServices(self._ports))
 
     def _new(self, name: str, ports: Ports, tls: bool = False) -> Contender:
         if tls and self._certificate is None:
             self._certificate = self.useFixture(Certificate())
         certificate = self._certificate if tls else None
         if name == 'raw':
-            return Raw(ports)
+            return DirectTCP(ports)
         if name == 'websockify':
             return Websockify(ports, certificate)
         return Consoled(self._cell, certificate)
 
     def _new_for_crowd(self, name: str) -> Contender:
-        """One that has not grown yet."""
+        """Return a new contender, whose memory has not grown yet."""
         return self._new(name, {'crowd': self._ports['crowd']})
 
     def _contender(self, name: str, tls: bool) -> Contender:
-        """The contender that takes part in all runs."""
+        """Return the contender that takes part in all runs."""
         key = name, tls
         if key not in self._contenders:
             self._contenders[key] = self.useFixture(self._new(name, self._ports, tls))
@@ -138,7 +148,7 @@ class Stage(fixtures.Fixture):
     def _counted(
         self, contender: Contender, call: Callable[[], dict[str, Any]]
     ) -> tuple[dict[str, Any], dict[str, float], float]:
-        """Returns what the call returned, CPU seconds by part, and the share of other work."""
+        """Return the call's result, CPU seconds by part, and the share that other processes used."""
         before, machine, own = self._cpu(contender), machine_cpu(), time.process_time()
         started = time.perf_counter()
         result = call()
@@ -149,8 +159,8 @@ class Stage(fixtures.Fixture):
         other = max(0.0, machine - sum(used.values()) - own) / (elapsed * (os.cpu_count() or 1))
         return result, used, other
 
-    def measure(self, name: str, contender_name: str, seconds: float, **run: Any) -> Sample:
-        """Run an operation: shortly to warm up, then for ``seconds`` with all CPU counted."""
+    def measure(self, name: str, contender_name: str, seconds: float, **run: Any) -> ProxySample:
+        """Run an operation briefly to warm up, then for ``seconds`` while all CPU is measured."""
         operation = OPERATIONS[name]
         contender = self._contender(contender_name, operation.tls)
         self._open(contender, operation.users, operation.guest)
@@ -166,7 +176,7 @@ class Stage(fixtures.Fixture):
         if operation.guest == 'sink':
             self._check_sink(closed)
         count = result['count'] / operation.scale
-        return Sample(
+        return ProxySample(
             count=count,
             seconds=result['seconds'],
             p50=result.get('p50'),
@@ -187,15 +197,15 @@ class Stage(fixtures.Fixture):
 
     @staticmethod
     def _drained(contender: Contender, operation: Operation) -> float:
-        """Wait until what the users have left is over; returns seconds."""
+        """Wait until all sessions are over, and return how many seconds that took."""
         if operation.users != 'opens':
             return 0.0
         started = time.perf_counter()
         wait_until(contender.is_idle, timeout=120, what='end of the sessions')
         return time.perf_counter() - started
 
-    def memory(self, name: str, sessions: int) -> Memory:
-        """Memory of a new contender before and while it holds idle sessions that have been used once."""
+    def memory(self, name: str, sessions: int) -> MemorySample:
+        """Measure a new contender before and while it holds idle sessions that have been used once."""
         with self._new_for_crowd(name) as contender:
             self._crowd(contender, _WARM_UP_SESSIONS)
             self._users.ask(close={})
@@ -207,7 +217,7 @@ class Stage(fixtures.Fixture):
             after = contender.memory()
             self._users.ask(close={})
             wait_until(contender.is_idle, timeout=120, what='end of the sessions')
-        return Memory(sessions, before, after)
+        return MemorySample(sessions, before, after)
 
     def _crowd(self, contender: Contender, sessions: int) -> dict[str, Any]:
         opened = self._open(contender, 'crowd', 'crowd', count=sessions)
@@ -216,11 +226,11 @@ class Stage(fixtures.Fixture):
         return opened
 
     def capacity(self, idle: int, active: int, pace: float, seconds: float) -> dict[str, Any]:
-        """A new proxy that holds idle and active sessions; each is used before and after."""
+        """Measure a new proxy while it holds idle and active sessions, each used before and after."""
         with self._new_for_crowd('consoled') as contender:
             empty = contender.memory()
             opened = self._crowd(contender, idle + active)
-            self._say(f'{idle + active} sessions opened in {opened["seconds"]:.0f} s')
+            self._log(f'{idle + active} sessions opened in {opened["seconds"]:.0f} s')
             run = {'seconds': seconds, 'active': active, 'pace': pace}
             held, used, other = self._counted(contender, lambda: self._users.ask(run=run))
             memory = contender.memory()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base of the service fixtures: processes, ports, starting and ending."""
+"""Base of the service fixtures: start and stop a server process on a free port."""
 
 import concurrent.futures
 import contextlib
@@ -23,37 +23,43 @@ import psutil
 HOST = '127.0.0.1'
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 20.0
-# Taken at import: test cases often point tempfile at a directory that lives only as long as
+# Read at import: test cases often point tempfile at a directory that lives only as long as
 # one test, and a shared service must not lose its data with it.
 TMP_ROOT = tempfile.gettempdir()
 
 
 class MissingService(Exception):
-    """A service program is not installed although CONSOLED_REQUIRE_SERVICES asks for it."""
+    """A service program is not installed, and CONSOLED_REQUIRE_SERVICES=1 forbids skipping."""
 
 
 class ServiceError(Exception):
-    """A service did not start, or refused a request."""
+    """A service failed to start or refused a request."""
 
 
 def find_program(name: str) -> str:
-    """Return the path of a program, or skip the test (or fail it, when services are required)."""
-    # RabbitMQ's own directory goes first: what Debian puts on PATH is a wrapper that switches
-    # to the system's rabbitmq user and directories.
-    places = ['/usr/lib/rabbitmq/bin', os.environ.get('PATH', os.defpath), '/usr/sbin']
-    places += sorted(glob.glob('/usr/lib/postgresql/*/bin'), reverse=True)
-    if found := shutil.which(name, path=os.pathsep.join(places)):
+    """Return the path of a program.
+
+    :raises unittest.SkipTest: when it is not installed
+    :raises MissingService: the same, with CONSOLED_REQUIRE_SERVICES=1 in the environment
+    """
+    # RabbitMQ's own directory comes first: Debian puts a wrapper on PATH that switches to the
+    # system's rabbitmq user and directories.
+    directories = ['/usr/lib/rabbitmq/bin', os.environ.get('PATH', os.defpath), '/usr/sbin']
+    directories += sorted(glob.glob('/usr/lib/postgresql/*/bin'), reverse=True)
+    if found := shutil.which(name, path=os.pathsep.join(directories)):
         return found
     required = os.environ.get('CONSOLED_REQUIRE_SERVICES') == '1'
     raise (MissingService if required else unittest.SkipTest)(f'{name} is not installed')
 
 
 def free_port() -> int:
-    """Return a TCP port that was free on the loopback address a moment ago.
+    """Return a TCP port that is currently free on the loopback address.
 
-    It is taken from below the kernel's range for outgoing connections where possible: while a
-    service is down, a client that keeps reconnecting could otherwise be given the service's own
-    port as its local one (and even connect to itself), and the service could not come back.
+    The port is below the kernel's range for outgoing connections where possible. Otherwise a
+    client that keeps reconnecting while a service is down could be given the service's own port
+    as its local port (and even connect to itself), and the service could not restart.
+
+    :raises ServiceError: when no port is free
     """
     outgoing = pathlib.Path('/proc/sys/net/ipv4/ip_local_port_range').read_text().split()
     candidates = range(10000, max(int(outgoing[0]), 10000))
@@ -66,7 +72,8 @@ def free_port() -> int:
     raise ServiceError('no free port')
 
 
-def _tree(pid: int | None) -> list[psutil.Process]:
+def process_tree(pid: int | None) -> list[psutil.Process]:
+    """Return a process and all its descendants; an empty list when the process does not exist."""
     with contextlib.suppress(psutil.NoSuchProcess):
         if pid:
             top = psutil.Process(pid)
@@ -75,24 +82,37 @@ def _tree(pid: int | None) -> list[psutil.Process]:
 
 
 def _alive(process: psutil.Process) -> bool:
-    # A zombie counts as gone: it may take the init process a second to reap an orphan.
+    # A zombie counts as gone: init may take a second to reap an orphan.
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 
 class ServiceProcess(fixtures.Fixture):
-    """Base of the services: set up means started and answering; clean up ends and deletes it."""
+    """Base fixture of a service: setUp starts it and waits until it answers, cleanUp deletes it.
+
+    :cvar programs: the programs that the service needs
+    :cvar system_user: the user to run as when the tests run as root, or None
+    :cvar stop_signal: sent by ``stop``
+    :cvar cleanup_signal: sent when the fixture is cleaned up
+    :ivar port: TCP port on 127.0.0.1
+    :ivar directory: holds the data and the log; deleted at cleanup
+    """
 
     programs: tuple[str, ...] = ()
-    system_user: str | None = None  # for servers that refuse to run as root
+    system_user: str | None = None
     stop_signal = signal.SIGTERM
-    cleanup_signal = signal.SIGKILL  # the data are deleted, so nothing has to be saved
+    cleanup_signal = signal.SIGKILL  # the data is deleted anyway
     port = 0
 
     def setUp(self) -> None:
-        """Start the service, or raise SkipTest or MissingService if it is not installed."""
-        # Not in _setUp: the fixtures library would turn a skip into a skip plus an error.
+        """Start the service and wait until it answers.
+
+        :raises unittest.SkipTest: when a program is not installed
+        :raises MissingService: the same, with CONSOLED_REQUIRE_SERVICES=1 in the environment
+        :raises ServiceError: when it does not start
+        """
+        # Not in _setUp: the fixtures library would report a skip as a skip plus an error.
         self.program = {name: find_program(name) for name in (*self.programs, 'setpriv')}
         try:
             super().setUp()
@@ -107,8 +127,8 @@ class ServiceProcess(fixtures.Fixture):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=TMP_ROOT))
         self.addCleanup(self._discard)
         self.log = self.directory / 'output.log'
-        # setpriv, because a preexec function may deadlock when there are threads, and because a
-        # server that changes its user by itself would lose the parent-death signal.
+        # setpriv, because a preexec function may deadlock in a process with threads, and because
+        # a server that changes its user by itself would lose the parent-death signal.
         self._launcher = [self.program['setpriv'], '--pdeathsig=KILL']
         if self.system_user and os.getuid() == 0:
             user = pwd.getpwnam(self.system_user)
@@ -121,33 +141,36 @@ class ServiceProcess(fixtures.Fixture):
         """Create the data, once."""
 
     def _configure(self) -> None:
-        """Choose the ports; done again if one of them turns out to be taken."""
+        """Choose the ports. Called again when one of them turns out to be taken."""
         self.port = free_port()
 
     def _commands(self) -> list[list[str]]:
-        """Return the commands to start; the last one is the server itself."""
+        """Return the commands to start. The last one is the server itself."""
         raise NotImplementedError
 
     def _environment(self) -> dict[str, str]:
         return dict(os.environ)
 
     def _handshake(self) -> None:
-        """Talk to the service; any exception means that it is not ready."""
+        """Talk to the service. Any exception means that it is not ready."""
         raise NotImplementedError
 
     @property
     def pid(self) -> int | None:
-        """The pid of the server while it runs."""
+        """The server's process ID, or None when it is not running."""
         running = self._processes and self._processes[-1].poll() is None
         return self._processes[-1].pid if running else None
 
     def start(self) -> None:
-        """Start the service and wait until it answers; later starts keep the port and the data."""
+        """Start the service and wait until it answers. Restarts keep the port and the data.
+
+        :raises ServiceError: when it does not start
+        """
         if self.pid or os.getpid() != self._owner:
             return
         deadline = time.monotonic() + START_TIMEOUT
         for _attempt in range(3):
-            self._end(signal.SIGKILL)  # what a server that died by itself left behind
+            self._end(signal.SIGKILL)  # remains of a server that died by itself
             if not self._answered:
                 self._configure()
             try:
@@ -163,34 +186,34 @@ class ServiceProcess(fixtures.Fixture):
         raise self._failure('exited while starting')
 
     def stop(self) -> None:
-        """Shut the service down in order, by force if it takes too long."""
+        """Shut the service down cleanly, or with SIGKILL if that takes too long."""
         self._end(self.stop_signal)
 
     def kill(self) -> None:
-        """SIGKILL the service and wait until its processes are gone."""
+        """Send SIGKILL and wait until all processes of the service are gone."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
-        """Stop the service and start it again on the same port and data."""
+        """Stop the service and start it again with the same port and data."""
         self.stop()
         self.start()
 
     def cpu(self) -> float:
-        """Return the CPU seconds used by the server's process tree since its last start."""
+        """Return the CPU seconds that the server's process tree has used since its last start."""
         total = 0.0
-        for process in _tree(self.pid):
+        for process in process_tree(self.pid):
             with contextlib.suppress(psutil.NoSuchProcess):
-                total += sum(process.cpu_times()[:4])  # own and of reaped children
+                total += sum(process.cpu_times()[:4])  # its own and its reaped children's
         return total
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         started: concurrent.futures.Future[subprocess.Popen[bytes]] = concurrent.futures.Future()
 
         def run() -> None:
-            # The parent-death signal comes when the *thread* that started the process ends. This
-            # one ends after the process, so a service may be started in any thread of a test.
+            # The parent-death signal is sent when the *thread* that started the process ends.
+            # This thread outlives the process, so any thread of a test may start a service.
             try:
-                with self.log.open('ab') as log:  # a new session: Ctrl-C is for the test runner
+                with self.log.open('ab') as log:  # in a new session: Ctrl-C is for the test runner
                     process = subprocess.Popen(
                         self._launcher + command,
                         stdin=subprocess.DEVNULL,
@@ -210,13 +233,13 @@ class ServiceProcess(fixtures.Fixture):
         return started.result()
 
     def _run(self, *command: str) -> None:
-        """Run a command that prepares the data, as the user of the server."""
+        """Run a command that prepares the data, as the server's user."""
         self._processes.append(self._spawn(list(command)))
         if self._processes[-1].wait(START_TIMEOUT):
             raise self._failure(f'could not run {command[0]}')
 
     def _wait_until_ready(self, deadline: float) -> bool:
-        """Return False if a process ends first, as it does when its port is taken."""
+        """Return False if a process exits first, as it does when its port is taken."""
         failure: Exception | None = None
         while time.monotonic() < deadline:
             try:
@@ -227,11 +250,11 @@ class ServiceProcess(fixtures.Fixture):
                 failure = None
             if any(process.poll() is not None for process in self._processes):
                 return False
-            # On a port conflict it is somebody else who has answered.
+            # When ports conflict, another process may have answered.
             if failure is None and self._listens():
                 return True
             time.sleep(0.05)
-        raise self._failure(f'is not ready in time ({failure!r})')
+        raise self._failure(f'was not ready in time ({failure!r})')
 
     def _listens(self) -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -241,10 +264,10 @@ class ServiceProcess(fixtures.Fixture):
         return False
 
     def _end(self, signum: int) -> None:
-        # A forked child inherits this object, but the processes are not its own to end.
+        # A forked child inherits this object but must not stop its parent's processes.
         while self._processes and os.getpid() == self._owner:
             process = self._processes[-1]
-            tree = _tree(self.pid)
+            tree = process_tree(self.pid)
             process.send_signal(signum)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_TIMEOUT)
@@ -266,9 +289,9 @@ class ServiceProcess(fixtures.Fixture):
         return ServiceError(f'{type(self).__name__} {what}; its log ends:\n{log}')
 
     def _write(self, name: str, text: str) -> str:
-        """Write a file that only the user of the server can read; return its path."""
+        """Write a file that only the server's user can read, and return its path."""
         path = self.directory / name
-        path.write_text(text)  # nobody else reaches it before the chmod: the directory is private
+        path.write_text(text)  # nobody else can reach it before the chmod: the directory is private
         path.chmod(0o600)
         os.chown(path, self.directory.stat().st_uid, -1)
         return str(path)
