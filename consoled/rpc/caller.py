@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import oslo_messaging
+from kombu.exceptions import OperationalError
 from oslo_messaging import exceptions as messaging_exc
 
 from consoled import deadline, exception
@@ -25,8 +26,9 @@ _CONNECT_RETRIES = 3
 # Without this a message to a queue that nobody has declared (yet) would be dropped in silence.
 _OPTIONS = oslo_messaging.TransportOptions(at_least_once=True)
 
-# MessageUndeliverable is no MessagingException
-_BUS_ERRORS = (messaging_exc.MessagingException, messaging_exc.MessageUndeliverable)
+# MessageUndeliverable is no MessagingException. OperationalError is kombu's: oslo.messaging lets it through
+# when its pool opens another connection while the broker is away.
+_BUS_ERRORS = (messaging_exc.MessagingException, messaging_exc.MessageUndeliverable, OperationalError)
 
 
 def _plain(error: exception.ConsoledException) -> exception.ConsoledException:

@@ -9,6 +9,7 @@ from testtools.content import text_content
 
 from consoled import objects
 from consoled.context import RequestContext
+from consoled.db import proxies
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
 from consoled.testing import daemons, fixtures, services
@@ -162,15 +163,30 @@ class LeaseTest(FaultsCase):
         stray = self.grant('serial')
         [(proxy_id,)] = self.rows('SELECT proxy_id FROM console_session')
         self.api.open_session(RequestContext(), stray.token, base.new_uuid(), proxy_id, '192.0.2.1')
+        with self.engine.begin() as conn:  # time passes: an open that is under way would not take longer
+            conn.execute(
+                sa.text('UPDATE console_session SET connected_at = connected_at - INTERVAL :age SECOND'),
+                {'age': proxies.OPEN_TAKES_AT_MOST},
+            )
         self.assert_echo(self.opens_again(stray))
         self.assert_echo(user)
 
 
 class OutageTest(FaultsCase):
+    """On a broker and a database of its own, as it kills them."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.broker, cls.mariadb = services.RabbitMQ(), services.MariaDB()
+        for service in (cls.broker, cls.mariadb):
+            service.setUp()
+            cls.addClassCleanup(service.cleanUp)
+
     def services(self):
-        self.broker = self.useFixture(services.RabbitMQ())
-        self.mariadb = self.useFixture(services.MariaDB())
-        return self.broker.url, self.mariadb.new_database()
+        for service in (self.broker, self.mariadb):
+            service.start()  # a test that failed may have left it down
+        return self.broker.new_vhost(), self.mariadb.new_database()
 
     def check_outage(self, begin, end):
         """Established sessions go on, new ones get 503, and all is normal by itself afterwards."""

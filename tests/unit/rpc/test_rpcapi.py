@@ -6,6 +6,7 @@ import logging
 import threading
 
 import fixtures as testfixtures
+import kombu.exceptions
 import oslo_messaging
 import testtools
 from hypothesis import given
@@ -228,6 +229,7 @@ class ClientErrorsTest(testtools.TestCase):
             messaging_exc.MessagingTimeout(),
             messaging_exc.MessageDeliveryFailure(),
             messaging_exc.MessageUndeliverable('x', 'y', 'z', 'w'),
+            kombu.exceptions.OperationalError('[Errno 111] Connection refused'),
         ):
             self.check(client.ConsoleAuthAPI, error, exception.ManagerUnreachable)
             self.check(client.ComputeConsoleAPI, error, exception.ComputeUnreachable)
