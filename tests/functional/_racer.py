@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process that races: reads one line of JSON per round from stdin, opens a session, says how it went.
+"""A process that races others: opens a session for each line on stdin and prints how it went.
 
-Run with the config file of a cell. Each round: {"token": …, "session_id": …, "proxy_id": …, "at": moment}.
+Run with a config file that names the bus. A line is JSON: {"token": …, "session_id": …, "proxy_id": …,
+"at": moment}. An empty line is answered with "ready".
 """
 
 import json
@@ -23,8 +24,10 @@ def main():
 
     conf = _setup.configure(['--config-file', sys.argv[1]], prog='racer', conf=cfg.ConfigOpts())
     api = ConsoleAuthAPI(get_transport(conf), timeout=60)
-    print('ready', flush=True)
     for line in sys.stdin:
+        if not line.strip():
+            print('ready', flush=True)
+            continue
         ask = json.loads(line)
         # meet the others at one moment, as closely as this machine allows
         time.sleep(max(0, ask['at'] - time.time()))
