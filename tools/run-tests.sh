@@ -44,8 +44,8 @@ else  # a module could not be imported
 fi
 
 if [ -n "${CONSOLED_COVERAGE:-}" ] && coverage combine --quiet; then
-    echo 'Branches covered: the ten modules with the fewest, and all'
-    coverage report --sort=cover | sed -n '1,12p;$p'
+    echo 'Covered by these tests: the ten lowest modules, and the total'
+    coverage report --sort=cover | sed -n '1,12p;/^TOTAL/p'
 fi
 
 passed=0 failed=0 skipped=0
