@@ -14,7 +14,7 @@ from consoled import exception
 from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
-from consoled.testing import daemons, fixtures, services
+from consoled.testing import daemons, fixtures
 from consoled.testing.fixtures import wait_until
 from tests.functional import base
 
@@ -76,24 +76,12 @@ class Caller(threading.Thread):
                 self.errors[exc.code] += 1
 
 
-class FaultsTest(testtools.TestCase):
-    """On a broker and a database of its own, as it kills them."""
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.broker, cls.database = services.RabbitMQ(), services.MariaDB()
-        for service in (cls.broker, cls.database):
-            service.setUp()
-            cls.addClassCleanup(service.cleanUp)
-
+class FaultsTest(base.OwnServices, testtools.TestCase):
     def setUp(self):
         super().setUp()
-        for service in (self.broker, self.database):
-            service.start()  # a test that failed may have left it down
-        bus = self.broker.new_vhost()
+        bus, database = self.services()
         options = {'manager': {'workers': 2, 'lease': LEASE}}
-        self.manager = self.useFixture(daemons.ManagerProcess(bus, self.database.new_database(), options))
+        self.manager = self.useFixture(daemons.ManagerProcess(bus, database, options))
         conf = self.useFixture(fixtures.Conf(transport_url=bus)).conf
         self.transport = get_transport(conf)
         self.addCleanup(self.transport.cleanup)
@@ -176,9 +164,9 @@ class FaultsTest(testtools.TestCase):
 
     def test_mariadb_killed_and_back(self):
         self.progress(3)
-        self.database.kill()
+        self.mariadb.kill()
         wait_until(lambda: all(caller.errors for caller in self.callers), timeout=60, what='the fault')
-        self.database.start()
+        self.mariadb.start()
         self.check_all_is_well()
         codes = {code for caller in self.callers for code in caller.errors}
         self.assertTrue(
@@ -187,8 +175,8 @@ class FaultsTest(testtools.TestCase):
 
     def test_mariadb_restarted_quickly_is_not_noticed(self):
         self.progress(3)
-        self.database.kill()
-        self.database.start()
+        self.mariadb.kill()
+        self.mariadb.start()
         self.check_all_is_well()
 
     def test_a_worker_killed(self):

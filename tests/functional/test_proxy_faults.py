@@ -12,7 +12,7 @@ from consoled.context import RequestContext
 from consoled.db import proxies
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
-from consoled.testing import daemons, fixtures, services
+from consoled.testing import daemons, fixtures
 from consoled.testing.fixtures import wait_until
 from consoled.testing.guests.fixture import GuestHostFixture
 from consoled.testing.guests.plain import EchoGuest
@@ -172,22 +172,7 @@ class LeaseTest(FaultsCase):
         self.assert_echo(user)
 
 
-class OutageTest(FaultsCase):
-    """On a broker and a database of its own, as it kills them."""
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.broker, cls.mariadb = services.RabbitMQ(), services.MariaDB()
-        for service in (cls.broker, cls.mariadb):
-            service.setUp()
-            cls.addClassCleanup(service.cleanUp)
-
-    def services(self):
-        for service in (self.broker, self.mariadb):
-            service.start()  # a test that failed may have left it down
-        return self.broker.new_vhost(), self.mariadb.new_database()
-
+class OutageTest(base.OwnServices, FaultsCase):
     def check_outage(self, begin, end):
         """Established sessions go on, new ones get 503, and all is normal by itself afterwards."""
         unlimited, more = self.grant('webmks'), self.grant('webmks')
