@@ -8,7 +8,7 @@ VENV := .venv
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit functional e2e bench bench-proxy bench-hosts sample venv legacy services pages clean
+.PHONY: help demo test check unit functional e2e one pythons coverage durations hooks bench bench-proxy bench-hosts sample venv legacy services pages clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | sed 's/\t/            \t/; s/^\(.\{12\}\) *\t/  make \1/'
@@ -19,19 +19,34 @@ demo:  ## set up and run consoled-demo (its arguments: ARGS="...")
 	@$(VENV)/bin/consoled-demo $(ARGS)
 
 test: venv legacy services pages  ## style, types, unit, functional and end-to-end tests against the real things
-	@CONSOLED_REQUIRE_SERVICES=1 tools/run-tests.sh
+	@CONSOLED_REQUIRE_SERVICES=1 tools/test-all.sh
 
 check: venv  ## style and types only
 	@tools/check.sh
 
-unit: venv  ## unit tests only
-	@tools/run-tests.sh --no-checks '^tests\.unit\.'
+unit: venv  ## unit tests only: no service is needed
+	@tools/run-tests.sh '^tests\.unit\.'
 
 functional: venv legacy services  ## functional tests only
-	@CONSOLED_REQUIRE_SERVICES=1 tools/run-tests.sh --no-checks '^tests\.functional\.'
+	@CONSOLED_REQUIRE_SERVICES=1 tools/run-tests.sh '^tests\.functional\.'
 
 e2e: venv services pages  ## end-to-end tests only: a real browser, real guests
-	@CONSOLED_REQUIRE_SERVICES=1 tools/run-tests.sh --no-checks '^tests\.e2e\.'
+	@CONSOLED_REQUIRE_SERVICES=1 tools/run-tests.sh '^tests\.e2e\.'
+
+one: venv  ## one test, class or module: T=tests.unit.test_sample
+	@$(VENV)/bin/python -m testtools.run $(T)
+
+pythons: venv  ## unit tests on the newest Python, and on the oldest with the oldest dependencies
+	@tools/test-pythons.sh
+
+coverage: venv legacy services pages  ## all tests, with the branches that they cover
+	@CONSOLED_REQUIRE_SERVICES=1 CONSOLED_COVERAGE=1 tools/run-tests.sh
+
+durations: venv  ## record the times of the last run, by which the workers are balanced
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m tests.plan record
+
+hooks: venv  ## let git run the checks of "make check" before each commit
+	@$(VENV)/bin/pre-commit install
 
 bench: venv services  ## benchmarks of the manager (their arguments: ARGS="...")
 	@$(VENV)/bin/python -m tests.bench $(ARGS)
@@ -58,5 +73,5 @@ pages:  ## noVNC, spice-html5 and xterm.js, that the console pages are made of
 	@tools/setup-pages.sh
 
 clean:  ## remove what this file made, but no Debian package
-	rm -rf $(VENV) .venv-legacy .stestr .tox .mypy_cache .ruff_cache .hypothesis build dist consoled.egg-info
+	rm -rf $(VENV) .venv-legacy .venv-newest .venv-lowest .stestr .coverage* .tox .mypy_cache .ruff_cache .hypothesis build dist consoled.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,22 +1,25 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# tools/setup-venv.sh run|test
+# tools/setup-venv.sh run|test|newest|lowest
 #
-# Make the virtual environment .venv with consoled in it (editable), and for "test" with what the tests
-# need too. Python and its venv module are installed by apt where they are missing. When nothing has
-# changed since the last time, it does nothing.
+# Make the virtual environment .venv with consoled in it (editable), and for "test" with what the tests need too.
+# Python and its venv module are installed by apt where they are missing. "newest" makes .venv-newest, for tests on
+# the newest Python that is installed, and "lowest" .venv-lowest, on the oldest, with the oldest dependencies that
+# pyproject.toml allows. Does nothing if nothing has changed since the last time.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+venv=.venv target='.[test]' wanted_python=
 case "${1:-}" in
     run) target='.' ;;
-    test) target='.[test]' ;;
-    *) echo "usage: $0 run|test" >&2; exit 2 ;;
+    test) ;;
+    newest) venv=.venv-newest wanted_python=newest ;;
+    lowest) venv=.venv-lowest wanted_python=oldest ;;
+    *) echo "usage: $0 run|test|newest|lowest" >&2; exit 2 ;;
 esac
 kind=$1
-venv=.venv
 
 # Does this interpreter do: new enough, and able to make an environment with pip?
 usable() {
@@ -25,6 +28,10 @@ usable() {
 
 find_python() {
     local name
+    if [ -n "$wanted_python" ]; then
+        tools/find-python.sh "$wanted_python" 2>/dev/null
+        return
+    fi
     for name in "${PYTHON:-python3}" /usr/bin/python3 python3.14 python3.13 python3.12 python3.11; do
         if usable "$name"; then
             command -v "$name"
@@ -49,6 +56,7 @@ install_python() {
 state() {
     pwd
     cat pyproject.toml setup.py consoled/version.py "$0"
+    [ "$kind" != lowest ] || cat tools/lowest.py
     "$venv/bin/python" -VV 2>/dev/null || echo 'no interpreter'
 }
 
@@ -80,10 +88,16 @@ rm -f "$venv"/.installed-*
 
 echo "Installing consoled ($kind) into $venv ..."
 pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet)
-if [ "$kind" = test ]; then
+if [ "$kind" != run ]; then
     # the wheel's test builds with this one instead of a download
     "${pip[@]}" install --upgrade 'setuptools>=77'
 fi
-"${pip[@]}" install --editable "$target"
+if [ "$kind" = lowest ]; then
+    "$venv/bin/python" tools/lowest.py >"$venv/constraints.txt"
+    pip+=(install --constraint "$venv/constraints.txt")
+else
+    pip+=(install)
+fi
+"${pip[@]}" --editable "$target"
 
 state | sha256sum > "$(stamp "$kind")"

@@ -3,6 +3,7 @@
 
 Its argument is the config file of a cell. For each line of JSON on standard input, with ``token``,
 ``session_id``, ``proxy_id`` and ``at`` (seconds since 1970), it prints ``won SESSION_ID`` or an error code.
+An empty line is answered with ``ready``.
 """
 
 import json
@@ -23,8 +24,10 @@ def main():
 
     conf = _daemon.configure(['--config-file', sys.argv[1]], prog='racer', conf=cfg.ConfigOpts())
     api = ConsoleAuthAPI(get_transport(conf), timeout=60)
-    print('ready', flush=True)
     for line in sys.stdin:
+        if not line.strip():
+            print('ready', flush=True)
+            continue
         ask = json.loads(line)
         # all racers start at the same moment, as closely as this machine allows
         time.sleep(max(0, ask['at'] - time.time()))

@@ -63,6 +63,24 @@ def _cleanup(test, *call):
     (test.addClassCleanup if isinstance(test, type) else test.addCleanup)(*call)
 
 
+class OwnServices:
+    """Mixin: a broker and a database of the class's own, for tests that kill them."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.broker, cls.mariadb = services.RabbitMQ(), services.MariaDB()
+        for service in (cls.broker, cls.mariadb):
+            service.setUp()
+            cls.addClassCleanup(service.cleanUp)
+
+    def services(self):
+        """Return the URLs of an empty virtual host and an empty database."""
+        for service in (self.broker, self.mariadb):
+            service.start()  # a test that failed may have left it down
+        return self.broker.new_vhost(), self.mariadb.new_database()
+
+
 class CellTestCase(testtools.TestCase):
     """A cell for all tests of the class: a manager in this process, over RabbitMQ.
 

@@ -3,8 +3,11 @@
 
 import collections
 import json
+import pathlib
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 import testtools
@@ -24,6 +27,15 @@ HEAD_START = 0.03  # seconds until all racers have read the line
 class RacesTest(testtools.TestCase):
     """Two workers of the real daemon, with RabbitMQ and MariaDB."""
 
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.bus = base.transport_url(cls)
+        config = pathlib.Path(tempfile.mkdtemp(prefix='consoled-'), 'racer.conf')
+        cls.addClassCleanup(shutil.rmtree, config.parent)
+        config.write_text(f'[DEFAULT]\ntransport_url = {cls.bus}\n')
+        cls.racers = [cls.racer(config) for _ in range(RACERS)]
+
     def setUp(self):
         super().setUp()
         self.context = RequestContext(user_id='u', project_id='p')
@@ -33,29 +45,29 @@ class RacesTest(testtools.TestCase):
         manager = {'workers': 2, 'lease': 3600, 'max_sessions_per_token': 0}
         options = {'manager': manager, 'consoleauth': consoleauth}
         self.manager = self.useFixture(
-            daemons.ManagerProcess(base.transport_url(self), base.database_url(self, 'mariadb'), options)
+            daemons.ManagerProcess(self.bus, base.database_url(self, 'mariadb'), options)
         )
-        conf = self.useFixture(
-            fixtures.Conf(transport_url=self.manager.options['DEFAULT']['transport_url'])
-        ).conf
+        conf = self.useFixture(fixtures.Conf(transport_url=self.bus)).conf
         transport = get_transport(conf)
         self.addCleanup(transport.cleanup)
         self.api = ConsoleAuthAPI(transport, timeout=60)
         self.proxy = self.useFixture(fixtures.FakeProxy(transport, self.api))
-        self.racers = [self.racer() for _ in range(RACERS)]
         for racer in self.racers:
+            racer.stdin.write('\n')
+            racer.stdin.flush()
             self.assertEqual('ready\n', racer.stdout.readline())
 
-    def racer(self):
+    @classmethod
+    def racer(cls, config):
         process = subprocess.Popen(
-            [sys.executable, '-W', 'ignore', '-m', 'tests.functional._racer', self.manager.config_file],
+            [sys.executable, '-W', 'ignore', '-m', 'tests.functional._racer', config],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.addCleanup(process.stdout.close)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.stdin.close)
+        cls.addClassCleanup(process.stdout.close)
+        cls.addClassCleanup(process.wait)
+        cls.addClassCleanup(process.stdin.close)
         return process
 
     def race(self, token):
