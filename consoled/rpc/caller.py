@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import kombu.exceptions
 import oslo_messaging
 from oslo_messaging import exceptions as messaging_exc
 
@@ -25,8 +26,13 @@ _CONNECT_RETRIES = 3
 # Without this, the broker silently drops a message to a queue that nobody has declared yet.
 _OPTIONS = oslo_messaging.TransportOptions(at_least_once=True)
 
-# MessageUndeliverable is not a MessagingException.
-_BUS_ERRORS = (messaging_exc.MessagingException, messaging_exc.MessageUndeliverable)
+# MessageUndeliverable is not a MessagingException. OperationalError is what oslo.messaging lets through when
+# its connection pool opens another connection while the bus is unreachable.
+_BUS_ERRORS = (
+    messaging_exc.MessagingException,
+    messaging_exc.MessageUndeliverable,
+    kombu.exceptions.OperationalError,
+)
 
 
 def _without_traceback(error: exception.ConsoledException) -> exception.ConsoledException:
