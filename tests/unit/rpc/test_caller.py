@@ -3,6 +3,7 @@
 
 import threading
 
+import kombu.exceptions
 import oslo_messaging
 import testtools
 from oslo_messaging import exceptions as messaging_exc
@@ -51,6 +52,7 @@ class ClientErrorsTest(testtools.TestCase):
             messaging_exc.MessagingTimeout(),
             messaging_exc.MessageDeliveryFailure(),
             messaging_exc.MessageUndeliverable('x', 'y', 'z', 'w'),
+            kombu.exceptions.OperationalError('connection refused'),
         ):
             self.check(client.ConsoleAuthAPI, error, exception.ManagerUnreachable)
             self.check(client.ComputeConsoleAPI, error, exception.ComputeUnreachable)
