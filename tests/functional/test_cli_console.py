@@ -252,7 +252,7 @@ class ConsoleTest(ConsoleCase):
             self.assertNotIn(token.encode(), text)
         self.api.revoke(self.context, 'test', user_id='mallory')
         user.expect(b'\r\nTraceback')  # because of --debug
-        user.expect(b'\r\nconsolectl: revoked: Your access to this console was taken back.')
+        user.expect(b'\r\nconsolectl: revoked: Your access to this console was revoked.')
         self.assert_detached(user, 1)
         self.assertNotIn(token.encode(), user.screen)
         self.assertNotIn(token, log.read_text())

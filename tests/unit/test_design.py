@@ -31,8 +31,8 @@ HEADING = re.compile(r'(?m)^#{2,4} (.+)$')
 INVARIANT = re.compile(r'(?m)^### Invariant (\d+): ')
 # "invariant 4", "Invariants 1 and 10", "invariants 1, 2 and 3", test_invariant_4_...
 CITED = re.compile(r'(?i)invariants?[ _](\d+(?:(?:, | and |, and )\d+)*)')
-# "DESIGN section 5", "doc/design.md, section 6"
-SECTION = re.compile(r'(?:DESIGN|design\.md),? section (\d+)')
+# "doc/design.md, section 6"
+SECTION = re.compile(r'design\.md,? section (\d+)')
 CODE = re.compile(r'`([^`]+)`')
 SIGNATURE = re.compile(r'(\w+)\((.*)\)')
 MODULE = re.compile(r'^[\w/]+\.py$')

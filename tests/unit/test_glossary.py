@@ -17,7 +17,7 @@ ROOT = test_design.ROOT
 # Pages that are searched as text. The glossary itself is left out.
 PAGES = ('*.md', 'doc/*.md', 'releasenotes/notes/*.yaml')
 # Whether the code is searched too: identifiers word by word; strings, comments and other files as text.
-SEARCH_CODE = False
+SEARCH_CODE = True
 OTHER_FILES = ('Makefile', 'etc/consoled/**/*', 'tools/*.sh', 'consoled/proxy/web/*')
 PYTHON = ('consoled/**/*.py', 'tests/**/*.py', 'tools/*.py', 'alembic/**/*.py')
 
@@ -52,7 +52,16 @@ RULES = (
         phrases={
             r'\b(in one|in the|in|take|takes|took|take the|takes the|took the) place\b': 'an idiom',
             r'\bplaces videos\b': 'a verb',
+            r'\bplace-items\b': 'a property of CSS',
         },
+        files=dict.fromkeys(
+            (
+                'tests/functional/test_legacy_memcached.py',
+                'tests/unit/proxy/test_limits.py',
+                'tests/unit/proxy/test_session.py',
+            ),
+            'an argument of assertAlmostEqual',
+        ),
     ),
     Rule(
         'ticket',
@@ -91,6 +100,7 @@ RULES = (
         files={
             'consoled/rpc/client.py': 'the name on the wire',
             'consoled/manager/manager.py': 'the name on the wire',
+            'tests/unit/rpc/test_client.py': 'the name on the wire',
         },
     ),
 )

@@ -242,7 +242,7 @@ class OrderTest(OpeningCase):
 
         relays.run(work)
 
-    def test_a_console_that_can_not_be_reached_is_closed_again(self):
+    def test_an_unreachable_console_closes_the_session(self):
         async def work():
             for error in (exception.TargetFailed(), exception.TargetTimeout(), exception.TargetForbidden()):
                 proxy = Proxy()
@@ -267,7 +267,7 @@ class OrderTest(OpeningCase):
 
         relays.run(work)
 
-    def test_a_mode_that_can_not_be_kept_is_refused_before_the_console_is_reached(self):
+    def test_an_unsupported_mode_is_refused_before_connecting(self):
         async def work():
             proxy = Proxy()
             proxy.managers.console_type = 'spice-html5'

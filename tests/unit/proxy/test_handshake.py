@@ -545,10 +545,10 @@ class AnyRequestTest(testtools.TestCase):
             self.assertEqual(Origin('https', 'evil.example', 443), decision.origin)
 
     @given(well_formed, locations, spoilers, st.sampled_from(['GET', 'HEAD', 'POST']))
-    def test_invariant_1_no_text_contains_the_token(self, token, place, spoiler, method):
+    def test_invariant_1_no_text_contains_the_token(self, token, carrier, spoiler, method):
         """Neither what may be logged nor the response."""
         assume(token not in f'{HEAD} token consoled.token.')
-        target, headers = place(token)
+        target, headers = carrier(token)
         asked = Request(method, target, {**HEAD, **headers, **spoiler}, '203.0.113.5', False)
         decision = decide(asked, POLICY)
         self.assertNotIn(token, repr(asked))

@@ -154,7 +154,7 @@ class LeaseTest(ManagerCase):
         self.run_async(work)
 
     def test_limited_sessions_are_cut_before_the_lease_ends_for_the_managers(self):
-        """Their lease begins when they answer; ours before the question leaves (DESIGN invariant 4)."""
+        """Their lease begins when they answer; ours before the question leaves (invariant 4)."""
 
         async def work():
             self.managers.lease = 0.5
@@ -267,7 +267,7 @@ class LeaseTest(ManagerCase):
 
         self.run_async(work)
 
-    def test_one_that_can_not_be_told_of_cuts_goes_on_renewing(self):
+    def test_a_failing_registry_does_not_stop_renewals(self):
         async def work():
             self.managers.lease = 0.06
             self.registry.cuts = mock.Mock(append=mock.Mock(side_effect=RuntimeError('x')))

@@ -56,7 +56,7 @@ class OpenTest(ManagerCase):
             exception.ManagerUnreachable(reason='x'),
             exception.DatabaseUnavailable(),
             exception.InternalError(),
-            ValueError('the answer can not be read'),
+            ValueError('malformed reply'),
         ]
 
         async def work():
@@ -251,7 +251,7 @@ class OpenTest(ManagerCase):
         self.run_async(work)
 
     def test_nor_is_it_taken_once_there_is_a_lease_again(self):
-        """The managers may have given its place to somebody else in between."""
+        """The managers may have given its slot to another user in between."""
 
         async def work():
             self.managers.lease = 0.3

@@ -172,7 +172,7 @@ class TickTest(SessionCase):
 
         relays.run(work)
 
-    def test_one_that_can_not_be_looked_at_does_not_keep_the_others_from_ending(self):
+    def test_a_failing_check_does_not_keep_others_from_ending(self):
         async def work():
             process = Process()
             process.registry.start()
@@ -250,7 +250,7 @@ class TickTest(SessionCase):
         relays.run(work)
 
     def test_its_user_is_not_taken_for_lost(self):
-        """Who is not read can not be heard."""
+        """While the guest is stalled its user is not read, so silence means nothing."""
 
         async def work():
             process = Process(Timeouts(idle=0, ping_interval=1, ping_timeout=100, greeting=10))

@@ -741,7 +741,7 @@ class EndTest(RelayCase):
         run(work)
 
     def test_without_a_lease_it_is_not_held_at_all(self):
-        """A tenth of the lease is left, which may be less than a close may take (DESIGN invariant 4)."""
+        """A tenth of the lease is left, which may be less than a close may take (invariant 4)."""
 
         async def work():
             wire = Wire(guest_room=0)
@@ -959,7 +959,7 @@ class ProtocolTest(RelayCase):
 
         run(work)
 
-    def test_one_who_reads_gives_a_sign_of_life(self):
+    def test_a_user_who_reads_is_alive(self):
         async def work():
             wire = Wire(user_room=0)
             wire.guest.sends(b'x' * 1000)
@@ -1062,7 +1062,7 @@ class GreetingTest(RelayCase):
 
         run(work)
 
-    def test_what_can_not_be_filtered_ends_it(self):
+    def test_input_that_cannot_be_filtered_ends_it(self):
         async def work():
             wire = Wire(input_filter=ClientMessages(view_only=True))
             wire.send(b'\1')

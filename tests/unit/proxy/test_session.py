@@ -38,7 +38,7 @@ class EndsTest(SessionCase):
         st.floats(0, 10**6),
     )
     def test_only_the_clock_of_the_database_says_how_long_it_lasts(self, connected_at, lasts, now):
-        """Ours, and how far off it is, makes no difference (DESIGN invariant 2)."""
+        """Ours, and how far off it is, makes no difference (invariant 2)."""
         session = Session(('hash', ADDRESS), Recorder())
         session.grant(granted(connected_at=connected_at, lasts=lasts), now)
         self.assertAlmostEqual(now + lasts, session.ends_at, places=3)
