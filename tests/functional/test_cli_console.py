@@ -299,8 +299,9 @@ class ConsoleTest(ConsoleCase):
     def test_the_proxy_is_restarted(self):
         user = self.attach()
         user.expect(PROMPT)
+        self.addCleanup(self.daemon.start)  # the other tests need it, whatever becomes of this one
         self.daemon.stop()
-        user.expect(b'\r\nconsolectl: proxy_restart: The console proxy is being restarted.\r\n')
+        user.expect(b'\r\nconsolectl: proxy_restart: The console proxy is restarting.\r\n')
         user.expect(b'Press Enter to reconnect, Ctrl-] to detach.')
         self.assertTrue(user.is_raw)
         user.type(b'nonsense\r')

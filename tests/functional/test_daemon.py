@@ -204,7 +204,7 @@ class MisconfiguredTest(testtools.TestCase):
                     'workarounds': {'enable_consoleauth': True},
                     'cache': {'enabled': True, 'backend': 'dogpile.cache.memory'},
                 },
-                'none of memcached',
+                'not a supported backend for memcached',
             ),
         ):
             manager = daemons.ManagerProcess('kombu+memory://', base.database_url(self, 'sqlite'))
