@@ -136,7 +136,7 @@ class _Tunnels:
             (b'HTTP/1.1 302 Found\r\nLocation: http://192.0.2.1/\r\n\r\n', 'tunnel_refused: 302'),
             (b'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n', 'tunnel_refused: 100'),
             (b'SSH-2.0-OpenSSH\r\n\r\n', 'tunnel_reply: not HTTP/1: SSH'),
-            (b'HTTP/1.1 200 ' + b'x' * 9000, 'tunnel_reply: a header of more than'),
+            (b'HTTP/1.1 200 ' + b'x' * 9000, 'tunnel_reply: header of more than'),
         ):
             with self.subTest(reason):
                 guest = self.tunnel_guest(answer=reply)

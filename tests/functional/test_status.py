@@ -286,7 +286,7 @@ class OptionsTest(DatabaseCase):
         said = self.assert_check(
             'Deprecated options',
             WARNING,
-            '[workarounds] consoleauth_transport_url will be removed: It is for one release',
+            '[workarounds] consoleauth_transport_url will be removed: It serves only the release',
             '[DEFAULT] rpc_thread_pool_size is now called [DEFAULT] executor_thread_pool_size.',
             '[oslo_messaging_rabbit] kombu_reconnect_timeout is now called',
             '[oslo_messaging_rabbit] ssl_enforce_fips_mode will be removed',

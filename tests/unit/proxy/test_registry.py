@@ -5,6 +5,7 @@ import asyncio
 import uuid
 from unittest import mock
 
+import testtools
 from hypothesis import given, settings, stateful
 from hypothesis import strategies as st
 
@@ -532,8 +533,11 @@ class RegistryMachine(stateful.RuleBasedStateMachine):
         assert all(reason is not None for _, reason in self.process.over)
 
 
-RegistryMachine.TestCase.settings = settings(deadline=None, max_examples=200, stateful_step_count=40)
-RegistryMachineTest = RegistryMachine.TestCase
+class RegistryMachineTest(testtools.TestCase):
+    def test_every_session_ends_once_and_gives_its_slot_back(self):
+        stateful.run_state_machine_as_test(
+            RegistryMachine, settings=settings(deadline=None, max_examples=200, stateful_step_count=40)
+        )
 
 
 class BrokenObserverTest(SessionCase):
