@@ -113,9 +113,9 @@ class ManagerClient:
         """
         if self._pending >= self._max_pending:
             raise exception.ProxyBusy()
-        self._pending += 1
         loop = asyncio.get_running_loop()
         future = self._threads.submit(call)
+        self._pending += 1
         future.add_done_callback(lambda _: _call_soon(loop, self._done))
         answer = asyncio.wrap_future(future)
         answer.add_done_callback(_retrieve_error)

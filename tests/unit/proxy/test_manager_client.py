@@ -250,6 +250,19 @@ class OpenTest(ManagerCase):
 
         self.run_async(work)
 
+    def test_a_call_that_cannot_be_made_does_not_count(self):
+        """The system may not be able to start a thread now, and be able to later."""
+
+        async def work():
+            async with self.proxy(max_pending=1) as proxy:
+                broken = mock.Mock(submit=mock.Mock(side_effect=RuntimeError("can't start new thread")))
+                with mock.patch.object(proxy.client, '_threads', broken):
+                    await self.refused(RuntimeError, proxy.open(TOKEN, session_id(), None))
+                    await self.refused(RuntimeError, proxy.validate(TOKEN))
+                await proxy.open(TOKEN, session_id(), None)
+
+        self.run_async(work)
+
     def test_opens_that_hang_keep_neither_the_lease_nor_closings_waiting(self):
         async def work():
             self.managers.lease = 0.3
