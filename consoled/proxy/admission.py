@@ -94,6 +94,8 @@ class Admission:
             self._refusals.check_rate(client_address)
             if (error := self._refusals.recent(token)) is not None:
                 return error
+            if self.stopping:
+                return exception.ProxyStopping()
             await self._managers.validate(token)
         except exception.ConsoledException as exc:
             if isinstance(exc, exception.InvalidToken):
@@ -161,9 +163,9 @@ class Admission:
         if session.asking is None:
             session.asking = asyncio.Lock()
         async with session.asking:
+            _check_not_cut(session)
             if session.channels or time.monotonic() - session.asked_at <= _FRESH:
                 return
-            _check_not_cut(session)
             granted = await self._managers.open_session(session, token)
             if granted.cut_reason is not None:
                 session.end(granted.cut_reason)

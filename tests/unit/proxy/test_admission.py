@@ -343,7 +343,27 @@ class CutMeanwhileTest(OpeningCase):
                 await self.refused(error, task)
                 await relays.settle()
                 self.assertEqual(('close', reason, 0, 0), proxy.log[-1])
+                self.assertEqual(0, proxy.guests.sent, 'it was known before the first byte')
                 self.assert_nothing_left(proxy)
+
+        relays.run(work)
+
+    def test_nor_does_a_channel_let_another_begin(self):
+        """A SPICE session with a channel is not asked for again, but may have been cut."""
+
+        async def work():
+            proxy = Proxy()
+            proxy.managers.console_type = 'spice-html5'
+            opened, _ = await proxy.connected()
+            proxy.guests.wait.clear()
+            task = asyncio.create_task(proxy.open())
+            await relays.settle()
+            proxy.registry.cut({opened.session.id: 'revoked'})
+            proxy.guests.wait.set()
+            await self.refused(exception.InvalidToken, task)
+            self.assertEqual(1, proxy.guests.sent)
+            await relays.settle()
+            self.assertEqual(('close', 'revoked', 0, 0), proxy.log[-1])
 
         relays.run(work)
 
@@ -615,6 +635,18 @@ class ExplainTest(OpeningCase):
             self.assertIsInstance(await proxy.admission.explain(TOKEN, ADDRESS), exception.UpgradeRequired)
             self.assertIsInstance(await proxy.admission.explain(OTHER, ADDRESS), exception.InvalidToken)
             self.assertEqual(['validate', 'validate'], proxy.log)
+
+        relays.run(work)
+
+    def test_when_it_stops_the_managers_are_not_asked(self):
+        async def work():
+            proxy = Proxy()
+            proxy.managers.answers = [exception.ConsoleInUse(since='noon')]
+            await self.refused(exception.ConsoleInUse, proxy.open())
+            proxy.admission.stopping = True
+            self.assertIsInstance(await proxy.admission.explain(TOKEN, ADDRESS), exception.ConsoleInUse)
+            self.assertIsInstance(await proxy.admission.explain(OTHER, ADDRESS), exception.ProxyStopping)
+            self.assertNotIn('validate', proxy.log)
 
         relays.run(work)
 
