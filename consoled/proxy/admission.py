@@ -129,8 +129,7 @@ class Admission:
             _check_not_cut(session)
             input_filter = input_filter_for(session.console.console_type, session.console.options.get('mode'))
             with self._timed('target'):
-                reached = functools.partial(self._confirm, session, upgrade.token)
-                target = await self._connector.connect(session.console, reached)
+                target = await self._reach(session, upgrade.token)
             try:
                 _check_not_cut(session)
             except BaseException:
@@ -152,6 +151,16 @@ class Admission:
             granted = await self._managers.open_session(session, upgrade.token)
         session.grant(granted, time.monotonic())
         self._registry.make_joinable(session)
+
+    async def _reach(self, session: Session, token: str) -> Target:
+        """Connect to the session's console; give up at once if the session is cut."""
+        on_connected = functools.partial(self._confirm, session, token)
+        try:
+            async with session.interrupted_by_end():
+                return await self._connector.connect(session.console, on_connected)
+        except TimeoutError:
+            _check_not_cut(session)
+            raise
 
     async def _confirm(self, session: Session, token: str) -> None:
         """Ask the managers again if the connection came late: its port may be another guest's by now.
