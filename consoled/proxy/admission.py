@@ -94,6 +94,8 @@ class Admission:
             self._refusals.check_rate(client_address)
             if (error := self._refusals.recent(token)) is not None:
                 return error
+            if self.stopping:
+                return exception.ProxyStopping()
             await self._managers.validate(token)
         except exception.ConsoledException as exc:
             if isinstance(exc, exception.InvalidToken):
@@ -127,8 +129,7 @@ class Admission:
             _check_not_cut(session)
             input_filter = input_filter_for(session.console.console_type, session.console.options.get('mode'))
             with self._timed('target'):
-                reached = functools.partial(self._confirm, session, upgrade.token)
-                target = await self._connector.connect(session.console, reached)
+                target = await self._reach(session, upgrade.token)
             try:
                 _check_not_cut(session)
             except BaseException:
@@ -151,6 +152,16 @@ class Admission:
         session.grant(granted, time.monotonic())
         self._registry.make_joinable(session)
 
+    async def _reach(self, session: Session, token: str) -> Target:
+        """Connect to the session's console; give up at once if the session is cut."""
+        on_connected = functools.partial(self._confirm, session, token)
+        try:
+            async with session.interrupted_by_end():
+                return await self._connector.connect(session.console, on_connected)
+        except TimeoutError:
+            _check_not_cut(session)
+            raise
+
     async def _confirm(self, session: Session, token: str) -> None:
         """Ask the managers again if the connection came late: its port may be another guest's by now.
 
@@ -161,9 +172,9 @@ class Admission:
         if session.asking is None:
             session.asking = asyncio.Lock()
         async with session.asking:
+            _check_not_cut(session)
             if session.channels or time.monotonic() - session.asked_at <= _FRESH:
                 return
-            _check_not_cut(session)
             granted = await self._managers.open_session(session, token)
             if granted.cut_reason is not None:
                 session.end(granted.cut_reason)

@@ -16,10 +16,9 @@ from typing import Any, TypeVar
 
 from consoled import exception, objects
 from consoled.context import RequestContext
-from consoled.objects import EndReason
 from consoled.proxy.close_reports import CloseReports
 from consoled.proxy.lease import Lease
-from consoled.proxy.session import Session
+from consoled.proxy.session import Session, State
 from consoled.rpc.client import ConsoleAuthAPI
 
 T = TypeVar('T')
@@ -81,7 +80,7 @@ class ManagerClient:
 
         granted: objects.ConsoleSession
         try:
-            granted, asked_at = await self._call(call, functools.partial(self._close_late, session.id))
+            granted, asked_at = await self._call(call, functools.partial(self._answered_late, session))
         except BaseException as exc:
             if isinstance(exc, exception.ProxyUnknown):
                 lease.renew_soon()
@@ -98,9 +97,14 @@ class ManagerClient:
         session.asked_at = asked_at
         return granted
 
-    def _close_late(self, session_id: str, _: object) -> None:
-        """Without this, a session opened after its user had gone would hold its port until the lease ends."""
-        self._close_reports.add(session_id, EndReason.OPEN_FAILED)
+    def _answered_late(self, session: Session, _: object) -> None:
+        """Report the end of a session again that was opened after it had ended.
+
+        Otherwise it would hold its port until the lease ends. A session that is still live is left alone:
+        other websockets of its client use it, and its end will be reported.
+        """
+        if session.state is State.ENDED:
+            self._close_reports.ended(session)
 
     async def _call(self, call: Callable[[], T], late: Callable[[T], None] | None = None) -> T:
         """Call in a thread, for ``timeout`` seconds at most.
@@ -109,9 +113,9 @@ class ManagerClient:
         """
         if self._pending >= self._max_pending:
             raise exception.ProxyBusy()
-        self._pending += 1
         loop = asyncio.get_running_loop()
         future = self._threads.submit(call)
+        self._pending += 1
         future.add_done_callback(lambda _: _call_soon(loop, self._done))
         answer = asyncio.wrap_future(future)
         answer.add_done_callback(_retrieve_error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from consoled import token as tokens
 from consoled.objects import ConsoleType, EndReason
@@ -82,15 +82,18 @@ class SessionRegistry:
         for session_id, reason in reasons.items():
             session = self._by_id.get(session_id)
             if session is not None:
-                session.end(reason)
+                _end(reason, session)
 
     def cut_limited(self, reason: EndReason) -> None:
         """End all sessions that hold a slot of their console."""
-        _end(reason, (session for session in self if session.limited))
+        for session in self:
+            if session.limited:
+                _end(reason, session)
 
     def cut_all(self, reason: EndReason) -> None:
         """End all sessions."""
-        _end(reason, self)
+        for session in self:
+            _end(reason, session)
 
     # as the observer of each session
 
@@ -139,6 +142,8 @@ class SessionRegistry:
                     await asyncio.sleep(0)
 
 
-def _end(reason: EndReason, sessions: Iterable[Session]) -> None:
-    for session in sessions:
+def _end(reason: str, session: Session) -> None:
+    try:
         session.end(reason)
+    except Exception:  # the others still have to end
+        LOG.exception('session %s could not be ended', session.id)

@@ -284,9 +284,12 @@ class Channel:
     def end(self, reason: str) -> None:
         """Send the user a close frame, and close both connections once what was sent has been accepted.
 
-        The first reason counts.
+        The first reason counts. But without a lease the connection to the console is aborted at any time: its
+        slot may soon be another user's (design.md, invariant 4).
         """
         if self.reason is not None:
+            if reason == EndReason.LEASE_LOST and self._target in self._open:
+                self._target.abort()
             return
         self.reason = reason
         ending = close_codes.ending(reason)
@@ -296,7 +299,7 @@ class Channel:
         if self._socket.state is not OPEN and self._socket.close_rcvd is not None:
             self._close_user()
         self._user.resume_reading()  # for the user's close frame
-        if reason == EndReason.LEASE_LOST:  # its slot may soon be another user's
+        if reason == EndReason.LEASE_LOST:
             self._target.abort()
         elif not self._target.is_closing():
             self._target.close()

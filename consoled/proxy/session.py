@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import enum
 import time
 import uuid
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from consoled import objects
@@ -105,6 +107,7 @@ class Session:
         '_bytes_in',
         '_bytes_out',
         '_console',
+        '_interruptible',
         '_last_channel_reason',
         '_observer',
         'asked_at',
@@ -140,6 +143,7 @@ class Session:
         self.ends_at: float | None = None
         self.asked_at = 0.0  # when the managers were last asked whether the console is still there
         self.asking: asyncio.Lock | None = None  # held while they are asked again
+        self._interruptible: list[asyncio.Timeout] = []
         self._last_channel_reason: str | None = None
         self._bytes_in = 0  # of channels that have ended
         self._bytes_out = 0
@@ -212,6 +216,20 @@ class Session:
         """One more websocket wants to become a channel."""
         self.connecting += 1
 
+    @contextlib.asynccontextmanager
+    async def interrupted_by_end(self) -> AsyncIterator[None]:
+        """Interrupt what is awaited in this context as soon as the session has to end.
+
+        :raises TimeoutError: it was interrupted
+        """
+        async with asyncio.timeout(None) as interruptible:
+            self._interruptible.append(interruptible)
+            try:
+                yield
+            finally:
+                if interruptible in self._interruptible:
+                    self._interruptible.remove(interruptible)
+
     def connected(self, channel: Channel) -> None:
         """A websocket has become a channel."""
         first = self.state is State.CONNECTING
@@ -248,6 +266,8 @@ class Session:
         """Have it end: close its channels, and let no websocket become one. The first reason counts."""
         self._fire(Event.END)
         self.end_reason = self.end_reason or reason
+        while self._interruptible:
+            self._interruptible.pop().reschedule(0.0)
         for channel in list(self.channels):
             channel.end(reason)
 

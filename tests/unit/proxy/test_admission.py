@@ -343,7 +343,105 @@ class CutMeanwhileTest(OpeningCase):
                 await self.refused(error, task)
                 await relays.settle()
                 self.assertEqual(('close', reason, 0, 0), proxy.log[-1])
+                self.assertEqual(0, proxy.guests.sent, 'it was known before the first byte')
                 self.assert_nothing_left(proxy)
+
+        relays.run(work)
+
+    def test_it_does_not_wait_for_a_console_that_hangs(self):
+        """Its port may be another user's before the connection times out (invariant 4)."""
+
+        async def work():
+            for reason, error in (
+                (EndReason.LEASE_LOST, exception.ProxyBusy),
+                (EndReason.DRAINED, exception.ProxyStopping),
+                ('taken_over', exception.ConsoleInUse),
+                ('revoked', exception.InvalidToken),
+            ):
+                proxy = Proxy()
+                proxy.guests.wait.clear()
+                task = asyncio.create_task(proxy.open())
+                await relays.settle()
+                (session,) = proxy.registry
+                proxy.registry.cut({session.id: reason})
+                proxy.registry.cut({session.id: 'another'})
+                await self.refused(error, task)
+                self.assertEqual(('close', reason, 0, 0), proxy.log[-1])
+                self.assertEqual(0, task.cancelling())
+                self.assert_nothing_left(proxy)
+
+        relays.run(work)
+
+    def test_nor_do_other_websockets_of_its_client(self):
+        async def work():
+            proxy = Proxy()
+            proxy.managers.console_type = 'spice-html5'
+            await proxy.connected()
+            proxy.guests.wait.clear()
+            tasks = [asyncio.create_task(proxy.open()) for _ in range(2)]
+            await relays.settle()
+            proxy.registry.cut_all(EndReason.DRAINED)
+            for task in tasks:
+                await self.refused(exception.ProxyStopping, task)
+            await relays.settle()
+            self.assertEqual(('close', EndReason.DRAINED, 0, 0), proxy.log[-1])
+            self.assertEqual((0, 0), (len(proxy.registry), proxy.quota.taken))
+
+        relays.run(work)
+
+    def test_a_user_who_leaves_as_it_is_cut_leaves(self):
+        async def work():
+            for first in ('cut', 'leave'):
+                proxy = Proxy()
+                proxy.guests.wait.clear()
+                task = asyncio.create_task(proxy.open())
+                await relays.settle()
+                (session,) = proxy.registry
+                if first == 'cut':
+                    session.end('revoked')
+                task.cancel()
+                session.end('revoked')
+                await asyncio.gather(task, return_exceptions=True)
+                self.assertTrue(task.cancelled())
+                self.assertEqual(('close', 'revoked', 0, 0), proxy.log[-1])
+                self.assert_nothing_left(proxy)
+
+        relays.run(work)
+
+    def test_nor_for_managers_that_are_asked_again(self):
+        async def work():
+            proxy = Proxy()
+            proxy.managers.age = LateTest.LATE
+            proxy.guests.wait.clear()
+            task = asyncio.create_task(proxy.open())
+            await relays.settle()
+            proxy.managers.wait.clear()
+            proxy.guests.wait.set()
+            await relays.settle()
+            self.assertEqual(2, proxy.log.count('open'))
+            proxy.registry.cut_all(EndReason.LEASE_LOST)
+            await self.refused(exception.ProxyBusy, task)
+            self.assertEqual(0, proxy.guests.sent)
+            self.assert_nothing_left(proxy)
+
+        relays.run(work)
+
+    def test_nor_does_a_channel_let_another_begin(self):
+        """A SPICE session with a channel is not asked for again, but may have been cut."""
+
+        async def work():
+            proxy = Proxy()
+            proxy.managers.console_type = 'spice-html5'
+            opened, _ = await proxy.connected()
+            proxy.guests.wait.clear()
+            task = asyncio.create_task(proxy.open())
+            await relays.settle()
+            proxy.registry.cut({opened.session.id: 'revoked'})
+            proxy.guests.wait.set()
+            await self.refused(exception.InvalidToken, task)
+            self.assertEqual(1, proxy.guests.sent)
+            await relays.settle()
+            self.assertEqual(('close', 'revoked', 0, 0), proxy.log[-1])
 
         relays.run(work)
 
@@ -615,6 +713,18 @@ class ExplainTest(OpeningCase):
             self.assertIsInstance(await proxy.admission.explain(TOKEN, ADDRESS), exception.UpgradeRequired)
             self.assertIsInstance(await proxy.admission.explain(OTHER, ADDRESS), exception.InvalidToken)
             self.assertEqual(['validate', 'validate'], proxy.log)
+
+        relays.run(work)
+
+    def test_when_it_stops_the_managers_are_not_asked(self):
+        async def work():
+            proxy = Proxy()
+            proxy.managers.answers = [exception.ConsoleInUse(since='noon')]
+            await self.refused(exception.ConsoleInUse, proxy.open())
+            proxy.admission.stopping = True
+            self.assertIsInstance(await proxy.admission.explain(TOKEN, ADDRESS), exception.ConsoleInUse)
+            self.assertIsInstance(await proxy.admission.explain(OTHER, ADDRESS), exception.ProxyStopping)
+            self.assertNotIn('validate', proxy.log)
 
         relays.run(work)
 

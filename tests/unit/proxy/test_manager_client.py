@@ -7,6 +7,8 @@ from unittest import mock
 
 from consoled import exception
 from consoled.objects import EndReason
+from consoled.proxy.session import Session
+from tests.unit.proxy import session_base
 from tests.unit.proxy.manager_base import LONG, TOKEN, Granted, ManagerCase, session_id, until
 
 
@@ -152,6 +154,55 @@ class OpenTest(ManagerCase):
 
         self.run_async(work_all)
 
+    async def asked_again(self, proxy):
+        """A SPICE session that is asked for again for one of its two websockets, which then leaves.
+
+        :returns: the step of that call, and the session
+        """
+        session = Session(('hash', None), proxy.close_reports)
+        session.grant(session_base.granted('spice-html5'), 0.0)
+        session.may_be_stored = True
+        session.join()
+        step = self.step('open', waits=True)
+        task = asyncio.create_task(proxy.client.open_session(session, TOKEN))
+        await until(step.arrived.is_set)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        session.abandon(EndReason.USER_LEFT)
+        return step, session
+
+    async def answered_late(self, proxy, step):
+        """Have a late answer delivered: the next call is made by the same thread, so after it."""
+        step.go.set()
+        await proxy.validate(TOKEN)
+
+    def test_a_late_answer_does_not_close_a_session_that_lives(self):
+        """Its other websocket may have become a channel: without its row, the session could not be cut."""
+
+        async def work():
+            async with self.proxy(threads=1) as proxy:
+                step, session = await self.asked_again(proxy)
+                await self.answered_late(proxy, step)
+                self.assertEqual(0, len(proxy.close_reports))
+                self.assertEqual([], self.managers.closed())
+                session.abandon(EndReason.USER_LEFT)
+                await until(lambda: self.managers.closed())
+            self.assertEqual([(session.id, EndReason.USER_LEFT)], self.managers.closed())
+
+        self.run_async(work)
+
+    def test_a_late_answer_to_a_repeated_open_repeats_the_report_of_the_end(self):
+        async def work():
+            async with self.proxy(threads=1) as proxy:
+                step, session = await self.asked_again(proxy)
+                session.end('revoked')
+                session.abandon(EndReason.USER_LEFT)
+                await until(lambda: self.managers.closed() == [(session.id, 'revoked')])
+                await self.answered_late(proxy, step)
+                await until(lambda: self.managers.closed() == [(session.id, 'revoked')] * 2)
+
+        self.run_async(work)
+
     def test_a_call_that_waits_for_a_thread_is_not_made_for_nobody(self):
         async def work():
             async with self.proxy(timeout=0.05, threads=1) as proxy:
@@ -196,6 +247,19 @@ class OpenTest(ManagerCase):
                 await self.refused(exception.ProxyBusy, proxy.open(TOKEN, session_id(), None))
                 hangs.go.set()
                 await until(lambda: proxy.client._pending == 0)
+
+        self.run_async(work)
+
+    def test_a_call_that_cannot_be_made_does_not_count(self):
+        """The system may not be able to start a thread now, and be able to later."""
+
+        async def work():
+            async with self.proxy(max_pending=1) as proxy:
+                broken = mock.Mock(submit=mock.Mock(side_effect=RuntimeError("can't start new thread")))
+                with mock.patch.object(proxy.client, '_threads', broken):
+                    await self.refused(RuntimeError, proxy.open(TOKEN, session_id(), None))
+                    await self.refused(RuntimeError, proxy.validate(TOKEN))
+                await proxy.open(TOKEN, session_id(), None)
 
         self.run_async(work)
 

@@ -5,6 +5,7 @@ import asyncio
 import uuid
 from unittest import mock
 
+import fixtures
 import testtools
 from hypothesis import given, settings, stateful
 from hypothesis import strategies as st
@@ -538,6 +539,25 @@ class RegistryMachineTest(testtools.TestCase):
         stateful.run_state_machine_as_test(
             RegistryMachine, settings=settings(deadline=None, max_examples=200, stateful_step_count=40)
         )
+
+
+class BrokenSessionTest(SessionCase):
+    def test_one_that_cannot_be_ended_keeps_nothing_from_the_others(self):
+        """Those that come after it are cut too, and the lease goes on."""
+        reasons = []
+        for cut in (
+            lambda registry: registry.cut({session.id: 'revoked' for session in registry}),
+            lambda registry: registry.cut_limited(EndReason.LEASE_LOST),
+            lambda registry: registry.cut_all(EndReason.DRAINED),
+        ):
+            process = Process()
+            broken, other = (process.granted('serial', limited=True) for _ in range(2))
+            broken.channels.add(mock.Mock(end=mock.Mock(side_effect=ZeroDivisionError('x'))))
+            with fixtures.FakeLogger() as log:
+                cut(process.registry)
+            reasons.append(other.end_reason)
+            self.assertIn(broken.id, log.output)
+        self.assertEqual(['revoked', EndReason.LEASE_LOST, EndReason.DRAINED], reasons)
 
 
 class BrokenObserverTest(SessionCase):

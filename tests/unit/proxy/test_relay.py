@@ -752,6 +752,25 @@ class EndTest(RelayCase):
 
         run(work)
 
+    def test_nor_if_it_has_been_ending_for_another_reason(self):
+        async def work():
+            for leave in (lambda wire: wire.channel.end('revoked'), lambda wire: wire.user.fails()):
+                wire = Wire(guest_room=0)
+                wire.send(b'x')
+                leave(wire)
+                await settle()
+                self.assertEqual([], wire.released)
+                reason = wire.channel.reason
+                wire.channel.end(EndReason.LEASE_LOST)
+                await settle()
+                self.assertEqual([wire.channel], wire.released)
+                self.assertEqual(reason, wire.channel.reason)
+                wire.channel.end(EndReason.LEASE_LOST)  # as often as it likes
+                await asyncio.sleep(CLOSE_TIMEOUT * 2)
+                self.assert_over(wire)
+
+        run(work)
+
     def test_input_that_was_taken_on_is_still_delivered(self):
         async def work():
             wire = Wire(guest_room=0)
