@@ -12,7 +12,7 @@ from consoled import token as tokens
 from consoled.proxy.quota import SessionQuota
 from consoled.proxy.registry import SessionRegistry
 from consoled.proxy.session import Timeouts
-from tests.unit.proxy import test_relay as relays
+from tests.unit.proxy import relay_base as relays
 
 TOKEN, OTHER = tokens.mint(), tokens.mint()
 ADDRESS = '192.0.2.1'

@@ -20,8 +20,8 @@ from consoled.proxy.refusals import Refusals
 from consoled.proxy.registry import SessionRegistry
 from consoled.proxy.targets import Target
 from consoled.testing import fixtures
+from tests.unit.proxy import relay_base as relays
 from tests.unit.proxy import session_base
-from tests.unit.proxy import test_relay as relays
 
 TOKEN, OTHER = tokens.mint(), tokens.mint()
 ADDRESS = '192.0.2.1'

@@ -14,7 +14,7 @@ from consoled.proxy.quota import SessionQuota
 from consoled.proxy.registry import SessionRegistry
 from consoled.proxy.security.rfb import UserHandshake
 from consoled.proxy.session import State, Timeouts
-from tests.unit.proxy import test_relay as relays
+from tests.unit.proxy import relay_base as relays
 from tests.unit.proxy.session_base import (
     ADDRESS,
     OTHER,
@@ -209,7 +209,7 @@ class TickTest(SessionCase):
             session, wire = process.open()
             for _ in range(5):
                 await asyncio.sleep(25)
-                wire.hear()
+                wire.receive()
             self.assertIsNone(session.end_reason)
             self.assertEqual(5, len(wire.control))
             await process.registry.stop()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from consoled.objects import EndReason
 from consoled.proxy.session import TRANSITIONS, Event, InvalidTransition, Session, State, Timeouts
-from tests.unit.proxy import test_relay as relays
+from tests.unit.proxy import relay_base as relays
 from tests.unit.proxy.session_base import (
     ADDRESS,
     PATIENT,
@@ -76,7 +76,7 @@ class SilenceTest(SessionCase):
             session.check(timeouts, loop.time())
             self.assertIsNone(session.end_reason)
             wire.channel.ping()
-            wire.hear()  # nor is a pong
+            wire.receive()  # nor is a pong
             await asyncio.sleep(2)
             session.check(timeouts, loop.time())
             self.assertEqual([4408], self.codes(wire))
