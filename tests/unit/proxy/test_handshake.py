@@ -535,7 +535,7 @@ class AnyRequestTest(testtools.TestCase):
 
     @given(requests)
     def test_a_foreign_origin_is_never_accepted(self, asked):
-        """Whatever else the request contains, it still has to match the access URL."""
+        """It must match the access URL regardless of the rest of the request."""
         asked = dataclasses.replace(
             asked, peer='203.0.113.5', headers={**asked.headers, 'origin': ['https://evil.example']}
         )
