@@ -39,7 +39,7 @@ class ProxyLife:
         self.name = name
         self.id = str(uuid.uuid4())
 
-    def renew(self) -> None:
+    def replace(self) -> None:
         """Begin another life, with a new id."""
         self.id = str(uuid.uuid4())
 
@@ -179,5 +179,5 @@ class Lease:
     def _begin_new_life(self) -> None:
         self._registered = False
         self._until = None
-        self._life.renew()
+        self._life.replace()
         self._registry.cut_all(EndReason.LEASE_LOST)

@@ -658,7 +658,7 @@ class ProtocolTest(RelayCase):
             self.assertEqual([Opcode.PING], [frame.opcode for frame in wire.control])
             self.assertIsNone(wire.channel.pinged)
             self.assertEqual(loop.time(), wire.channel.last_heard)
-            self.assertEqual(wire.channel.began, wire.channel.last_input, 'a pong is no input')
+            self.assertEqual(wire.channel.began, wire.channel.last_input, 'a pong is not input')
 
         run(work)
 
