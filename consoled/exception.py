@@ -246,7 +246,7 @@ class ProxyBusy(ConsoledException):
 
 
 class ProxyStopping(ConsoledException):
-    """The proxy drains and opens no more sessions."""
+    """The proxy is draining and opens no further sessions."""
 
     code = 'proxy_stopping'
     msg_fmt = 'The console proxy is being restarted.'

@@ -229,7 +229,7 @@ class App(cliff_app.App):
     def confirm(self, question: str, *, required: bool) -> None:
         """Ask for confirmation at the terminal.
 
-        :param required: whether to refuse, rather than go on, if standard input is not a terminal
+        :param required: whether to refuse, rather than continue, if standard input is not a terminal
         :raises Failed: it was refused, or the answer is not yes
         """
         if not self.stdin.isatty():

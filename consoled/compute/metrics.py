@@ -67,6 +67,6 @@ class Metrics:
         self._waiting.labels(self._cell).set(instances)
 
     def set_compared(self, instances: int) -> None:
-        """Record that all instances, so many, have been compared with what the managers know."""
+        """Record a comparison of all instances with the managers, and the number of instances."""
         self._instances.labels(self._cell).set(instances)
         self._compared.labels(self._cell).set(time.time())

@@ -47,7 +47,7 @@ class Reporter:
         self._acknowledge({instance_uuid: consoles})
 
     def report_gone(self, instance_uuid: str) -> None:
-        """Report that an instance is not on this host any more."""
+        """Report that an instance is no longer on this host."""
         self.forget(instance_uuid)
         self._call(
             'clean_console_auths_for_instance',
@@ -98,7 +98,7 @@ class Reporter:
             self._changed.notify_all()
 
     def forget(self, instance_uuid: str) -> None:
-        """Forget what was acknowledged of an instance: the managers may not know it any more."""
+        """Forget the acknowledged report of an instance: the managers may have forgotten it too."""
         with self._changed:
             self._acknowledged.pop(instance_uuid, None)
 

@@ -29,7 +29,7 @@ OPTS = [
         default=300,
         min=1,
         max=86400,
-        help='Interval, in seconds, at which rows are deleted that nobody else deletes: expired tokens of '
+        help='Interval, in seconds, between two sweeps for rows that nothing else deletes: expired tokens of '
         'compute hosts that are gone, and proxies whose lease ended long ago. It varies by 10 %.',
     ),
     cfg.BoolOpt(

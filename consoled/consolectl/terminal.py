@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from consoled.consolectl.task_thread import TaskThread
 
 _READ_SIZE = 16 * 1024  # bytes read at a time, and sent in one message
-# Bytes to buffer while nobody takes them. Beyond, nothing is read, and the escape key is not seen either.
+# Bytes to buffer while they are not taken. At this limit reading stops, so the escape key is not seen either.
 _MAX_BUFFERED = 4 * 1024 * 1024
 _WRITE_SIZE = 4096  # bytes written at a time; output can be stopped in between
 _LAST_WRITE = 0.5  # seconds to wait at the end for a write in progress

@@ -20,7 +20,7 @@ class ValidateToken(Command, app.ShowOne):
     """Validate a console auth token without using it up
 
     Shows which console the token opens, for whom, and until when. Fails with invalid_token (exit code 1) if
-    it is unknown, expired or used up; the answer does not tell which.
+    it is unknown, expired or used up; the answer does not say which.
 
     The token is read from standard input, without echo from a terminal: on the command line it would appear
     in the process list and the shell history.

@@ -50,7 +50,7 @@ Revocations = Mapping[str, Collection[str] | None]
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Where and when a token was issued.
+    """Source of a token, and the time when it was issued.
 
     :ivar source: a ``source`` of ``legacy_use``
     :ivar ttl: lifetime in seconds from when it was issued
@@ -64,7 +64,7 @@ class Provenance:
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """How often a source of the old service was used, and when last (UTC)."""
+    """Number of uses of a source of the old service, and the time of the last one (UTC)."""
 
     source: str
     uses: int
@@ -86,10 +86,10 @@ def adopt(
 
     What the database knows of the instance and the console takes precedence; only the rest is taken from the
     grant. If an agent has defined the instance, a token that was issued earlier must be for one of its
-    consoles: its host and port may belong to another guest by now. Without an agent, a token that is being
-    issued now tells which console is at its host and port now. A repetition is harmless.
+    consoles: its host and port may belong to another guest now. Without an agent, a token that is being
+    issued shows which console is at its host and port now. A repetition is harmless.
 
-    :returns: None if the token has expired or was revoked, or if its console is a different one by now
+    :returns: None if the token has expired or was revoked, or if its console is a different one now
     """
     try:
         adopted = db.transaction(

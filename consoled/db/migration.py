@@ -75,7 +75,7 @@ def current(db: Database) -> str | None:
 
 
 def upgrade(db: Database, revision: str = 'head') -> None:
-    """Upgrade the database to a revision; one that is there already stays as it is.
+    """Upgrade the database to a revision. One that already has it stays unchanged.
 
     :raises DatabaseUnavailable: the database does not answer
     """

@@ -247,8 +247,8 @@ def store_next_free(
 ) -> tuple[objects.ConsoleAuthToken, Stored]:
     """Store a token for the next console of the type that has no live session.
 
-    A console without a live token of another user is preferred. Users who ask at the same moment may choose
-    the same console: whoever finds that after storing the token chooses again, while there is a choice.
+    A console without a live token of another user is preferred. Concurrent calls may choose the same console:
+    a call that finds this out after storing its token chooses again, while there is another console.
 
     :param unlimited: consoles of this type may have any number of sessions, so one with a session will do
     :returns: the grant with its console filled in, and the result of storing it
@@ -308,7 +308,7 @@ def delete(db: Database, token_hash: str) -> None:
 def validate(db: Database, token_hash: str, *, single_use: bool) -> ValidToken | None:
     """Look up a live token, without side effect.
 
-    :param single_use: a token that was used is not live any more
+    :param single_use: whether a token that was used is no longer live
     :returns: None if there is no such live token
     """
     statement = _VALIDATE_UNUSED if single_use else _VALIDATE

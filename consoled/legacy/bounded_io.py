@@ -90,7 +90,7 @@ class Operation(threading.local):
 
 
 class ServerHealth:
-    """Which servers have failed lately; shared by all clients of a process.
+    """Record of the servers that have failed recently; shared by all clients of a process.
 
     :param timeout: seconds to connect, or to wait for bytes
     :param dead_retry: seconds for which a server is skipped after a failure
@@ -103,7 +103,7 @@ class ServerHealth:
         self._dead_until: dict[str, float] = {}
 
     def is_skipped(self, name: str) -> bool:
-        """Return whether to skip a server in this request, because it has failed lately."""
+        """Return whether to skip a server in this request, because it has failed recently."""
         if time.monotonic() >= self._dead_until.get(name, 0.0):
             return False
         self.operation.failed_over = True

@@ -53,7 +53,7 @@ def from_conf(conf: cfg.ConfigOpts, observe: OutcomeObserver = lambda outcome: N
     for name, value in _DEFAULTS.items():
         conf.set_default(name, value, group='cache')
     if not conf.cache.enabled or conf.cache.backend == 'dogpile.cache.null':
-        LOG.warning('Not looking for tokens in memcached: [cache] enabled and backend are not set')
+        LOG.warning('Tokens are not looked up in memcached: [cache] enabled and backend are not set')
         return NoTokens()
     health = ServerHealth(conf.cache.socket_timeout, conf.cache.memcache_dead_retry)
     try:

@@ -78,8 +78,8 @@ class LegacyBridge:
                     self._resources.close()
                     self._sources.clear()
             except Exception:
-                # The cell's own calls must go on.
-                LOG.exception('Could not follow [workarounds] enable_consoleauth')
+                # A failure here must not affect the calls of the cell.
+                LOG.exception('Could not apply [workarounds] enable_consoleauth')
 
     def _begin(self) -> None:
         from consoled.legacy import setup

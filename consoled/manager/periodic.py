@@ -24,7 +24,7 @@ _FORGET_MANAGER = 86400  # seconds after the last heartbeat; a manager that was 
 
 
 class Sweep:
-    """Deletes rows that nobody needs any more. Several managers may sweep at once."""
+    """Deletes rows that are no longer needed. Several managers may sweep at the same time."""
 
     def __init__(self, conf: cfg.ConfigOpts, db: Database) -> None:
         self._conf = conf

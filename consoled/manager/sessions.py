@@ -26,7 +26,7 @@ _POLL_INTERVAL = 0.05  # seconds between two attempts to claim a slot that is be
 
 @dataclasses.dataclass(frozen=True)
 class _Policy:
-    """How sessions of one console type are opened, as configured when the call came in."""
+    """Rules for opening sessions of one console type, as configured when the call arrived."""
 
     limits: claims.Limits
     steal: bool

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a websocket's request to a connected console: everything that happens before the ``101``.
+"""Admission of websockets: everything between the request and the ``101``.
 
-In this order: limits, Origin, the managers' yes, the connection to the console. No byte is sent to a
-hypervisor before the managers have said yes (doc/design.md, invariant 7).
+The order is: limits, Origin, a manager's consent, the connection to the console. No byte is sent to a
+hypervisor before a manager has consented (doc/design.md, invariant 7).
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from consoled.proxy.registry import SessionRegistry
 from consoled.proxy.session import Session
 from consoled.proxy.targets import Connector, Target
 
-# Seconds from asking the managers to the connection in which the console is taken to be still that guest's.
+# Seconds for which a manager's answer is trusted, counted from the request. A connection made later may lead
+# to another guest, so a manager is asked again.
 _FRESH = 0.2
 
-# How a session that was cut before the 101 is refused, by the close code that it would have had after it.
+# Refusal of a session that was cut before the 101, by the close code that it would have had after it.
 _REFUSED_AS: dict[CloseCode, type[exception.ConsoledException]] = {
     CloseCode.CONSOLE_GONE: exception.ConsoleGone,
     CloseCode.SERVICE_RESTART: exception.ProxyStopping,
@@ -39,7 +40,7 @@ _REFUSED_AS: dict[CloseCode, type[exception.ConsoledException]] = {
 
 @dataclasses.dataclass
 class Admitted:
-    """A session with a connected console, one step before the ``101``."""
+    """Admitted websocket: its session and its connected console. Only the ``101`` has still to be sent."""
 
     session: Session
     target: Target
@@ -49,8 +50,8 @@ class Admitted:
 class Admission:
     """Decides which websockets become channels of a session.
 
-    :param max_channels: of one SPICE session
-    :ivar stopping: nothing more is admitted
+    :param max_channels: limit on the channels of one SPICE session
+    :ivar stopping: set to refuse all further websockets
     """
 
     def __init__(
@@ -72,12 +73,11 @@ class Admission:
         self.stopping = False
 
     async def admit(self, upgrade: handshake.Upgrade) -> Admitted:
-        """Do all that comes before the ``101``.
+        """Open or join the session of a websocket, and connect its console.
 
-        The caller makes a channel of what is returned, and hands it to the session, without awaiting anything
-        in between.
+        The caller must make a channel of the result and add it to the session without awaiting anything.
 
-        :raises ConsoledException: refused
+        :raises ConsoledException: when the websocket is refused
         """
         session = None
         try:
@@ -89,7 +89,10 @@ class Admission:
             raise
 
     async def explain(self, token: str, client_address: str | None) -> exception.ConsoledException:
-        """Return why a websocket with this token is or was refused."""
+        """Return why a websocket with this token was refused, or would be refused now.
+
+        :returns: UpgradeRequired if it would not be refused
+        """
         try:
             self._refusals.check_rate(client_address)
             if (error := self._refusals.recent(token)) is not None:
@@ -104,11 +107,11 @@ class Admission:
         return exception.UpgradeRequired()
 
     def refused(self, refusal: handshake.Refusal) -> None:
-        """Note a websocket that was refused for its form alone."""
+        """Record a request for a websocket that was refused for its form, before its token was considered."""
         self._refusals.malformed(refusal.error, refusal.client.address)
 
     def _find_or_create(self, upgrade: handshake.Upgrade) -> Session:
-        """Return the session that the websocket is for; it now counts as one that may become a channel."""
+        """Return the session for the websocket, which the session now counts as a possible channel."""
         if self.stopping:
             raise exception.ProxyStopping()
         self._refusals.check_rate(upgrade.client.address)
@@ -142,7 +145,7 @@ class Admission:
         return Admitted(session, target, input_filter)
 
     async def _grant(self, session: Session, upgrade: handshake.Upgrade) -> None:
-        """Have the managers open the session."""
+        """Ask a manager to open the session."""
         with self._timed('authorize'):
             if upgrade.origin is not None:
                 grant = await self._managers.validate(upgrade.token)
@@ -163,11 +166,11 @@ class Admission:
             raise
 
     async def _confirm(self, session: Session, token: str) -> None:
-        """Ask the managers again if the connection came late: its port may be another guest's by now.
+        """Ask a manager again if the connection took long: the port may belong to another guest now.
 
-        A session that has a channel is connected to its guest, which therefore has its port.
+        A session with a channel is not asked about: its guest still has the port.
 
-        :raises ConsoledException: as at first
+        :raises ConsoledException: as for the first question
         """
         if session.asking is None:
             session.asking = asyncio.Lock()
@@ -182,16 +185,16 @@ class Admission:
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
-        """Observe how long a stage took, if it went well."""
+        """Record the duration of a stage that succeeds."""
         started = time.monotonic()
         yield
         self._metrics.stage(stage, time.monotonic() - started)
 
 
 def _check_not_cut(session: Session) -> None:
-    """Refuse a session that was cut before it had a channel whose user could be told.
+    """Check that the session was not cut: without a channel, its user is told by a refusal.
 
-    :raises ConsoledException: it was
+    :raises ConsoledException: when it was cut; the error that fits the end reason
     """
     if session.end_reason is None:
         return

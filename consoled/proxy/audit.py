@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Audit trail: a log line and a notification for each session that opens or closes, and for each refusal.
 
-Neither ever contains the token. Notifications go through oslo.messaging's notifier, to the driver that
-``[oslo_messaging_notifications]`` names; by default to none.
+Neither ever contains the token. Notifications are sent with oslo.messaging, by the drivers that are set in
+``[oslo_messaging_notifications]``; by default there are none.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ LOG = logging.getLogger(__name__)
 
 _WORD = re.compile(r'[^\s"=]+')
 _MAX_QUEUED = 10000  # notifications; more are dropped, and the log says so
-_FLUSH_TIMEOUT = 5.0  # seconds that stopping waits for queued notifications
+_FLUSH_TIMEOUT = 5.0  # seconds to wait for queued notifications, while stopping
 
 
 class Audit:
-    """Records who opened which console. An observer of sessions.
+    """Observer of sessions that records who opened which console.
 
-    Sending a notification may block, so it is done by a thread of its own.
+    Sending a notification may block, so a separate thread sends them.
 
-    :param publisher: the notifications' publisher id, e.g. ``consoled-proxy.HOST``
+    :param publisher: publisher id of the notifications, e.g. ``consoled-proxy.HOST``
     """
 
     def __init__(self, conf: cfg.ConfigOpts, publisher: str) -> None:
@@ -45,11 +45,12 @@ class Audit:
         self._thread = threading.Thread(target=self._send, name='audit', daemon=True)
 
     def start(self) -> None:
+        """Start sending notifications."""
         if self._notifier is not None:
             self._thread.start()
 
     def stop(self) -> None:
-        """Send what is queued, for some seconds at most."""
+        """Send the queued notifications, for a few seconds at most."""
         if self._notifier is not None:
             self._queue.put(None)
             self._thread.join(_FLUSH_TIMEOUT)
@@ -81,7 +82,7 @@ class Audit:
     ) -> None:
         """Record a refusal.
 
-        :param session: if the managers had granted it; otherwise nobody knows who the user is
+        :param session: the session if a manager had granted it; otherwise the user is unknown
         """
         known = {'client_address': client_address} if session is None else _facts(session)
         self._record('refused', {'code': error.code, 'status': error.http_status, **known})
@@ -106,7 +107,7 @@ class Audit:
 
 
 def _text(value: Any) -> str:
-    """Return a value as one word, so that programs can parse the line: quoted as in JSON if need be."""
+    """Return a value as one word, quoted as in JSON if necessary, so that programs can parse the line."""
     text = str(value)
     return text if _WORD.fullmatch(text) else json.dumps(text)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How users are told why a session ended: the tables of websocket close codes and end reasons. Pure.
+"""Tables of websocket close codes and end reasons, with the texts that users see.
 
-Codes below 4000 are those of RFC 6455, section 7.4.1, and of IANA's registry of close codes; the others are
+Codes below 4000 are defined by RFC 6455, section 7.4.1, and by IANA's registry of close codes. The others are
 consoled's own.
 """
 
@@ -14,7 +14,7 @@ from consoled.objects.reasons import EndReason
 
 
 class CloseCode(enum.IntEnum):
-    """The close codes that the proxy sends. Pages and other clients branch on them: they never change."""
+    """Close codes that the proxy sends. Pages and other clients depend on them: they never change."""
 
     NORMAL_CLOSURE = 1000
     GOING_AWAY = 1001
@@ -31,19 +31,19 @@ class CloseCode(enum.IntEnum):
 
 
 class Retry(enum.Enum):
-    """Whether opening the console again makes sense, with the same access URL or a new one."""
+    """Advice to a client on opening the console again, with the same access URL or a new one."""
 
     NEVER = 'never'  # it would be refused
-    BY_USER = 'by_user'  # the user may want to, a program must not do it on its own
-    AUTOMATIC = 'automatic'
+    BY_USER = 'by_user'  # only if the user asks for it
+    AUTOMATIC = 'automatic'  # a program may do it on its own
 
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What a close code means to a client that has only the code.
+    """Meaning of a close code, for a client that has only the code.
 
-    :ivar name: stable name for programs
-    :ivar text: for users
+    :ivar name: stable name, for programs
+    :ivar text: explanation, for users
     """
 
     name: str
@@ -85,9 +85,9 @@ EXPLANATIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Ending:
-    """The end of a session as its user sees it.
+    """Close code and text that a user is sent when a session ends.
 
-    :ivar text: sent in the close frame; 123 bytes at most (RFC 6455, section 5.5.1)
+    :ivar text: text of the close frame; 123 bytes at most (RFC 6455, section 5.5.1)
     """
 
     code: CloseCode
@@ -95,7 +95,7 @@ class Ending:
 
     @property
     def retry(self) -> Retry:
-        """Whether opening the console again makes sense."""
+        """Advice on opening the console again."""
         return EXPLANATIONS[self.code].retry
 
 
@@ -124,16 +124,16 @@ _REVOKED_LABEL = 'revoked'
 
 
 def ending(reason: str) -> Ending:
-    """Return how the user is told of an end reason.
+    """Return the close code and text for an end reason.
 
-    A reason that is not in the table is one that an operator gave to ``revoke``: it is not shown to the user.
+    A reason that is not in the table was given to ``revoke`` by an operator, and is not shown to the user.
     """
     known = _known(reason)
     return _REVOKED if known is None else ENDINGS[known]
 
 
 def metric_label(reason: str) -> str:
-    """Return the reason as the value of a metric's label; operators' own texts share one value."""
+    """Return the value of a metric's label for an end reason. Reasons given by operators share one value."""
     return _known(reason) or _REVOKED_LABEL
 
 

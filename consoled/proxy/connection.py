@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A user's connection while it speaks HTTP (RFC 9112, by h11), until a websocket takes it over."""
+"""HTTP connection of a user (RFC 9112, implemented by h11), until it becomes a websocket."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class ConnectionContext:
-    """Shared by all connections of a process; a reload may replace ``pages`` and ``policy``."""
+    """Objects shared by all connections of a process; a reload may replace ``pages`` and ``policy``."""
 
     conf: cfg.ConfigOpts
     policy: handshake.Policy
@@ -36,11 +36,11 @@ class ConnectionContext:
 
 
 class UserConnection(asyncio.Protocol):
-    """Answers requests, until one of them becomes a websocket.
+    """Protocol that answers the requests of a connection until it becomes a websocket.
 
-    :param peer: the user's IP address, or None on a unix socket
-    :param secure: whether it is over TLS
-    :param closed: called once when the connection is closed, whether it became a websocket or not
+    :param peer: the user's IP address; None on a unix socket
+    :param secure: whether the connection uses TLS
+    :param closed: called once when the connection is closed, whether or not it became a websocket
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class UserConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._blocked = False  # the user does not read the responses
+        self._blocked = False  # the user is not reading the responses
         self._upgraded = False
         self._advancing = False  # ``_advance`` is scheduled
-        self._head = False  # the response has no body: the request is a HEAD
+        self._head = False  # the request is a HEAD, so the response has no body
         self._wants_json = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
-        # Not at once: asyncio still holds the end of the TLS handshake, and would not send it while paused.
+        # Deferred: asyncio has yet to send the end of the TLS handshake, and would not while it is paused.
         self._loop.call_soon(report_all_unsent, self._transport)
         self._wait_for_request()
 
@@ -77,13 +77,13 @@ class UserConnection(asyncio.Protocol):
             self._timer = None
 
     def _timed_out(self) -> None:
-        # a client that has sent nothing gets no response
+        # A client that has sent nothing gets no response.
         if not self._blocked and self._http.their_state is h11.IDLE and self._http.trailing_data[0]:
             self._refuse(exception.RequestTimeout())
         self._transport.abort() if self._blocked else self._close()
 
     def _close(self) -> None:
-        """Close once the user has read what was sent, or after ``request_timeout``."""
+        """Close the connection once the user has read the response, or after ``request_timeout``."""
         self._stop_waiting()
         if not self._transport.is_closing():
             self._transport.close()
@@ -111,13 +111,13 @@ class UserConnection(asyncio.Protocol):
         self._closed()
 
     def _advance_soon(self) -> None:
-        """Continue after other tasks have had their turn: thousands of requests may arrive at once."""
+        """Schedule ``_advance``, to give other tasks a turn: thousands of requests may arrive at once."""
         if not self._advancing:
             self._advancing = True
             self._loop.call_soon(self._advance)
 
     def _advance(self) -> None:
-        """Answer the next request that was received. Nothing is read before the last one is answered."""
+        """Answer the next request that was received. Reading resumes only after it is answered."""
         self._advancing = False
         while self._task is None and not self._blocked and not self._transport.is_closing():
             try:
@@ -155,7 +155,7 @@ class UserConnection(asyncio.Protocol):
         )
         self._head = asked.method == 'HEAD'
         self._wants_json = handshake.wants_json(asked)
-        # h11 only limits what it waits for: a head that arrived at once may be longer
+        # h11 checks the limit only while a head is incomplete: one that arrives at once may exceed it.
         if sum(len(name) + len(value) for name, value in request.headers) > self._limit - len(request.target):
             self._refuse(exception.RequestTooLarge())
             self._finish()
@@ -175,7 +175,7 @@ class UserConnection(asyncio.Protocol):
         self._task = self._loop.create_task(self._guarded(work))
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work``; the user gets a response whatever happens."""
+        """Run ``work``, and answer with the error that it raises."""
         try:
             await work
         except exception.ConsoledException as exc:
@@ -216,12 +216,12 @@ class UserConnection(asyncio.Protocol):
         self._transport.write(data + self._http.send(h11.EndOfMessage()))
 
     def _finish(self) -> None:
-        """Go on to the next request, unless the connection has to be closed."""
+        """Prepare for the next request, or close the connection if there cannot be one."""
         if self._transport.is_closing():
             return
         if self._http.our_state is h11.DONE and self._http.their_state is h11.SEND_BODY:
             with contextlib.suppress(h11.RemoteProtocolError):  # a malformed body
-                self._http.next_event()  # the end of a request without a body
+                self._http.next_event()  # EndOfMessage of a request without a body
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
             self._wait_for_request()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lease of a proxy process: registered, renewed, and given up in time (doc/design.md, invariant 4)."""
+"""Lease of a proxy process: registered, renewed, and given up in time (doc/design.md, invariant 4)."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ T = TypeVar('T')
 
 LOG = logging.getLogger(__name__)
 
-_RETRY = 1.0  # seconds before a call that failed is made again
-_MARGIN = 0.1  # of the lease: what is left of it when limited sessions are cut
-_LIST_EVERY = 5  # renewals between two that name all sessions
-_LIST_SOON = 3  # the same after an open whose outcome is not known: managers delete a row only at some age
+_RETRY = 1.0  # seconds between a failed call and the next attempt
+_MARGIN = 0.1  # fraction of the lease that is left when limited sessions are cut
+_LIST_EVERY = 5  # one renewal in this many lists all sessions
+_LIST_SOON = 3  # the same after an open whose outcome is unknown: managers only delete rows of some age
 
 
 class ProxyLife:
-    """One life of a proxy process, as the managers know it.
+    """One life of a proxy process, as it is registered with the managers.
 
-    :param name: of this process among the proxies of the cell
-    :ivar id: chosen anew when the managers have forgotten this process
+    :param name: name of this process, unique among the proxies of the cell
+    :ivar id: UUID of this life; replaced when the managers have forgotten the process
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.id = str(uuid.uuid4())
 
-    def renew(self) -> None:
-        """Begin another life."""
+    def replace(self) -> None:
+        """Begin another life, with a new id."""
         self.id = str(uuid.uuid4())
 
 
 class Lease:
-    """Registers this process, renews its lease, and cuts sessions when it is lost.
+    """Registers this process, renews its lease, and cuts sessions when the lease is lost.
 
-    The lease is counted from before the request left, on the clock of the event loop: it ends here before
-    it ends for the managers, whatever the clocks show.
+    The lease is counted on the clock of the event loop, from before its request is sent. It therefore ends
+    here before it ends for the managers, whatever their clocks say.
 
-    :param registry: whose sessions live under the lease
-    :ivar epoch: how often a lease has ended without a new one
+    :param registry: the sessions that depend on the lease
+    :ivar epoch: number of times that the lease has lapsed
     """
 
     def __init__(self, api: ConsoleAuthAPI, life: ProxyLife, registry: SessionRegistry) -> None:
@@ -61,32 +61,32 @@ class Lease:
         self.epoch = 0
         self._registered = False
         self._seconds = 0.0
-        self._until: float | None = None  # by the clock of the event loop; None: there is no lease
-        self._granted_at = ''  # the database's time, as the last reply had it
-        self._until_list = _LIST_EVERY  # renewals
+        self._until: float | None = None  # reading of the event loop's clock; None: there is no lease
+        self._granted_at = ''  # the database's time, from the last reply
+        self._until_list = _LIST_EVERY  # renewals until one that lists all sessions
         self._wake = asyncio.Event()
         self._fence: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        # A thread of its own: opens that hang must not keep the lease from being renewed.
+        # The lease has its own thread: opens that hang must not delay its renewal.
         self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix='lease')
 
     @property
     def proxy_id(self) -> str:
-        """The id of this life."""
+        """Id of this life of the process."""
         return self._life.id
 
     @property
     def holds(self) -> bool:
-        """Whether there is a lease, so that sessions can be opened."""
+        """Whether the process has a lease, without which it opens no session."""
         return self._registered and self._until is not None and self._loop.time() < self._until
 
     def start(self) -> None:
-        """Begin to hold a lease; ``holds`` says when there is one."""
+        """Start registering and renewing; ``holds`` becomes true once there is a lease."""
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._hold(), name='lease')
 
     async def stop(self) -> None:
-        """Renew no more."""
+        """Stop renewing."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -95,13 +95,13 @@ class Lease:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def renew_soon(self) -> None:
-        """Renew at once: the managers may have forgotten this process."""
+        """Renew at once, because the managers may have forgotten this process."""
         self._wake.set()
 
     def list_soon(self) -> None:
-        """Name all sessions to the managers soon.
+        """Send the managers the list of all sessions soon.
 
-        A close may overtake an open that is carried out late: only a list finds the row of that one.
+        A close may overtake an open that is carried out late. Only the list finds the row of such an open.
         """
         self._until_list = min(self._until_list or _LIST_EVERY, _LIST_SOON)
 
@@ -114,7 +114,7 @@ class Lease:
                 else:
                     await self._register()
             except exception.ProxyUnknown:
-                LOG.warning('The managers have forgotten this proxy: registering again')
+                LOG.warning('Proxy %s is unknown to the managers: registering again', self._life.id)
                 self._begin_new_life()
                 continue
             except Exception as exc:
@@ -145,7 +145,8 @@ class Lease:
         asked_at = self._loop.time()
         reply = await self._call(self._api.renew_lease, self._life.id, **named)
         self._granted(asked_at, reply)
-        # The managers may have compared before the row of one that was being opened was there.
+        # The managers may have compared the list before they stored the row of a session in it that was
+        # being opened.
         self._registry.cut(
             {
                 session_id: reason
@@ -155,7 +156,7 @@ class Lease:
         )
 
     async def _call(self, method: Callable[..., T], *values: Any, **named: Any) -> T:
-        # The context is made in the thread of the call, whose log lines then show its request id.
+        # The context is created in the thread of the call, whose log lines then have its request id.
         return await self._loop.run_in_executor(
             self._thread, lambda: method(RequestContext(), *values, **named)
         )
@@ -170,7 +171,7 @@ class Lease:
 
     def _lapse(self) -> None:
         """End limited sessions before the managers give their slots to others."""
-        LOG.error('The lease could not be renewed in time: cutting limited sessions')
+        LOG.error('Failed to renew the lease in time: cutting limited sessions')
         self._until = None
         self.epoch += 1
         self._registry.cut_limited(EndReason.LEASE_LOST)
@@ -178,5 +179,5 @@ class Lease:
     def _begin_new_life(self) -> None:
         self._registered = False
         self._until = None
-        self._life.renew()
+        self._life.replace()
         self._registry.cut_all(EndReason.LEASE_LOST)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls to the managers from the event loop, in a bounded number of threads.
+"""Asynchronous client for the managers: makes blocking RPC calls in a bounded number of threads.
 
-The RPC client blocks. Nobody waits for a thread longer than for an answer.
+The timeout of a call includes the time that it waits for a thread.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ T = TypeVar('T')
 
 
 class ManagerClient:
-    """Opens sessions and validates tokens at the managers.
+    """Asks managers to open sessions and to validate tokens.
 
-    :param lease: sessions are opened under it
-    :param close_reports: told of sessions that were opened although nobody waits for them any more
+    :param lease: the lease that sessions are opened under
+    :param close_reports: reports sessions that were opened after their caller had stopped waiting
     :param timeout: seconds to wait for an answer
-    :param threads: calls at a time
-    :param max_pending: calls at a time and waiting for a thread; more are refused
+    :param threads: number of calls at a time
+    :param max_pending: number of calls in progress or waiting for a thread; further calls are refused
     """
 
     def __init__(
@@ -53,20 +53,24 @@ class ManagerClient:
         self._pending = 0
 
     def stop(self) -> None:
-        """Make no more calls; those under way are left behind."""
+        """Make no further calls. Calls in progress are abandoned."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def validate(self, token: str) -> objects.ConsoleAuthToken:
-        """Return what a token authorizes.
+        """Return the console and the user that a token authorizes.
 
-        :raises ConsoledException: as ``ConsoleAuthAPI.validate``, and ProxyBusy
+        :raises ConsoledException: as ``ConsoleAuthAPI.validate``
+        :raises ProxyBusy: when too many calls are pending
+        :raises ManagerUnreachable: when there is no answer in time
         """
         return await self._call(lambda: self._api.validate(RequestContext(), token))
 
     async def open_session(self, session: Session, token: str) -> objects.ConsoleSession:
-        """Open a session, or ask again whether an open one may still be connected.
+        """Open a session; for one that is open, ask again whether its console may be connected.
 
-        :raises ConsoledException: as ``ConsoleAuthAPI.open_session``, and ProxyBusy
+        :raises ConsoledException: as ``ConsoleAuthAPI.open_session``
+        :raises ProxyBusy: when too many calls are pending
+        :raises ManagerUnreachable: when there is no lease, it was lost meanwhile, or no answer came in time
         """
         lease = self._lease
         if not lease.holds:
@@ -89,7 +93,7 @@ class ManagerClient:
             elif not repeated:
                 session.may_be_stored = False
             raise
-        # The slot of one that was opened before the lease ended may be another's by now.
+        # If the lease has lapsed since the call, another session may have the slot of this one.
         kept = not granted.limited or (lease.holds and lease.epoch == epoch)
         if lease.proxy_id != granted.proxy_id or not kept:
             lease.list_soon()
@@ -107,9 +111,9 @@ class ManagerClient:
             self._close_reports.ended(session)
 
     async def _call(self, call: Callable[[], T], late: Callable[[T], None] | None = None) -> T:
-        """Call in a thread, for ``timeout`` seconds at most.
+        """Make a call in a thread, and wait ``timeout`` seconds at most for its result.
 
-        :param late: given what the call returns if nobody waits for it any more
+        :param late: called with the result if the call returns after its caller has stopped waiting
         """
         if self._pending >= self._max_pending:
             raise exception.ProxyBusy()
@@ -120,7 +124,7 @@ class ManagerClient:
         answer = asyncio.wrap_future(future)
         answer.add_done_callback(_retrieve_error)
         try:
-            # not wait_for: before Python 3.12 it can swallow a cancellation that comes with the answer
+            # Not wait_for: before Python 3.12, it can swallow a cancellation that coincides with the answer.
             async with asyncio.timeout(self._timeout):
                 return await asyncio.shield(answer)
         except (TimeoutError, asyncio.CancelledError) as exc:
@@ -135,36 +139,36 @@ class ManagerClient:
 
 
 def _was_refused(error: BaseException) -> bool:
-    """Return whether a session was certainly not opened."""
-    if isinstance(error, exception.ProxyBusy):  # nobody was asked
+    """Return whether the session was certainly not opened."""
+    if isinstance(error, exception.ProxyBusy):  # no manager was asked
         return True
     return isinstance(error, exception.ConsoledException) and error.http_status < 500
 
 
 def _timed(method: Callable[..., T], *values: Any) -> tuple[T, float]:
-    """Return the result of a call, and when it left: it may have waited for its thread.
+    """Return the result of a call and when it was sent, which may be long after it was submitted.
 
-    The context is made here, in the thread of the call: in the event loop's thread, oslo.log would put its
-    request id into the lines of all sessions.
+    The context is created here, in the thread of the call: in the event loop's thread, oslo.log would add its
+    request id to the log lines of all sessions.
     """
     asked_at = time.monotonic()
     return method(RequestContext(), *values), asked_at
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *values: Any) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended
+    with contextlib.suppress(RuntimeError):  # the loop is closed
         loop.call_soon_threadsafe(function, *values)
 
 
 def _deliver_late(
     loop: asyncio.AbstractEventLoop, late: Callable[[T], None], future: futures.Future[T]
 ) -> None:
-    """In the thread of the call."""
+    """Pass the result of a successful call to ``late``. Runs in the thread of the call."""
     if not future.cancelled() and future.exception() is None:
         _call_soon(loop, late, future.result())
 
 
 def _retrieve_error(answer: asyncio.Future[Any]) -> None:
-    """Keep asyncio from logging an error that comes when nobody waits for it any more."""
+    """Keep asyncio from logging the error of a call whose caller has stopped waiting."""
     if not answer.cancelled():
         answer.exception()

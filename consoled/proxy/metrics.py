@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The proxy's metrics, for Prometheus."""
+"""Metrics of the proxy, for Prometheus."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class Metrics:
-    """Metrics of one process, and an observer of its sessions.
+    """Metrics of one process. It observes the sessions of the process.
 
     :param cell: value of the ``cell`` label
-    :param registry: where they are registered
+    :param registry: registry that the metrics are registered with
     """
 
     def __init__(self, cell: str, registry: prometheus_client.CollectorRegistry) -> None:
@@ -31,14 +31,14 @@ class Metrics:
         )
         self._connections = prometheus_client.Gauge(
             'consoled_proxy_connections',
-            'Connections of users, sessions included',
+            'Connections of users, including those of sessions',
             ['cell'],
             registry=registry,
             multiprocess_mode='livesum',
         )
         self._leases = prometheus_client.Gauge(
             'consoled_proxy_leases',
-            'Processes whose lease holds, so that they can open sessions',
+            'Processes that have a lease and can open sessions',
             ['cell'],
             registry=registry,
             multiprocess_mode='livesum',
@@ -62,13 +62,13 @@ class Metrics:
         )
 
     def opened(self, session: Session) -> None:
-        """Count a session that is open."""
+        """Count a session that opens."""
         console_type = session.console.console_type
         self._opened.labels(self._cell, console_type).inc()
         self._sessions.labels(self._cell, console_type).inc()
 
     def ended(self, session: Session) -> None:
-        """Count the end of a session that was open."""
+        """Count the end of a session, if it was open."""
         if not session.was_open:
             return
         reason = session.end_reason or EndReason.USER_LEFT
@@ -78,7 +78,7 @@ class Metrics:
         self._bytes.labels(self._cell, 'out').inc(session.bytes_out)
 
     def refused(self, code: str) -> None:
-        """Count a refused request by the code of its error."""
+        """Count a refused request, by the code of its error."""
         self._refused.labels(self._cell, code).inc()
 
     def turned_away(self, limit: str) -> None:
@@ -86,7 +86,7 @@ class Metrics:
         self._turned_away.labels(self._cell, limit).inc()
 
     def connections(self, number: int) -> None:
-        """Set how many users' connections there are."""
+        """Set the number of users' connections."""
         self._connections.labels(self._cell).set(number)
 
     def lease(self, holds: bool) -> None:
@@ -94,5 +94,5 @@ class Metrics:
         self._leases.labels(self._cell).set(int(holds))
 
     def stage(self, stage: str, seconds: float) -> None:
-        """Observe how long a stage of opening took."""
+        """Record the duration of a stage of opening, in seconds."""
         self._stages.labels(self._cell, stage).observe(seconds)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many sessions a process may have: in all, and per address."""
+"""Limits on the sessions of a process: in total, and per address."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from consoled.proxy.session import Session
 
 
 class SessionQuota:
-    """A slot for each session: taken before the session exists, given back when it has ended.
+    """Slots for sessions: acquired before a session is created, released when it has ended.
 
-    :param max_sessions: of this process
-    :param max_per_address: of one address; does not hold for users whose address is not known
+    :param max_sessions: slots of this process
+    :param max_per_address: slots per address; not applied to users whose address is unknown
     """
 
     def __init__(self, max_sessions: int, max_per_address: int) -> None:
@@ -21,14 +21,14 @@ class SessionQuota:
 
     @property
     def taken(self) -> int:
-        """How many slots are taken."""
+        """Number of slots in use."""
         return self._limit.count
 
     def acquire(self, address: str | None) -> None:
-        """Take a slot.
+        """Acquire a slot.
 
-        :raises ProxyBusy: the process has no slot left
-        :raises TooManySessions: the address has none left
+        :raises ProxyBusy: when the process has no free slot
+        :raises TooManySessions: when the address has no free slot
         """
         if self._limit.acquire(address, exempt=address is None):
             return
@@ -37,8 +37,8 @@ class SessionQuota:
         raise exception.TooManySessions(limit=self._max_per_address, scope='address')
 
     def opened(self, session: Session) -> None:
-        """Nothing changes: its slot was taken before it was born."""
+        """Do nothing: the slot was acquired before the session was created."""
 
     def ended(self, session: Session) -> None:
-        """Give its slot back."""
+        """Release the slot of the session."""
         self._limit.release(session.client_address)

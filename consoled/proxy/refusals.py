@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Refused websockets: counted, logged, remembered for the page that asks why, and held against guessers."""
+"""Handling of refused websockets: metrics, audit, reasons for pages that ask, and a rate limit on guesses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RecentRefusals:
     the reason with an ordinary request.
 
     :param keep: seconds for which a refusal is remembered
-    :param limit: refusals remembered
+    :param limit: number of refusals remembered; beyond that, the oldest is forgotten
     """
 
     def __init__(self, keep: float = 60.0, limit: int = 10000) -> None:
@@ -35,22 +35,22 @@ class RecentRefusals:
 
     def note(self, token: str, error: exception.ConsoledException, now: float) -> None:
         """Remember a refusal."""
-        # A copy has no traceback, which would keep the connection alive and, with it, the clear token.
+        # A copy has no traceback. The traceback would keep the connection alive, and with it the clear token.
         self._recent[tokens.hashed(token)] = (now, copy.copy(error))
         self._recent.move_to_end(tokens.hashed(token))
         while len(self._recent) > self._limit:
             self._recent.popitem(last=False)
 
     def recent(self, token: str, now: float) -> exception.ConsoledException | None:
-        """Return the last refusal of this token, or None if there was none recently."""
+        """Return the last refusal of this token; None if there was none within ``keep`` seconds."""
         refused_at, error = self._recent.get(tokens.hashed(token), (-math.inf, None))
         return error if now - refused_at <= self._keep else None
 
 
 class Refusals:
-    """What is done about each refusal.
+    """Counts, records and remembers refusals, and limits the rate of invalid tokens of each address.
 
-    :param max_failed_tokens: a minute, of one address
+    :param max_failed_tokens: invalid tokens allowed per minute and address
     """
 
     def __init__(self, max_failed_tokens: int, metrics: Metrics, audit: Audit) -> None:
@@ -60,12 +60,15 @@ class Refusals:
         self._recent = RecentRefusals()
 
     def check_rate(self, address: str | None) -> None:
-        """:raises RateLimited: too many tokens of this address were refused lately"""
+        """Check the rate of invalid tokens of this address.
+
+        :raises RateLimited: when it is too high
+        """
         if seconds := self._failures.retry_after(address, time.monotonic()):
             raise exception.RateLimited(seconds=seconds)
 
     def malformed(self, error: exception.ConsoledException, address: str | None) -> None:
-        """A request was refused for its form alone, before its token mattered."""
+        """Record a request that was refused for its form, before its token was considered."""
         self._metrics.refused(error.code)
         self._audit.refused(error, address)
 
@@ -76,13 +79,13 @@ class Refusals:
         address: str | None,
         session: Session | None,
     ) -> None:
-        """An open was refused.
+        """Record a refused open.
 
-        :param session: if it got as far as to have one
+        :param session: the session; None if the open was refused before there was one
         """
         self._metrics.refused(error.code)
         if isinstance(error, exception.RateLimited):
-            return  # an address that tries many tokens must not fill the log
+            return  # a client that tries many tokens must not flood the log
         granted = session if session is not None and session.granted else None
         if isinstance(error, exception.InvalidToken) and granted is None:
             self.token_failed(address)
@@ -90,9 +93,9 @@ class Refusals:
         self._audit.refused(error, address, granted)
 
     def token_failed(self, address: str | None) -> None:
-        """Count a token that does not exist against its address."""
+        """Count an invalid token of this address."""
         self._failures.record_failure(address, time.monotonic())
 
     def recent(self, token: str) -> exception.ConsoledException | None:
-        """Return why this token was refused, if it was lately."""
+        """Return the last refusal of this token; None if there was none recently."""
         return self._recent.recent(token, time.monotonic())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sessions of a proxy process: found, joined, cut, and looked after once a second."""
+"""Registry of the sessions of a proxy process: creates, finds and cuts them, and checks their timeouts."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ LOG = logging.getLogger(__name__)
 
 _TICK = 1.0  # seconds between two checks of all sessions: one timer serves them all
 _JOINABLE = (State.CONNECTING, State.OPEN)
-_SLICE = 100  # sessions checked before other tasks have their turn
+_SLICE = 100  # sessions checked before other tasks get a turn
 
 
 class SessionRegistry:
-    """All sessions of this process, from their birth to their end.
+    """All sessions of this process that have not ended.
 
-    :param quota: has a slot for each session, taken at its birth and given back at its end
-    :param observers: of every session
-    :param timeouts: of every session; may be replaced at any time
+    :param quota: has a slot for each session, acquired when it is created and released when it has ended
+    :param observers: notified of every session
+    :ivar timeouts: of every session; may be replaced at any time
     """
 
     def __init__(self, quota: SessionQuota, observers: Sequence[SessionObserver], timeouts: Timeouts) -> None:
@@ -42,17 +42,18 @@ class SessionRegistry:
         return iter(list(self._by_id.values()))
 
     def ids(self) -> list[str]:
-        """Return the ids of all sessions, those that are being opened included."""
+        """Return the ids of all sessions, including those that are being opened."""
         return list(self._by_id)
 
     def opening_ids(self) -> set[str]:
-        """Return the ids of those that no manager has confirmed yet."""
+        """Return the ids of the sessions that no manager has granted yet."""
         return {session.id for session in self._by_id.values() if not session.granted}
 
     def create(self, token: str, client_address: str | None) -> Session:
         """Return a new session.
 
-        :raises ProxyBusy, TooManySessions: there is no slot for it
+        :raises ProxyBusy: when the process has no free slot
+        :raises TooManySessions: when the address has no free slot
         """
         self._quota.acquire(client_address)
         session = Session((tokens.hashed(token), client_address), self)
@@ -60,7 +61,7 @@ class SessionRegistry:
         return session
 
     def find(self, token: str, client_address: str | None) -> Session | None:
-        """Return the live SPICE session that another websocket of the same client belongs to.
+        """Return the SPICE session that another websocket of this client belongs to, or None.
 
         The same token from another address is another client, with a session of its own.
         """
@@ -68,16 +69,16 @@ class SessionRegistry:
         return session if session is not None and session.state in _JOINABLE else None
 
     def make_joinable(self, session: Session) -> None:
-        """Let further websockets of its client find it, if its console is used by several at a time."""
+        """Let further websockets of the same client find the session, if its console is a SPICE console."""
         if session.state is State.CONNECTING and session.console.console_type == ConsoleType.SPICE:
             self._joinable[session.client] = session
 
     # cuts
 
     def cut(self, reasons: Mapping[str, str]) -> None:
-        """End those of these sessions that are here.
+        """End sessions by id; ids of sessions that are not in this process are ignored.
 
-        :param reasons: by session id
+        :param reasons: end reasons by session id
         """
         for session_id, reason in reasons.items():
             session = self._by_id.get(session_id)
@@ -98,32 +99,32 @@ class SessionRegistry:
     # as the observer of each session
 
     def opened(self, session: Session) -> None:
-        """Pass it on."""
+        """Notify the observers that the session is open."""
         for observer in self._observers:
             try:
                 observer.opened(session)
-            except Exception:  # the others still have to hear of it
-                LOG.exception('session %s: an observer failed', session.id)
+            except Exception:  # the other observers must be notified all the same
+                LOG.exception('Failed to notify %s that session %s opened', _name(observer), session.id)
 
     def ended(self, session: Session) -> None:
-        """Forget the session, and pass it on."""
+        """Forget the session, and notify the observers that it has ended."""
         del self._by_id[session.id]
         if self._joinable.get(session.client) is session:
             del self._joinable[session.client]
         for observer in self._observers:
             try:
                 observer.ended(session)
-            except Exception:
-                LOG.exception('session %s: an observer failed', session.id)
+            except Exception:  # as above
+                LOG.exception('Failed to notify %s that session %s ended', _name(observer), session.id)
 
-    # the clock
+    # the timer
 
     def start(self) -> None:
-        """Begin to check sessions."""
+        """Start checking sessions once a second."""
         self._ticking = asyncio.get_running_loop().create_task(self._tick(), name='sessions')
 
     async def stop(self) -> None:
-        """Check no more."""
+        """Stop checking sessions."""
         if self._ticking is not None:
             self._ticking.cancel()
             await asyncio.gather(self._ticking, return_exceptions=True)
@@ -136,10 +137,14 @@ class SessionRegistry:
             for number, session in enumerate(self):
                 try:
                     session.check(self.timeouts, now)
-                except Exception:  # the others still have to be checked
-                    LOG.exception('session %s could not be checked', session.id)
+                except Exception:  # the other sessions must be checked all the same
+                    LOG.exception('Failed to check session %s', session.id)
                 if number % _SLICE == _SLICE - 1:
                     await asyncio.sleep(0)
+
+
+def _name(observer: SessionObserver) -> str:
+    return type(observer).__name__
 
 
 def _end(reason: str, session: Session) -> None:

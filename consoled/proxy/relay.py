@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Relay between one websocket and one connection to a guest's console.
 
-Frames, control frames and the closing handshake are handled by the ``websockets`` library's protocol core,
-without its I/O. Only the bulk of the data, from the guest to the user, takes a shorter path: it is received
-behind room for a frame header, the header is written in front of it, and both are sent from where they are.
+The protocol core of the ``websockets`` library, without its I/O, handles frames, control frames and the
+closing handshake. Only data from the guest to the user, which is the bulk, takes a shorter path: it is
+received into a buffer with room for a frame header in front, the header is written there, and both are sent
+without a copy.
 
-Back-pressure: what a peer does not accept is buffered once, and nothing more is read for that peer until it
-has accepted it.
+Back-pressure: data that a peer does not accept is buffered once, and nothing more is read for that peer until
+it has accepted the data.
 """
 
 from __future__ import annotations
@@ -28,32 +29,33 @@ from consoled.proxy.security.base import Exchange, SecurityFailed
 
 _HEADROOM = 10  # bytes of the longest header of a frame from a server (RFC 6455, section 5.2)
 _CHUNK = 256 * 1024  # bytes read from a guest at a time
-# Bytes read from a user at a time. Frames may be as small as 6 bytes, and all other users wait meanwhile.
+# Bytes read from a user at a time. A frame may be as small as 6 bytes, and all other users wait while the
+# frames of a read are parsed.
 _USER_CHUNK = 16 * 1024
-_MANY_FRAMES = 200  # in a read; the next read from a user who sends that many is shorter
-_SHORTER = 8  # times
+_MANY_FRAMES = 200  # after a read with this many frames, less is read from the user at a time
+_SHORTER = 8  # factor by which less is read
 _TARGET_BUFFER = 64 * 1024  # bytes buffered for a guest before reading from its user pauses
-_USER_BUFFER = 64 * 1024  # the same for replies to a user's pings
+_USER_BUFFER = 64 * 1024  # bytes of replies to a user's pings before reading from that user pauses
 
 _FIN_BINARY = 0x80 | Opcode.BINARY
 _DATA = (Opcode.BINARY, Opcode.TEXT, Opcode.CONT)
 
-# The library logs what it parses, which includes the keys that users press.
+# The library logs the frames that it parses, and they contain the keys that users press.
 _SILENT = logging.Logger('consoled.proxy.websocket', level=logging.CRITICAL + 1)
 
 
 class ReadBuffer:
     """Memory that a process reads into, shared by all its connections.
 
-    Its content is used up before control returns to the event loop. If some of it could not be sent, the
-    memory is left to the transport that still needs it, and new memory is allocated.
+    Its content is processed before control returns to the event loop. If a part could not be sent at once,
+    the transport keeps the memory until it is sent, and new memory is allocated.
     """
 
     def __init__(self) -> None:
         self.renew()
 
     def renew(self) -> None:
-        """Allocate new memory; the old one belongs to whoever still refers to it."""
+        """Allocate new memory; the old memory is left to the transport that still refers to it."""
         self.memory = bytearray(_HEADROOM + _CHUNK)
         self.view = memoryview(self.memory)
         self.payload = self.view[_HEADROOM:]
@@ -74,8 +76,8 @@ class ReadBuffer:
 
 
 def report_all_unsent(transport: asyncio.Transport) -> None:
-    """Have a transport call ``pause_writing`` for every byte that could not be sent at once."""
-    # asyncio's TLS transport takes a limit of 0 for exceeded by an empty buffer: it would pause for ever.
+    """Make a transport call ``pause_writing`` as soon as there is a byte that it could not send at once."""
+    # For asyncio's TLS transport, an empty buffer exceeds a limit of 0: it would pause for ever.
     tls = transport.get_extra_info('sslcontext') is not None
     transport.set_write_buffer_limits(high=int(tls), low=0)
 
@@ -83,16 +85,16 @@ def report_all_unsent(transport: asyncio.Transport) -> None:
 class Channel:
     """A websocket and the connection to its console.
 
-    :param user: the user's transport, after the 101
-    :param target: the transport to the console, after all handshakes with the hypervisor; reading is paused
-    :param max_message_size: bytes in a message from the user
-    :param close_timeout: seconds for a peer to accept what is left for it
-    :param input_filter: for what the user sends
-    :param greeting: a handshake with the user that comes first, or None
-    :param rest: what the console sent after its handshakes
-    :param released: called with the channel once the connection to the console is closed
-    :param closed: called once both connections are closed
-    :ivar reason: why it ended, or None
+    :param user: transport to the user, after the 101
+    :param target: transport to the console, after all handshakes with the hypervisor; its reading is paused
+    :param max_message_size: limit on a message from the user, in bytes
+    :param close_timeout: seconds that a peer may take to accept the data that is left for it
+    :param input_filter: filter for the data that the user sends
+    :param greeting: handshake with the user that comes first, or None
+    :param rest: data that the console sent after its handshakes
+    :param released: called once, with the channel, when the connection to the console is closed
+    :param closed: called once when both connections are closed
+    :ivar reason: end reason; None while the channel has not ended
     """
 
     def __init__(
@@ -122,29 +124,29 @@ class Channel:
         self._closed = closed
         self._open = {user, target}  # connections that are not closed yet
         self._abort: asyncio.TimerHandle | None = None
-        self._unsent: dict[asyncio.Transport, int] = {}  # bytes, when it began to end
+        self._unsent: dict[asyncio.Transport, int] = {}  # bytes, when the channel began to end
         self._unsent_to_user = self._unsent_to_guest = 0  # bytes, at the last ``note_progress``
         self.room = _USER_CHUNK  # bytes read from the user at a time
-        self._flooding = False  # the user does not read the replies to its pings, and is not read either
+        self._flooding = False  # reading from the user is paused: it does not read the replies to its pings
         self.reason: str | None = None
         self.bytes_in = 0  # from the user
         self.bytes_out = 0  # to the user
         now = self._loop.time()
         self.began = now
-        self.last_heard = now  # anything from the user
-        self.last_input = now  # something that the user did
-        self.pinged: float | None = None
-        self.stalled: float | None = None  # since when the guest has not accepted input
+        self.last_heard = now  # when the user last sent or accepted anything
+        self.last_input = now  # when the user last sent input, such as a key
+        self.pinged: float | None = None  # when a ping was sent that is not answered yet
+        self.stalled: float | None = None  # when the guest stopped accepting input; None: it accepts it
 
     @property
     def greeted(self) -> bool:
-        """Whether the handshake with the user is complete."""
+        """Whether the handshake with the user is complete, or none is needed."""
         return self._greeting is None
 
     def start(self, early: bytes) -> None:
         """Start relaying.
 
-        :param early: what the user has already sent
+        :param early: data that the user has already sent
         """
         report_all_unsent(self._user)  # see ReadBuffer
         self._target.set_write_buffer_limits(high=_TARGET_BUFFER)
@@ -159,7 +161,7 @@ class Channel:
             self.user_data(early)
 
     def note_progress(self) -> None:
-        """Note whether the peers accepted any of what was sent: one that does is alive, however slowly."""
+        """Note whether the peers have accepted buffered data: one that does is alive, however slow it is."""
         for_user, for_guest = self._user.get_write_buffer_size(), self._target.get_write_buffer_size()
         now = self._loop.time()
         if for_user < self._unsent_to_user:
@@ -245,12 +247,12 @@ class Channel:
                     return
                 data = self._greeting.rest()
                 self._begin()
-            data, by_the_user = self._input_filter.feed(data)
+            data, is_input = self._input_filter.feed(data)
         except SecurityFailed as exc:
             self._send(exc.farewell)
             self.end(EndReason.PROTOCOL_ERROR)
             return
-        if by_the_user:
+        if is_input:
             self.last_input = self.last_heard
         if data and not self._target.is_closing():
             self._target.write(data)
@@ -282,7 +284,7 @@ class Channel:
         self._released(self)
 
     def end(self, reason: str) -> None:
-        """Send the user a close frame, and close both connections once what was sent has been accepted.
+        """Send the user a close frame, and close both connections once their peers have accepted all data.
 
         The first reason counts. But without a lease the connection to the console is aborted at any time: its
         slot may soon be another user's (design.md, invariant 4).
@@ -298,7 +300,7 @@ class Channel:
             self._flush()
         if self._socket.state is not OPEN and self._socket.close_rcvd is not None:
             self._close_user()
-        self._user.resume_reading()  # for the user's close frame
+        self._user.resume_reading()  # to receive the user's close frame
         if reason == EndReason.LEASE_LOST:
             self._target.abort()
         elif not self._target.is_closing():
@@ -307,13 +309,13 @@ class Channel:
         self._abort = self._loop.call_later(self._close_timeout, self._give_up)
 
     def _close_user(self) -> None:
-        if not self._user.is_closing():  # asyncio's TLS transport breaks when it is closed twice
+        if not self._user.is_closing():  # closing it twice breaks asyncio's TLS transport
             self._user.close()
 
     def _give_up(self) -> None:
-        """Abort connections whose peer no longer accepts what was sent."""
+        """Abort the connections whose peers no longer accept data."""
         progress = False
-        for transport in list(self._open):  # asyncio's transports must not be aborted once closed
+        for transport in list(self._open):  # asyncio's transports must not be aborted once they are closed
             waiting = transport.get_write_buffer_size()
             if 0 < waiting < self._unsent[transport]:
                 self._unsent[transport] = waiting

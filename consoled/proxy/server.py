@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One process of the proxy: its parts, started, reloaded and stopped together."""
+"""Composition of one proxy process: its parts are started, reloaded and stopped together."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from consoled.rpc.client import ConsoleAuthAPI
 LOG = logging.getLogger(__name__)
 
 _LEASE_POLL = 0.5  # seconds between two updates of the lease metric
-_MAX_CUT = 1000  # ids in a cast
-_DRAIN_POLL = 0.02  # seconds between two looks at what is left, while stopping
+_MAX_CUT = 1000  # session ids in one cast
+_DRAIN_POLL = 0.02  # seconds between two checks for remaining sessions or connections, while stopping
 
 
 class ProxyEndpoint(rpc_server.Endpoint):
-    """Receives the managers' cuts, in a thread of the RPC server."""
+    """RPC endpoint for cuts by the managers. Its methods run in a thread of the RPC server."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, registry: SessionRegistry) -> None:
         self._loop = loop
@@ -55,17 +55,17 @@ class ProxyEndpoint(rpc_server.Endpoint):
 
 
 def policy_from_conf(conf: cfg.ConfigOpts) -> handshake.Policy:
-    """Return whom the proxy trusts, as configured.
+    """Return the policy on trusted proxies and origins, as configured.
 
-    :raises ValueError: an option is wrong
+    :raises ValueError: when an option is invalid
     """
     return handshake.Policy.from_options(conf.proxy.trusted_proxies, conf.proxy.allowed_origins)
 
 
 def timeouts_from_conf(conf: cfg.ConfigOpts) -> Timeouts:
-    """Return how long sessions may be silent, as configured.
+    """Return the timeouts of sessions, as configured.
 
-    :raises ValueError: an option is invalid: oslo.config finds out when it is read
+    :raises ValueError: when an option is invalid; oslo.config checks a value when it is read
     """
     options = conf.proxy
     return Timeouts(
@@ -77,13 +77,14 @@ def timeouts_from_conf(conf: cfg.ConfigOpts) -> Timeouts:
 
 
 class Proxy:
-    """One process of the proxy. All its methods are called in the thread of its event loop.
+    """One process of the proxy. All its methods must be called in the thread of its event loop.
 
-    :param sockets: bound, for users to connect to
-    :param transport: the cell's bus
-    :param name: of this process among the proxies of the cell
-    :param registry: for its metrics
-    :raises ValueError, OSError: an option is wrong
+    :param sockets: bound sockets that users connect to
+    :param transport: transport of the cell's bus
+    :param name: name of this process, unique among the proxies of the cell
+    :param registry: registry for its metrics
+    :raises ValueError: when an option is invalid
+    :raises OSError: when a file cannot be read
     """
 
     def __init__(
@@ -133,21 +134,21 @@ class Proxy:
 
     @property
     def ready(self) -> bool:
-        """Whether sessions can be opened: the process holds a lease."""
+        """Whether the process has a lease, without which it opens no session."""
         return self._lease.holds
 
     @property
     def sessions(self) -> SessionRegistry:
-        """Its sessions."""
+        """Sessions of this process."""
         return self._registry
 
     @property
     def connections(self) -> int:
-        """Users' connections, sessions included."""
+        """Number of users' connections, including those of sessions."""
         return self._listener.connections
 
     def start(self) -> None:
-        """Start listening. The bus may become available later: until then users get 503."""
+        """Start listening. Until the bus is available, users get 503."""
         loop = asyncio.get_running_loop()
         self._audit.start()
         self._lease.start()
@@ -156,24 +157,24 @@ class Proxy:
         self._listener.start()
         self._tasks = [
             loop.create_task(asyncio.to_thread(self._listen_for_cuts, loop), name='cuts'),
-            loop.create_task(self._watch_lease(), name='watch'),
+            loop.create_task(self._update_lease_metric(), name='lease-metric'),
         ]
 
     def _listen_for_cuts(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run in a thread, since it waits for the bus."""
+        """Start the RPC server for cuts. Waits for the bus, so it runs in a thread."""
         server = rpc_server.get_server(
             self._transport, versions.PROXY_TOPIC, self._name, [ProxyEndpoint(loop, self._registry)]
         )
         server.start()
         self._server = server
 
-    async def _watch_lease(self) -> None:
+    async def _update_lease_metric(self) -> None:
         while True:
             self._metrics.lease(self.ready)
             await asyncio.sleep(_LEASE_POLL)
 
     def reload(self) -> None:
-        """Read what may change again. If anything is wrong it is logged, and nothing changes."""
+        """Reload certificate, pages, policy and timeouts. An error is logged, and then nothing changes."""
         conf = self._conf
         try:
             tls, policy, pages = tls_context_from_conf(conf), policy_from_conf(conf), Pages.from_conf(conf)
@@ -183,10 +184,10 @@ class Proxy:
             return
         self._listener.tls, self._context.policy, self._context.pages = tls, policy, pages
         self._registry.timeouts = timeouts
-        LOG.info('Reloaded certificate, pages and policy')
+        LOG.info('Reloaded certificate, pages, policy and timeouts')
 
     async def stop(self, timeout: float) -> None:
-        """Stop listening, end all sessions, report them; ``timeout`` seconds at most."""
+        """Stop listening, end all sessions, and report their ends; takes ``timeout`` seconds at most."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         self._admission.stopping = True
@@ -194,7 +195,7 @@ class Proxy:
         self._registry.cut_all(EndReason.DRAINED)
         while len(self._registry) and loop.time() < deadline:
             await asyncio.sleep(_DRAIN_POLL)
-        # Connections that are left have had their close frame, or only loaded a page: browsers keep those.
+        # The other connections were sent a close frame, or loaded a page and are kept open by the browser.
         patience = min(deadline, loop.time() + self._conf.proxy.close_timeout)
         while self._listener.connections and loop.time() < patience:
             await asyncio.sleep(_DRAIN_POLL)

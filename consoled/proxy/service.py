@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes of the proxy daemon: workers that serve users, and a monitor for metrics and health.
+"""Processes of the proxy daemon: workers that serve users, and a monitor for metrics and health.
 
-They are supervised by cotyledon directly, not by oslo.service's launcher on top of it: at SIGHUP that one
-replaces the workers, which would end every session. Here a worker only reads its files again.
+They are supervised by cotyledon directly, not by oslo.service's launcher, which uses it too: on SIGHUP, the
+launcher replaces the workers, which would end every session. A worker here only reads its files again.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from consoled.rpc.transport import get_transport
 
 _TITLE = 'consoled-proxy'
 _GC_THRESHOLDS = (20000, 20, 50)
-_KILL_AFTER = 5  # seconds beyond graceful_shutdown_timeout before a process that hangs is ended
+_KILL_AFTER = 5  # seconds after graceful_shutdown_timeout until a process that hangs is killed
 
 
 @dataclasses.dataclass(frozen=True)
 class Inherited:
-    """Made once in the master process and inherited by all workers.
+    """Objects that are created in the master process and inherited by all workers.
 
     :ivar reloaded: set by the first SIGHUP; a worker that starts later reads the files itself
     """
@@ -54,8 +54,8 @@ class Inherited:
 def prepare(conf: cfg.ConfigOpts) -> Inherited:
     """Check the configuration, read the pages and bind the sockets.
 
-    :raises OSError: a file cannot be read, or an address cannot be bound
-    :raises ValueError: an option is invalid
+    :raises OSError: when a file cannot be read or an address cannot be bound
+    :raises ValueError: when an option is invalid
     """
     server.policy_from_conf(conf)
     targets.Connector.from_conf(conf)
@@ -66,12 +66,12 @@ def prepare(conf: cfg.ConfigOpts) -> Inherited:
 def run(shared: Inherited, notifier: Notifier) -> None:
     """Run the processes until SIGTERM.
 
-    :param notifier: the workers notify systemd by it: when they serve users, and for the watchdog
+    :param notifier: used by the workers to notify systemd that they serve users, and its watchdog
     """
     conf = shared.conf
     master = cotyledon.ServiceManager(
         graceful_shutdown_timeout=conf.graceful_shutdown_timeout + 2 * _KILL_AFTER,
-        mp_context=multiprocessing.get_context('fork'),  # sockets and options are inherited as they are
+        mp_context=multiprocessing.get_context('fork'),  # workers inherit sockets and options unchanged
     )
     master.add(ProxyWorker, workers=conf.proxy.workers, args=(shared, notifier))
     if conf.monitoring.port:
@@ -83,13 +83,13 @@ def run(shared: Inherited, notifier: Notifier) -> None:
 
 
 def _close(sockets: list[socket.socket]) -> None:
-    """Close the master's copies: users must only queue at workers, which listen until they stop."""
+    """Close the sockets of a process that does not serve users: they must only queue at workers."""
     for sock in sockets:
         sock.close()
 
 
 class ProxyWorker(cotyledon.Service):
-    """A process that serves users. Its event loop runs in the thread that ``run`` is called in."""
+    """Process that serves users. Its event loop runs in the thread that calls ``run``."""
 
     name = 'worker'
 
@@ -130,8 +130,8 @@ class ProxyWorker(cotyledon.Service):
         self._proxy.start()
         self._loop = asyncio.get_running_loop()
         self._started.set()
-        # A full collection stalls every session, for 0.1 s and more with thousands of them. What is loaded by
-        # now stays; what sessions leave behind is mostly freed by reference counting.
+        # With thousands of sessions, a full collection stalls all of them for 0.1 s or more. The objects that
+        # exist now live as long as the process; most of those of sessions are freed by reference counting.
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
         self._notifier.ready()
@@ -139,10 +139,10 @@ class ProxyWorker(cotyledon.Service):
         await self._stopping.wait()
         watchdog.cancel()
         await self._proxy.stop(conf.graceful_shutdown_timeout)
-        self._ended.set()  # here, since asyncio.run would wait for threads that wait for the bus
+        self._ended.set()  # not after asyncio.run, which would wait for threads that wait for the bus
 
     async def _feed_watchdog(self) -> None:
-        """Notify the watchdog for as long as the event loop runs."""
+        """Notify the watchdog as long as the event loop runs."""
         while self._notifier.interval is not None:
             self._notifier.alive()
             await asyncio.sleep(self._notifier.interval)
@@ -166,7 +166,7 @@ def _bound_address(sock: socket.socket) -> str:
 
 
 class ProxyMonitor(cotyledon.Service):
-    """The process that serves the metrics and the health of all workers."""
+    """Process that serves the metrics and the health of all workers."""
 
     name = 'monitor'
 
@@ -184,7 +184,10 @@ class ProxyMonitor(cotyledon.Service):
         )
 
     def _check_leases(self, registry: prometheus_client.CollectorRegistry) -> None:
-        """:raises LookupError: not every worker has a lease"""
+        """Check that every worker has a lease.
+
+        :raises LookupError: when one has none
+        """
         leases = sum(
             sample.value
             for family in registry.collect()
@@ -198,14 +201,14 @@ class ProxyMonitor(cotyledon.Service):
         self._server.start()
 
     def reload(self) -> None:
-        """It has nothing to reload."""
+        """Do nothing: the monitor has nothing to reload."""
 
     def terminate(self) -> None:
         self._server.stop()
 
 
 class _Collector(multiprocess.MultiProcessCollector):
-    """The metrics of all live processes."""
+    """Collector of the metrics of all live processes."""
 
     def __init__(self, registry: prometheus_client.CollectorRegistry) -> None:
         super().__init__(registry)  # type: ignore[no-untyped-call]
@@ -217,7 +220,7 @@ class _Collector(multiprocess.MultiProcessCollector):
 
 
 def _remove_dead_gauges() -> None:
-    """Remove the gauges of workers that were killed."""
+    """Delete the files with the gauges of workers that were killed."""
     for path in pathlib.Path(os.environ['PROMETHEUS_MULTIPROC_DIR']).glob('gauge_live*_*.db'):
         pid = int(path.stem.rpartition('_')[2])
         if not pathlib.Path(f'/proc/{pid}').exists():

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One live use of a console: its states, from the moment its id is chosen until nothing of it is left."""
+"""Session: the state machine of one live use of a console (doc/design.md, section 7).
+
+It begins when the session's id is chosen, and ends when its last connection to the console is closed.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +21,22 @@ from consoled.proxy.relay import Channel
 
 
 class State(enum.Enum):
-    """Where a session is in its life."""
+    """State of a session."""
 
-    OPENING = 'opening'  # the managers are being asked
-    CONNECTING = 'connecting'  # they said yes; the console is being connected
-    OPEN = 'open'  # it has, or had, a channel
+    OPENING = 'opening'  # a manager is being asked
+    CONNECTING = 'connecting'  # a manager granted it; the console is being connected
+    OPEN = 'open'  # it has or had a channel
     ENDING = 'ending'  # it has an end reason; channels are closing, or a call is still under way
     ENDED = 'ended'  # nothing of it is left
 
 
 class Event(enum.Enum):
-    """What moves a session from one state to another."""
+    """Event that may change the state of a session."""
 
     GRANTED = 'granted'  # a manager opened it
     CONNECTED = 'connected'  # a channel is up
-    END = 'end'  # it has to end
-    RELEASED = 'released'  # no websocket and no channel holds it any more
+    END = 'end'  # it must end
+    RELEASED = 'released'  # no websocket and no channel holds it any longer
 
 
 TRANSITIONS = {
@@ -64,26 +67,26 @@ TRANSITIONS = {
 
 
 class InvalidTransition(Exception):
-    """The event cannot happen in this state: a fault of the proxy."""
+    """The event is not allowed in this state: a bug in the proxy."""
 
 
 class SessionObserver(Protocol):
-    """Hears once that a session is open, if it ever is, and once that it has ended."""
+    """Observer of sessions. ``ended`` is called once for each session, ``opened`` once before it or never."""
 
     def opened(self, session: Session) -> None:
-        """Its first channel is up."""
+        """Handle a session whose first channel is up."""
 
     def ended(self, session: Session) -> None:
-        """It is over: its ``end_reason`` is set, and its port may be used again."""
+        """Handle the end of a session: its ``end_reason`` is set, and its port may be used again."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Timeouts:
-    """How long a session may be silent, in seconds.
+    """Timeouts of a session, in seconds.
 
-    :ivar idle: without input from the user; 0: no limit
+    :ivar idle: without input from the user; 0 means no limit
     :ivar ping_interval: without data from the user until a ping is sent
-    :ivar ping_timeout: after the ping; and how long a guest may refuse input
+    :ivar ping_timeout: for the answer to a ping; also how long a guest may refuse input
     :ivar greeting: for the handshake with the user
     """
 
@@ -96,11 +99,11 @@ class Timeouts:
 class Session:
     """A session and its channels: one channel, or with SPICE one for each websocket of its client.
 
-    It is born with one websocket that wants to become a channel. Whoever holds such a websocket calls
-    ``connected`` or ``abandon`` for it, once.
+    A session is created for one websocket that may become a channel; ``join`` adds another. For each of
+    them, exactly one of ``connected`` and ``abandon`` is called, once.
 
     :param client: hash of its token, and the user's address
-    :param observer: of ``opened`` and ``ended``
+    :param observer: notified once when the session is open, and once when it has ended
     """
 
     __slots__ = (
@@ -133,16 +136,17 @@ class Session:
         self.connecting = 1  # websockets that may become channels
         self.channels: set[Channel] = set()
         self.end_reason: str | None = None
-        self.may_be_stored = False  # managers may have a row of it, which must be closed
+        self.may_be_stored = False  # the managers may have a row for it, which must be closed
         self._observer = observer
         self._console: objects.ConsoleConnection | None = None
         self.user_id: str | None = None
         self.project_id: str | None = None
         self.limited = False
-        self.granted_at: float | None = None  # by the monotonic clock, as are the next two
+        # The next three are readings of the monotonic clock.
+        self.granted_at: float | None = None
         self.ends_at: float | None = None
-        self.asked_at = 0.0  # when the managers were last asked whether the console is still there
-        self.asking: asyncio.Lock | None = None  # held while they are asked again
+        self.asked_at = 0.0  # when the last successful open_session was sent
+        self.asking: asyncio.Lock | None = None  # held while the managers are asked again
         self._interruptible: list[asyncio.Timeout] = []
         self._last_channel_reason: str | None = None
         self._bytes_in = 0  # of channels that have ended
@@ -150,19 +154,19 @@ class Session:
 
     @property
     def client_address(self) -> str | None:
-        """The user's IP address; None on a unix socket without a trusted proxy in front of it."""
+        """IP address of the user; None on a unix socket without a trusted proxy in front of it."""
         return self.client[1]
 
     @property
     def granted(self) -> bool:
-        """Whether the managers have opened it, so that its user and console are known."""
+        """Whether a manager has opened the session, so that its user and console are known."""
         return self._console is not None
 
     @property
     def console(self) -> objects.ConsoleConnection:
-        """Its console.
+        """Console of the session.
 
-        :raises RuntimeError: the managers have not opened it
+        :raises RuntimeError: when no manager has opened the session
         """
         if self._console is None:
             raise RuntimeError(f'session {self.id} is not granted')
@@ -170,12 +174,12 @@ class Session:
 
     @property
     def was_open(self) -> bool:
-        """Whether it has, or had, a channel."""
+        """Whether the session has or had a channel."""
         return bool(self.channels) or self._last_channel_reason is not None
 
     @property
     def seconds(self) -> float:
-        """How long ago the managers opened it."""
+        """Seconds since a manager opened the session; 0 if none has."""
         return 0.0 if self.granted_at is None else time.monotonic() - self.granted_at
 
     @property
@@ -188,7 +192,7 @@ class Session:
         """Bytes to the user."""
         return self._bytes_out + sum(channel.bytes_out for channel in self.channels)
 
-    # its life
+    # state changes
 
     def _fire(self, event: Event) -> None:
         try:
@@ -197,23 +201,23 @@ class Session:
             raise InvalidTransition(f'{event.value} in state {self.state.value}') from None
 
     def grant(self, granted: objects.ConsoleSession, now: float) -> None:
-        """The managers have opened it.
+        """Store the answer of the manager that opened the session.
 
-        :param now: by the monotonic clock
+        :param now: reading of the monotonic clock
         """
         self._fire(Event.GRANTED)
         self._console = granted.console
         self.user_id, self.project_id = granted.user_id, granted.project_id
         self.limited = granted.limited
         self.granted_at = now
-        # Both moments are the database's: our clock may be minutes off (doc/design.md, invariant 2).
+        # Both times come from the database: our clock may be minutes off (doc/design.md, invariant 2).
         if granted.ends_at is not None:
             self.ends_at = now + (granted.ends_at - granted.connected_at).total_seconds()
         if granted.cut_reason is not None:
             self.end(granted.cut_reason)
 
     def join(self) -> None:
-        """One more websocket wants to become a channel."""
+        """Count another websocket that may become a channel."""
         self.connecting += 1
 
     @contextlib.asynccontextmanager
@@ -231,7 +235,7 @@ class Session:
                     self._interruptible.remove(interruptible)
 
     def connected(self, channel: Channel) -> None:
-        """A websocket has become a channel."""
+        """Add the channel that a websocket has become."""
         first = self.state is State.CONNECTING
         self._fire(Event.CONNECTED)
         self.connecting -= 1
@@ -240,15 +244,15 @@ class Session:
             self._observer.opened(self)
 
     def abandon(self, reason: EndReason) -> None:
-        """A websocket will not become a channel.
+        """Discount a websocket that will not become a channel.
 
-        :param reason: why the session has ended, if that was the last of it
+        :param reason: end reason of the session if this was its last websocket and it never had a channel
         """
         self.connecting -= 1
         self._release(reason)
 
     def channel_released(self, channel: Channel) -> None:
-        """A channel's connection to the console is closed."""
+        """Remove a channel whose connection to the console is closed."""
         self.channels.discard(channel)
         self._bytes_in += channel.bytes_in
         self._bytes_out += channel.bytes_out
@@ -257,13 +261,13 @@ class Session:
 
     def _release(self, reason: EndReason) -> None:
         if self.channels or self.connecting:
-            return  # a page that is reloaded opens its websockets before the old ones have ended
+            return  # a reloaded page opens its new websockets before the old ones have ended
         self._fire(Event.RELEASED)
         self.end_reason = self.end_reason or self._last_channel_reason or reason
         self._observer.ended(self)
 
     def end(self, reason: str) -> None:
-        """Have it end: close its channels, and let no websocket become one. The first reason counts."""
+        """End the session: close its channels, and let no websocket become one. The first reason counts."""
         self._fire(Event.END)
         self.end_reason = self.end_reason or reason
         while self._interruptible:
@@ -271,10 +275,13 @@ class Session:
         for channel in list(self.channels):
             channel.end(reason)
 
-    # its timeouts
+    # timeouts
 
     def check(self, timeouts: Timeouts, now: float) -> None:
-        """End what has lasted too long or been silent too long; ping silent users."""
+        """Enforce the end time and the timeouts, and ping silent users.
+
+        :param now: reading of the monotonic clock
+        """
         if self.ends_at is not None and now >= self.ends_at:
             self.end(EndReason.TIME_OVER)
         elif timeouts.idle and self.channels and now - self._last_input() > timeouts.idle:
@@ -290,7 +297,7 @@ class Session:
 def _check_channel(channel: Channel, timeouts: Timeouts, now: float) -> None:
     channel.note_progress()
     if channel.stalled is not None:
-        # Its user is not read either, so silence means nothing.
+        # Nothing is read from the user either, so silence means nothing.
         if now - channel.stalled > timeouts.ping_timeout:
             channel.end(EndReason.GUEST_STALLED)
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the old consoleauth service used memcached, run with the libraries of its time (.venv-legacy).
+"""Use of memcached by the old consoleauth service, run with the libraries of its time (.venv-legacy).
 
 The arguments are the backend, the servers (host:port,...) and the TTL. Each line of standard input is a JSON
 list of a method's name and its arguments; the result is written as a line of JSON.

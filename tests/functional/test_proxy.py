@@ -160,7 +160,7 @@ class _Clients:
 
 
 class _Tokens:
-    """Where a request may carry its token, and which origins may send it."""
+    """Parts of a request that may carry the token, and origins that may send it."""
 
     def token(self, **changes):
         return self.grant(**changes).partition('token=')[2]

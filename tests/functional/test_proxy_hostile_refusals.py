@@ -67,7 +67,7 @@ class _Refusals:
 
 
 class RecentRefusals(_Refusals):
-    """Who is refused, and what the response reveals."""
+    """Users who are refused, and the facts that the response reveals."""
 
     def test_invariant_7_malformed_requests_do_not_reach_the_guest(self):
         target = self.grant()

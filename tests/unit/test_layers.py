@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may import whom (doc/design.md, section 6), read from the source."""
+"""Imports in the source follow the layers of doc/design.md, section 6."""
 
 import ast
 import pathlib
@@ -132,7 +132,7 @@ class LayersTest(testtools.TestCase):
         self.assertEqual([], wrong)
 
     def test_pure_units_do_no_io(self):
-        """Nor do they import objects, which need oslo libraries; end reasons are only names."""
+        """They do not import objects either, which need oslo libraries; end reasons are only names."""
         wrong = [
             f'{path}:{line}: {name}'
             for unit, path, tree in modules()

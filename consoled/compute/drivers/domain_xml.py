@@ -21,7 +21,10 @@ _GRAPHICS = {'vnc': ConsoleType.NOVNC, 'spice': ConsoleType.SPICE}
 
 @dataclasses.dataclass(frozen=True)
 class ListeningConsole:
-    """Where the hypervisor listens for a console; ``listen`` is None if the XML does not say."""
+    """Address and port at which the hypervisor listens for a console.
+
+    :ivar listen: address; None if the XML has none
+    """
 
     console_type: str
     listen: str | None

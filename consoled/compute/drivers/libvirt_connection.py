@@ -129,7 +129,7 @@ class ConnectionPool:
     def _give_back(self, conn: Connection, event_conn: Connection) -> bool:
         """Keep a connection for the next call.
 
-        :returns: False if it is of no use any more: libvirtd has gone since it was taken
+        :returns: False if it is useless because libvirtd has gone since it was taken
         """
         alive = self._is_alive(conn)
         if not alive and not self._is_alive(event_conn):
@@ -153,9 +153,9 @@ class ConnectionPool:
     # the connection for events
 
     def start(self) -> bool:
-        """Begin to connect, without waiting.
+        """Start connecting, without waiting.
 
-        :returns: whether there is a connection already
+        :returns: whether there is already a connection
         """
         with self._changed:
             self._start()

@@ -24,7 +24,7 @@ class DatabaseAppTest(CliCase):
             self.assertIn(reason, str(error))
         self.assertNotIn('hidden', str(error))
 
-    def test_it_is_made_once(self):
+    def test_the_database_is_created_once(self):
         app = self.app(f'[database]\nconnection = sqlite:///{self.config("")}.db\n')
         db = app.db
         self.assertIs(db, app.db)

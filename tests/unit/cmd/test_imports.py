@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the programs import, and when: checked in processes of their own."""
+"""Imports of the programs, and their order, checked in separate processes."""
 
 import subprocess
 import sys

@@ -47,7 +47,7 @@ class CleanerTest(testtools.TestCase):
             cleaner._run()
         return waits
 
-    def test_it_goes_on_whatever_fails(self):
+    def test_the_cleaner_continues_after_any_failure(self):
         self.manager.failures = [exception.ManagerUnreachable(reason='x'), RuntimeError('a fault')]
         self.run_for(self.cleaner(), 3)
         self.assertEqual(['node-1'] * 3, self.manager.hosts)

@@ -71,7 +71,7 @@ class PortConflictsTest(testtools.TestCase):
         self.assertTrue(self.is_shared(self.b, 10000))
 
     def test_only_the_present_state_counts(self):
-        """What was recorded says whom to ask, not what the answer is."""
+        """The record only says which instance to inspect: the hypervisor has the answer."""
         self.record(self.a, 10000)
         guest = build_guest(10000, uuid=self.b)
         self.driver.put(guest)

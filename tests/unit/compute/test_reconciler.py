@@ -238,7 +238,7 @@ class ResyncTest(ReconcilerTestCase):
 class PeriodTest(ReconcilerTestCase):
     options = {'compute__sync_interval': 1}
 
-    def test_all_instances_are_compared_again_and_again(self):
+    def test_all_instances_are_compared_periodically(self):
         self.start()
         wait_until(lambda: self.manager.reports.count(('host', [], [], [])) == 2)
 
@@ -292,7 +292,7 @@ class SharedAddressTest(ReconcilerTestCase):
     def is_shared(self, guest, port):
         return self.port_conflicts.is_shared(guest.uuid, ADDRESS, port)
 
-    def test_neither_instance_has_it(self):
+    def test_a_shared_address_is_reported_for_neither_instance(self):
         first = self.put(10000, 10001)
         self.start()
         second = self.put(10001, 10002)
@@ -311,7 +311,7 @@ class SharedAddressTest(ReconcilerTestCase):
         self.assertEqual(('define', first.uuid, [10000]), self.manager.reports[-1])
         self.assertFalse(self.is_shared(first, 10000))
 
-    def test_at_the_start_too(self):
+    def test_a_shared_address_is_detected_at_the_start(self):
         first, second = self.put(10000), self.put(10000)
         self.reconciler.start()
         self.reconciler.wait_attempted(30)

@@ -36,7 +36,7 @@ class ClaimsTests:
         self.assertEqual((self.instance, 10000), (session.console.instance_uuid, session.console.port))
         self.assertTrue(-1 < self.ago(session.connected_at) < 60)
 
-    def test_it_ends_with_its_token_if_that_is_wanted(self):
+    def test_a_session_ends_with_its_token_if_ends_with_token_is_set(self):
         token_hash = self.store(ttl=100)
         session = self.claim(self.request(token_hash, self.proxy()), ends_with_token=True)
         self.assertTrue(40 < -self.ago(session.ends_at) <= 100)

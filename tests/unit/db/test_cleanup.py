@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What revocations, cleaning and the sweep delete, and what they leave."""
+"""Rows that revocations, cleaning and the sweep delete, and rows that they keep."""
 
 import sqlalchemy as sa
 

@@ -20,11 +20,11 @@ class ClockTests:
         self.assertEqual(datetime.UTC, moment.tzinfo)
         self.assertTrue(abs(moment.timestamp() - time.time()) < 60, moment)
 
-    def test_time_goes_on(self):
+    def test_the_clock_does_not_run_backwards(self):
         moments = [clock.now(self.db) for _ in range(3)]
         self.assertEqual(sorted(moments), moments)
 
-    def test_so_many_seconds_after_now(self):
+    def test_utc_after_is_that_many_seconds_after_now(self):
         columns = [clock.utc_now(), *(clock.utc_after(seconds) for seconds in OFFSETS)]
         now, *moments = self.db.single(lambda conn: conn.execute(sa.select(*columns)).one())
         differences = [round((moment - now).total_seconds()) for moment in moments]
@@ -41,7 +41,7 @@ class ClockTests:
 
 class SQLiteClockTest(ClockTests, base.DatabaseTestCase):
     def test_the_text_is_that_of_a_date_time_which_sqlalchemy_stores(self):
-        """Else comparisons of texts would go wrong."""
+        """SQLite compares texts, so another format would give wrong results."""
         statement = str(clock.NOW.compile(dialect=sqlite.dialect()))
         text = self.db.single(lambda conn: conn.exec_driver_sql(statement).scalar_one())
         self.assertEqual(datetime.datetime.fromisoformat(text).isoformat(' ', 'microseconds'), text)

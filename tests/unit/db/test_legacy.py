@@ -64,7 +64,7 @@ class AdoptTests:
         self.assertEqual([(base.COMPUTE_HOST,)], self.rows(_T.compute_host))
 
     def test_a_defined_instance_has_no_other_consoles(self):
-        """The port of a token that was issued earlier may be another guest's by now."""
+        """The port of a token that was issued earlier may belong to another guest now."""
         self.define(10001)
         self.assertIsNone(self.adopt(port=10000))
         self.assertIsNone(self.adopt(port=10001, console_type='novnc'))
@@ -96,7 +96,7 @@ class AdoptTests:
         stored = self.adopt('b' * 64, age=None, console_type='novnc', options={})
         self.assertEqual([session.id], stored.cut)
         self.assertEqual((False, True), (self.is_valid(HASH), self.is_valid('b' * 64)))
-        # but one that was issued earlier may not
+        # a token that was issued earlier does not replace it
         self.assertIsNone(self.adopt('c' * 64, age=10, console_type='serial'))
 
     # revocations
@@ -113,7 +113,7 @@ class AdoptTests:
         self.assertIsNotNone(self.adopt('c' * 64, age=None))
 
     def test_a_revocation_during_the_copy_wins(self):
-        """It was recorded after the copy had looked for it, and deleted before the copy was there."""
+        """It is recorded after the check of the copy, and deletes tokens before the copy is stored."""
         check, checks = legacy._check_not_revoked, []
 
         def late(conn, *arguments):

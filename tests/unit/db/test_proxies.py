@@ -128,7 +128,7 @@ class SQLiteProxiesTest(ProxiesTests, base.DatabaseTestCase):
 class ReconcilePropertyTest(base.DatabaseTestCase):
     @settings(max_examples=20)
     @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=5), st.integers(0, 2))
-    def test_what_is_left_is_what_both_know_or_may_still_be_opening(self, rows, unknown):
+    def test_rows_are_kept_if_they_are_listed_or_may_still_be_opening(self, rows, unknown):
         """:param rows: of each session, whether the proxy lists it and whether it is old"""
         self.instance = base.new_uuid()
         token_hash, proxy_id = self.store(), self.proxy()

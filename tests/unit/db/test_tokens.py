@@ -134,7 +134,7 @@ class NextFreeTests:
     def test_the_first_free_console_by_port(self):
         self.define(10002, 10000, 10001)
         self.assertEqual(10000, self.next_free().port)
-        self.assertEqual(10000, self.next_free().port)  # one's own token holds nobody up
+        self.assertEqual(10000, self.next_free().port)  # the user's own token does not reserve it
 
     def test_the_grant_is_completed(self):
         self.define(10000, mode='view')
@@ -203,7 +203,7 @@ class NextFreeTests:
         self.useFixture(fixtures.MockPatchObject(tokens.time, 'sleep', pauses.append))
         return chosen, pauses
 
-    def test_whoever_collides_chooses_again(self):
+    def test_a_collision_leads_to_another_choice(self):
         self.define(*range(10000, 10004))
         self.collisions = 1
         chosen, pauses = self.collide()

@@ -79,7 +79,7 @@ class ServerHealthTest(testtools.TestCase):
         self.assertTrue(health.operation.failed_over)
         self.assertFalse(health.is_skipped('b'))
 
-    def test_it_is_used_again_after_that(self):
+    def test_a_failed_server_is_used_again_after_dead_retry(self):
         health = ServerHealth(0.5, 0)
         health.report_failure('a', OSError(), used_before=False)
         self.assertFalse(health.is_skipped('a'))
@@ -146,12 +146,12 @@ class BoundedSocketTest(testtools.TestCase):
 
 class ServerHashTest(testtools.TestCase):
     @given(st.binary(max_size=40))
-    def test_it_is_the_old_librarys(self, key):
-        """As in python-memcached 1.59: ``cmemcache_hash``."""
+    def test_the_hash_is_that_of_the_old_library(self, key):
+        """``cmemcache_hash`` of python-memcached 1.59."""
         expected = (((binascii.crc32(key) & 0xFFFFFFFF) >> 16) & 0x7FFF) or 1
         self.assertEqual(expected, bounded_io.server_hash(key))
 
-    def test_it_is_never_zero(self):
+    def test_the_hash_is_never_zero(self):
         self.assertEqual(1, bounded_io.server_hash(b''))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a manager begins and ends to answer the old service's callers."""
+"""A manager starts and stops serving the callers of the old service."""
 
 import contextlib
 

@@ -58,7 +58,11 @@ class Agents:
 
 
 class Proxies:
-    """All proxies. ``cuts`` has what they were told; ``on_cut`` is called with the ids of each cast."""
+    """Fake of the proxies of a cell.
+
+    :ivar cuts: (session id, reason) of each cut that was received
+    :ivar on_cut: called with the session ids of each cast
+    """
 
     def __init__(self):
         self.cuts = []

@@ -48,7 +48,7 @@ class LegacyBridgeTest(testtools.TestCase):
     def test_a_bus_that_is_down_leaves_it_off_until_the_next_reload(self):
         self.bus_is_down = True
         self.assertEqual((0, 0), self.follow(True))
-        self.assertIn('Could not follow [workarounds] enable_consoleauth', self.logged.output)
+        self.assertIn('Could not apply [workarounds] enable_consoleauth', self.logged.output)
         self.bus_is_down = False
         self.assertEqual((1, 1), self.follow(True))
 

@@ -115,7 +115,7 @@ class CheckPortTest(base.ManagerCase):
             self.assertRaises(type(answer), self.open, self.proxy_id, self.token)
         self.assertEqual(set(), self.sessions())
 
-    def test_it_is_not_asked_of_consoles_without_an_agent_or_when_switched_off(self):
+    def test_the_agent_is_not_asked_if_there_is_none_or_check_port_is_off(self):
         self.agents.answer = False
         other = functional_base.new_uuid()
         self.open(self.proxy_id, self.authorize(instance=other).token)
@@ -208,7 +208,7 @@ class CheckTest(base.ManagerCase):
             self.assertEqual((port, console_type), (console.port, console.console_type))
         self.assertEqual(set(), self.sessions())
 
-    def test_it_checks_what_an_open_checks(self):
+    def test_check_refuses_whatever_an_open_refuses(self):
         self.assertRaises(exception.InvalidToken, self.check, tokens.mint())
         self.define(10000)
         token = self.authorize().token

@@ -146,7 +146,7 @@ class SourcesTest(base.ManagerCase):
         self.assertEqual(([TOKEN], []), (self.source.asked, self.other.asked))
         self.assertEqual({'one': 2}, self.uses())
 
-    def test_it_can_be_opened(self):
+    def test_a_token_that_was_found_in_a_source_can_be_opened(self):
         self.source.issued[TOKEN] = issued(self.instance)
         session = self.open(self.proxy(), TOKEN)
         self.assertEqual(5900, session.console.port)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Managers that answer when they are told to, and the parts of a proxy that call them."""
+"""Helpers for tests of the parts of a proxy that call managers: fakes whose answers a test controls."""
 
 import asyncio
 import contextlib
@@ -22,13 +22,13 @@ from consoled.proxy.session import Session
 from consoled.rpc.replies import LeaseGrant, LeaseRenewal
 
 TOKEN = tokens.mint()
-PATIENCE = 60  # seconds that a test waits for what happens at once; a slow machine is no reason to fail
-LONG = 1000.0  # seconds: of a lease, or of a wait for an answer, that does not end during a test
+PATIENCE = 60  # seconds to wait for something that is due at once, even on a slow machine
+LONG = 1000.0  # seconds; a lease or a timeout that does not end during a test
 
 
 @dataclasses.dataclass
 class Granted:
-    """A ConsoleSession, as far as it matters here."""
+    """The fields of a ConsoleSession that the manager client uses."""
 
     id: str
     proxy_id: str
@@ -37,7 +37,13 @@ class Granted:
 
 
 class Step:
-    """What happens to a call: it waits for ``go``, then it is answered."""
+    """Course of one call to a manager: it waits for ``go``, and then returns or raises the answer.
+
+    :param answer: value to return, error to raise, or a function of the call's arguments that returns either;
+        None: the default answer
+    :param waits: whether the test sets ``go``
+    :ivar arrived: set when the call arrives
+    """
 
     def __init__(self, answer=None, *, waits=False):
         self.answer = answer
@@ -46,7 +52,7 @@ class Step:
         if not waits:
             self.go.set()
 
-    def taken(self, values):
+    def run(self, values):
         self.arrived.set()
         self.go.wait(PATIENCE)
         answer = self.answer(values) if callable(self.answer) else self.answer
@@ -56,11 +62,12 @@ class Step:
 
 
 class Managers:
-    """What ConsoleAuthAPI has for a proxy. By default everything goes well, at once.
+    """Fake of ConsoleAuthAPI. By default, every call succeeds at once.
 
-    :ivar calls: (method, values) in the order in which they arrived
-    :ivar next: steps of the next calls of a method
-    :ivar always: the step of all further calls of a method
+    :ivar calls: (method, arguments) in order of arrival
+    :ivar times: when each call arrived, by the monotonic clock
+    :ivar next: steps of the next calls, by method
+    :ivar always: step of all calls after those, by method
     """
 
     def __init__(self, lease=LONG):
@@ -77,24 +84,24 @@ class Managers:
             self._moment += 1
             return f'moment {self._moment}'
 
-    def _take(self, method, default, **values):
+    def _call(self, method, default, **values):
         with self._lock:
             self.calls.append((method, values))
             self.times.append(time.monotonic())
             queued = self.next.get(method)
             step = queued.pop(0) if queued else self.always.get(method)
-        answer = None if step is None else step.taken(values)
+        answer = None if step is None else step.run(values)
         return default() if answer is None else answer
 
     def register_proxy(self, context, proxy_id, name):
-        reply = self._take(
+        reply = self._call(
             'register', lambda: {'lease': self.lease, 'now': self.now()}, proxy_id=proxy_id, name=name
         )
         return LeaseGrant.from_wire(reply)
 
     def renew_lease(self, context, proxy_id, closed=None, sessions=None, as_of=None):
         given = {'closed': closed, 'sessions': sessions, 'as_of': as_of}
-        reply = self._take(
+        reply = self._call(
             'renew',
             lambda: {'lease': self.lease, 'now': self.now(), 'cut': {}},
             proxy_id=proxy_id,
@@ -103,7 +110,7 @@ class Managers:
         return LeaseRenewal.from_wire(reply)
 
     def open_session(self, context, token, session_id, proxy_id, client_address):
-        return self._take(
+        return self._call(
             'open',
             lambda: Granted(session_id, proxy_id),
             token=token,
@@ -113,18 +120,18 @@ class Managers:
         )
 
     def close_session(self, context, closing):
-        self._take('close', lambda: True, **closing.to_wire())
+        self._call('close', lambda: True, **closing.to_wire())
 
     def validate(self, context, token):
-        return self._take('validate', lambda: 'a grant', token=token)
+        return self._call('validate', lambda: 'a grant', token=token)
 
-    def of(self, method):
-        """The values of the calls of a method."""
+    def calls_to(self, method):
+        """Return the arguments of each call of a method."""
         with self._lock:
             return [values for name, values in self.calls if name == method]
 
     def closed(self):
-        """(id, reason) of each closing that arrived, in order."""
+        """Return (id, reason) of each close report that has arrived, in order."""
         with self._lock:
             calls = list(self.calls)
         found = []
@@ -136,27 +143,28 @@ class Managers:
 
 
 async def until(condition):
+    """Wait until a condition holds."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError('it did not happen')
+            raise AssertionError('timed out')
         await asyncio.sleep(0.001)
 
 
 class Registry:
-    """What SessionRegistry has for the lease.
+    """Fake of SessionRegistry, as the lease uses it.
 
-    :ivar live: ids of sessions that are open
-    :ivar opening: ids of those that are being opened
-    :ivar cuts: reasons by id, of each time
-    :ivar told: 'limited' or 'all' for each time that those had to end
+    :ivar live: ids of open sessions
+    :ivar opening: sessions that are being opened, by id
+    :ivar cuts: end reasons by session id, of each call of ``cut``
+    :ivar mass_cuts: 'limited' or 'all', of each call of ``cut_limited`` or ``cut_all``
     """
 
     def __init__(self):
         self.live = []
         self.opening = {}
         self.cuts = []
-        self.told = []
+        self.mass_cuts = []
 
     def ids(self):
         return [*self.live, *self.opening]
@@ -168,14 +176,14 @@ class Registry:
         self.cuts.append(reasons)
 
     def cut_limited(self, reason):
-        self.told.append('limited')
+        self.mass_cuts.append('limited')
 
     def cut_all(self, reason):
-        self.told.append('all')
+        self.mass_cuts.append('all')
 
 
 class Managed:
-    """A lease, close reports and a manager client together, as in a proxy."""
+    """A lease, close reports and a manager client, composed as in a proxy."""
 
     def __init__(self, managers, registry, **limits):
         life = ProxyLife('host:6080:0')
@@ -232,7 +240,7 @@ class ManagerCase(testtools.TestCase):
         self.registry = Registry()
 
     def step(self, method, answer=None, *, waits=False, always=False):
-        """Plan what happens to the next call of a method, or to all that have no plan."""
+        """Plan the next call of a method, or with ``always`` all calls without a plan of their own."""
         step = Step(answer, waits=waits)
         if always:
             self.managers.always[method] = step
@@ -242,40 +250,43 @@ class ManagerCase(testtools.TestCase):
         return step
 
     async def lose_lease(self):
-        """From now on nothing is renewed; wait until that has had its effect."""
+        """Let all renewals fail, and wait until the lease is lost."""
         self.step('renew', exception.ManagerUnreachable(reason='x'), always=True)
-        await until(lambda: 'limited' in self.registry.told)
+        await until(lambda: 'limited' in self.registry.mass_cuts)
 
-    def give_lease(self):
+    def restore_lease(self):
+        """Let renewals succeed again."""
         self.managers.lease = LONG
         del self.managers.always['renew']
 
     @contextlib.asynccontextmanager
     async def proxy(self, *, ready=True, **values):
-        found = Managed(self.managers, self.registry, **values)
-        found.start()
+        """Run the parts of a proxy that call managers; with ``ready``, wait until they have a lease."""
+        managed = Managed(self.managers, self.registry, **values)
+        managed.start()
         try:
             if ready:
-                await until(lambda: found.ready)
-            yield found
+                await until(lambda: managed.ready)
+            yield managed
         finally:
             for step in [*self.managers.always.values(), *sum(self.managers.next.values(), [])]:
                 step.go.set()
-            await found.stop(0)
+            await managed.stop(0)
 
     def run_async(self, work):
-        """Run a test; an error that nobody has looked at fails it too."""
-        unseen = []
+        """Run a test. An error in a callback and a token in the log fail it too."""
+        errors = []
 
         async def guarded():
-            asyncio.get_running_loop().set_exception_handler(lambda loop, context: unseen.append(context))
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
             await work()
 
         asyncio.run(guarded())
-        self.assertEqual([], unseen)
+        self.assertEqual([], errors)
         self.assertNotIn(TOKEN, self.log.output)
 
     async def refused(self, error, work):
+        """Check that an awaitable raises exactly this error, and return it."""
         try:
             await work
         except error as exc:

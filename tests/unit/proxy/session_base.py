@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sessions of a process with users and guests in memory, and an observer that keeps what it hears."""
+"""Helpers for tests of sessions: sessions with users and guests in memory, and a recording observer."""
 
 import datetime
 import time
@@ -12,7 +12,7 @@ from consoled import token as tokens
 from consoled.proxy.quota import SessionQuota
 from consoled.proxy.registry import SessionRegistry
 from consoled.proxy.session import Timeouts
-from tests.unit.proxy import test_relay as relays
+from tests.unit.proxy import relay_base as relays
 
 TOKEN, OTHER = tokens.mint(), tokens.mint()
 ADDRESS = '192.0.2.1'
@@ -23,7 +23,10 @@ PATIENT = Timeouts(idle=0, ping_interval=10**9, ping_timeout=10**9, greeting=10*
 
 
 def granted(console_type='novnc', *, limited=False, lasts=None, connected_at=NOON, cut_reason=None):
-    """A ConsoleSession; ``lasts``: seconds until it ends, or None."""
+    """Return a ConsoleSession as a manager grants it.
+
+    :param lasts: seconds from ``connected_at`` until it ends; None: it does not end
+    """
     instance = str(uuid.uuid4())
     console = objects.ConsoleConnection(
         instance_uuid=instance,
@@ -49,28 +52,29 @@ def granted(console_type='novnc', *, limited=False, lasts=None, connected_at=NOO
 
 
 class Recorder:
-    """An observer.
+    """Observer that records its calls.
 
-    :ivar heard: ('opened', session) and ('ended', session), in order
-    :ivar over: (session, end reason) of those that ended
+    :ivar calls: ('opened', session) and ('ended', session), in order
+    :ivar over: (session, end reason) of each session that has ended
+    :ivar seconds: duration of each session that has ended
     """
 
     def __init__(self):
-        self.heard = []
+        self.calls = []
         self.over = []
         self.seconds = []
 
     def opened(self, session):
-        self.heard.append(('opened', session))
+        self.calls.append(('opened', session))
 
     def ended(self, session):
-        self.heard.append(('ended', session))
+        self.calls.append(('ended', session))
         self.over.append((session, session.end_reason))
         self.seconds.append(session.seconds)
 
 
 class Process:
-    """All sessions of a process."""
+    """Sessions of a proxy process, with their registry, quota and observer."""
 
     def __init__(self, timeouts=PATIENT, max_sessions=10**6):
         self.recorder = Recorder()
@@ -82,7 +86,7 @@ class Process:
         return self.recorder.over
 
     def granted(self, console_type='novnc', token=TOKEN, address=ADDRESS, **values):
-        """A session that the managers have opened, without a channel."""
+        """Create a session that a manager has granted; it has no channel yet."""
         session = self.registry.create(token, address)
         session.may_be_stored = True
         session.grant(granted(console_type, **values), time.monotonic())
@@ -90,12 +94,12 @@ class Process:
         return session
 
     def open(self, *args, **values):
-        """A session with one channel."""
+        """Create a session with one channel; return it and the channel's wire."""
         session = self.granted(*args, **values)
         return session, self.connect(session)
 
     def join(self, token=TOKEN, address=ADDRESS, **values):
-        """Another channel of a session; None if there is none to join."""
+        """Join a session with another channel; return its wire, or None if there is no session to join."""
         session = self.registry.find(token, address)
         if session is None:
             return None
@@ -103,6 +107,7 @@ class Process:
         return self.connect(session, **values)
 
     def connect(self, session, **values):
+        """Add a channel to a session; return its wire."""
         wire = relays.Wire(**values)
         wire.channel._released = session.channel_released
         session.connected(wire.channel)
@@ -111,4 +116,5 @@ class Process:
 
 class SessionCase(testtools.TestCase):
     def codes(self, wire):
+        """Return the close codes that the user has received."""
         return [close.code for close in wire.close_frames()]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a request to a connected console: the order of things, and that nothing is kept of what failed."""
+"""Admission: the order of the steps, limits, joins, cuts, and that a failure leaves nothing behind."""
 
 import asyncio
 import time
@@ -20,8 +20,8 @@ from consoled.proxy.refusals import Refusals
 from consoled.proxy.registry import SessionRegistry
 from consoled.proxy.targets import Target
 from consoled.testing import fixtures
+from tests.unit.proxy import relay_base as relays
 from tests.unit.proxy import session_base
-from tests.unit.proxy import test_relay as relays
 
 TOKEN, OTHER = tokens.mint(), tokens.mint()
 ADDRESS = '192.0.2.1'
@@ -33,12 +33,14 @@ def upgrade(token=TOKEN, address=ADDRESS, origin=None):
 
 
 class Managers:
-    """What ManagerClient has for the admission.
+    """Fake of ManagerClient.
 
-    :ivar answers: to the next opens: a ConsoleSession or an error; then new sessions of ``console_type``
+    :ivar answers: answers to the next opens, each a ConsoleSession or an error; then come new sessions
+    :ivar console_type: console type of the new sessions
     :ivar opened: (token, session id, address) of each open
-    :ivar wait: what an open waits for
-    :ivar age: of their answers, in seconds
+    :ivar wait: event that an open waits for
+    :ivar age: seconds since their answers, as the proxy sees it
+    :ivar unknown: tokens that are refused
     """
 
     def __init__(self, log):
@@ -78,13 +80,13 @@ class Managers:
 
 
 class Closes:
-    """What CloseReports is for the sessions."""
+    """Fake of CloseReports that logs its reports."""
 
     def __init__(self, log):
         self._log = log
 
     def opened(self, session):
-        """It is no concern of it."""
+        """Do nothing."""
 
     def ended(self, session):
         if session.may_be_stored:
@@ -92,19 +94,19 @@ class Closes:
 
 
 class Guests:
-    """What Connector has for the admission.
+    """Fake of Connector.
 
-    :ivar errors: of the next connections
-    :ivar wait: what a connection waits for
-    :ivar sent: how often the handshakes with a console have begun
-    :ivar made: transports of the connections
+    :ivar errors: errors of the next connections
+    :ivar wait: event that a connection waits for
+    :ivar handshakes: number of handshakes with consoles that have begun
+    :ivar transports: transports of the connections
     """
 
     def __init__(self, log):
         self._log = log
         self.errors = []
-        self.made = []
-        self.sent = 0
+        self.transports = []
+        self.handshakes = 0
         self.wait = asyncio.Event()
         self.wait.set()
 
@@ -114,49 +116,55 @@ class Guests:
         if self.errors:
             raise self.errors.pop(0)
         await reached()
-        self.sent += 1
+        self.handshakes += 1
         transport = relays.Transport()
         transport.set_protocol(asyncio.BufferedProtocol())
-        self.made.append(transport)
+        self.transports.append(transport)
         return Target(transport, b'')
 
 
-class Notes:
-    """What Audit has for the admission and the sessions."""
+class AuditTrail:
+    """Fake of Audit.
+
+    :ivar records: what was recorded, as tuples, in order
+    """
 
     def __init__(self):
-        self.noted = []
+        self.records = []
 
     def opened(self, session):
-        self.noted.append(('opened', session.id))
+        self.records.append(('opened', session.id))
 
     def ended(self, session):
         if session.was_open:
-            self.noted.append(('closed', session.id, session.end_reason))
+            self.records.append(('closed', session.id, session.end_reason))
 
     def refused(self, error, client_address, session=None):
-        self.noted.append(('refused', error.code, client_address, None if session is None else session.id))
+        self.records.append(('refused', error.code, client_address, None if session is None else session.id))
 
 
 class Proxy:
-    """An admission with everything around it."""
+    """An admission, composed with fakes of the managers, the consoles and the audit trail.
+
+    :ivar log: calls of the fakes, in order
+    """
 
     def __init__(self, **overrides):
         with fixtures.Conf(**overrides) as config:
             self.log = []
-            self.managers, self.guests, self.notes = Managers(self.log), Guests(self.log), Notes()
+            self.managers, self.guests, self.audit = Managers(self.log), Guests(self.log), AuditTrail()
             self.counts = prometheus_client.CollectorRegistry()
             options = config.conf.proxy
             metrics = Metrics('cell', self.counts)
             self.quota = SessionQuota(options.max_sessions, options.max_sessions_per_address)
             self.registry = SessionRegistry(
-                self.quota, [Closes(self.log), metrics, self.notes], session_base.PATIENT
+                self.quota, [Closes(self.log), metrics, self.audit], session_base.PATIENT
             )
             self.admission = admission.Admission(
                 self.managers,
                 self.guests,
                 self.registry,
-                Refusals(options.max_failed_tokens, metrics, self.notes),
+                Refusals(options.max_failed_tokens, metrics, self.audit),
                 metrics,
                 max_channels=options.max_channels,
             )
@@ -165,7 +173,7 @@ class Proxy:
         return await self.admission.admit(upgrade(*args, **values))
 
     async def connected(self, *args, **values):
-        """Open, and bring the channel up as a connection does."""
+        """Admit a websocket and make a channel of it, as a connection does."""
         opened = await self.open(*args, **values)
         wire = relays.Wire()
         wire.channel._released = opened.session.channel_released
@@ -176,8 +184,9 @@ class Proxy:
         return self.counts.get_sample_value(name, {'cell': 'cell', **labels})
 
 
-class OpeningCase(testtools.TestCase):
+class AdmissionCase(testtools.TestCase):
     async def refused(self, error, work):
+        """Check that an awaitable raises exactly this error, and return it."""
         try:
             await work
         except error as exc:
@@ -186,25 +195,26 @@ class OpeningCase(testtools.TestCase):
         raise AssertionError(f'{error.__name__} was not raised')
 
     def assert_nothing_left(self, proxy):
+        """Check that no session, no slot and no connection is left."""
         self.assertEqual(0, len(proxy.registry))
         self.assertEqual(0, proxy.quota.taken)
-        self.assertEqual([], [transport for transport in proxy.guests.made if not transport.lost])
+        self.assertEqual([], [transport for transport in proxy.guests.transports if not transport.lost])
 
 
-class OrderTest(OpeningCase):
-    def test_the_console_is_connected_after_the_managers_have_said_yes(self):
+class OrderTest(AdmissionCase):
+    def test_the_console_is_connected_after_the_managers_have_granted_the_session(self):
         async def work():
             proxy = Proxy()
             opened, _ = await proxy.connected()
             self.assertEqual(['open', 'connect'], proxy.log)
-            self.assertIs(proxy.guests.made[0], opened.target.transport)
-            self.assertEqual([('opened', opened.session.id)], proxy.notes.noted)
+            self.assertIs(proxy.guests.transports[0], opened.target.transport)
+            self.assertEqual([('opened', opened.session.id)], proxy.audit.records)
             self.assertEqual(1, proxy.count('consoled_proxy_opened_total', type='novnc'))
             self.assertEqual(1, proxy.count('consoled_proxy_sessions', type='novnc'))
 
         relays.run(work)
 
-    def test_a_page_of_another_origin_is_compared_before_anything_is_opened(self):
+    def test_the_origin_is_checked_before_the_session_is_opened(self):
         async def work():
             proxy = Proxy()
             await proxy.open(origin=OURS)
@@ -216,7 +226,7 @@ class OrderTest(OpeningCase):
 
         relays.run(work)
 
-    def test_a_console_without_an_access_url_is_for_no_page_of_another_origin(self):
+    def test_a_console_without_an_access_url_allows_no_other_origin(self):
         async def work():
             proxy = Proxy()
             proxy.managers.access_url_base = None
@@ -224,7 +234,7 @@ class OrderTest(OpeningCase):
 
         relays.run(work)
 
-    def test_a_refusal_of_the_managers_reaches_no_hypervisor(self):
+    def test_invariant_7_no_console_is_connected_after_a_refusal(self):
         async def work():
             for error in (
                 exception.InvalidToken(),
@@ -236,26 +246,25 @@ class OrderTest(OpeningCase):
                 proxy.managers.answers = [error]
                 self.assertIs(error, await self.refused(type(error), proxy.open()))
                 self.assertEqual(['open'], proxy.log)
-                self.assertEqual([('refused', error.code, ADDRESS, None)], proxy.notes.noted)
+                self.assertEqual([('refused', error.code, ADDRESS, None)], proxy.audit.records)
                 self.assertEqual(1, proxy.count('consoled_proxy_refused_total', code=error.code))
                 self.assert_nothing_left(proxy)
 
         relays.run(work)
 
-    def test_an_unreachable_console_closes_the_session(self):
+    def test_a_session_whose_console_cannot_be_connected_is_closed(self):
         async def work():
             for error in (exception.TargetFailed(), exception.TargetTimeout(), exception.TargetForbidden()):
                 proxy = Proxy()
                 proxy.guests.errors = [error]
                 await self.refused(type(error), proxy.open())
                 self.assertEqual(('close', EndReason.OPEN_FAILED, 0, 0), proxy.log[-1])
-                self.assertEqual(['refused'], [note[0] for note in proxy.notes.noted], 'it was never opened')
-                self.assertEqual('refused', proxy.notes.noted[0][0])
+                self.assertEqual(['refused'], [record[0] for record in proxy.audit.records])
                 self.assert_nothing_left(proxy)
 
         relays.run(work)
 
-    def test_what_is_unexpected_leaves_nothing_behind(self):
+    def test_an_unexpected_error_leaves_nothing_behind(self):
         async def work():
             proxy = Proxy()
             proxy.managers.answers = [ValueError('x')]
@@ -278,7 +287,7 @@ class OrderTest(OpeningCase):
 
         relays.run(work)
 
-    def test_a_user_who_leaves_leaves_nothing_behind(self):
+    def test_a_cancelled_request_leaves_nothing_behind(self):
         async def work():
             for waiting in ('managers', 'guests'):
                 proxy = Proxy()
@@ -294,7 +303,7 @@ class OrderTest(OpeningCase):
 
         relays.run(work)
 
-    def test_when_it_stops_nothing_more_is_asked(self):
+    def test_while_stopping_no_manager_is_asked(self):
         async def work():
             proxy = Proxy()
             proxy.admission.stopping = True
@@ -303,7 +312,7 @@ class OrderTest(OpeningCase):
 
         relays.run(work)
 
-    def test_the_end_is_told_to_the_managers_with_its_bytes(self):
+    def test_the_end_is_reported_recorded_and_counted(self):
         async def work():
             proxy = Proxy()
             opened, wire = await proxy.connected()
@@ -312,7 +321,7 @@ class OrderTest(OpeningCase):
             wire.user.fails()
             await relays.settle()
             self.assertEqual(('close', EndReason.USER_LEFT, 2, 5), proxy.log[-1])
-            self.assertEqual(('closed', opened.session.id, EndReason.USER_LEFT), proxy.notes.noted[-1])
+            self.assertEqual(('closed', opened.session.id, EndReason.USER_LEFT), proxy.audit.records[-1])
             self.assertEqual(0, proxy.count('consoled_proxy_sessions', type='novnc'))
             self.assertEqual(1, proxy.count('consoled_proxy_closed_total', reason=EndReason.USER_LEFT))
             self.assertEqual(5, proxy.count('consoled_proxy_bytes_total', direction='out'))
@@ -321,8 +330,8 @@ class OrderTest(OpeningCase):
         relays.run(work)
 
 
-class CutMeanwhileTest(OpeningCase):
-    def test_one_that_is_cut_while_its_console_is_connected_is_refused(self):
+class CutTest(AdmissionCase):
+    def test_a_session_that_is_cut_while_connecting_is_refused_by_its_reason(self):
         async def work():
             for reason, error in (
                 ('console_gone', exception.ConsoleGone),
@@ -343,7 +352,7 @@ class CutMeanwhileTest(OpeningCase):
                 await self.refused(error, task)
                 await relays.settle()
                 self.assertEqual(('close', reason, 0, 0), proxy.log[-1])
-                self.assertEqual(0, proxy.guests.sent, 'it was known before the first byte')
+                self.assertEqual(0, proxy.guests.handshakes, 'it was known before the first byte')
                 self.assert_nothing_left(proxy)
 
         relays.run(work)
@@ -421,7 +430,7 @@ class CutMeanwhileTest(OpeningCase):
             self.assertEqual(2, proxy.log.count('open'))
             proxy.registry.cut_all(EndReason.LEASE_LOST)
             await self.refused(exception.ProxyBusy, task)
-            self.assertEqual(0, proxy.guests.sent)
+            self.assertEqual(0, proxy.guests.handshakes)
             self.assert_nothing_left(proxy)
 
         relays.run(work)
@@ -439,13 +448,13 @@ class CutMeanwhileTest(OpeningCase):
             proxy.registry.cut({opened.session.id: 'revoked'})
             proxy.guests.wait.set()
             await self.refused(exception.InvalidToken, task)
-            self.assertEqual(1, proxy.guests.sent)
+            self.assertEqual(1, proxy.guests.handshakes)
             await relays.settle()
             self.assertEqual(('close', 'revoked', 0, 0), proxy.log[-1])
 
         relays.run(work)
 
-    def test_one_that_comes_cut_is_not_connected(self):
+    def test_a_session_that_is_granted_and_cut_at_once_is_not_connected(self):
         async def work():
             proxy = Proxy()
             proxy.managers.answers = [session_base.granted(cut_reason='instance_gone')]
@@ -456,8 +465,8 @@ class CutMeanwhileTest(OpeningCase):
         relays.run(work)
 
 
-class LateTest(OpeningCase):
-    """A console that is connected late may be another guest's by then: the managers are asked again."""
+class LateTest(AdmissionCase):
+    """A port that is connected late may belong to another guest: the managers are asked again."""
 
     LATE = admission._FRESH + 0.01
 
@@ -466,39 +475,39 @@ class LateTest(OpeningCase):
         proxy.managers.age = age
         return proxy
 
-    def test_the_same_is_asked_again_before_anything_is_sent(self):
+    def test_the_same_session_is_asked_for_again_before_the_handshake(self):
         async def work():
             proxy = self.proxy()
-            sent = []
+            handshakes = []
             real = proxy.managers.open_session
 
-            async def counted(*asked):
-                sent.append(proxy.guests.sent)
-                return await real(*asked)
+            async def open_session(*args):
+                handshakes.append(proxy.guests.handshakes)
+                return await real(*args)
 
-            proxy.managers.open_session = counted
+            proxy.managers.open_session = open_session
             opened = await proxy.open()
             self.assertEqual(['open', 'connect', 'open'], proxy.log)
             self.assertEqual([(TOKEN, opened.session.id, ADDRESS)] * 2, proxy.managers.opened)
-            self.assertEqual([0, 0], sent)
-            self.assertEqual(1, proxy.guests.sent)
+            self.assertEqual([0, 0], handshakes)
+            self.assertEqual(1, proxy.guests.handshakes)
 
         relays.run(work)
 
-    def test_a_slow_connection_counts_as_slow_managers_do(self):
+    def test_the_time_of_a_slow_connection_counts_too(self):
         async def work():
             proxy = self.proxy(age=0)
             proxy.guests.wait.clear()
             task = asyncio.create_task(proxy.open())
             await relays.settle()
-            time.sleep(self.LATE)  # the real clock is asked, not that of this event loop
+            time.sleep(self.LATE)  # the code reads the real clock, not that of this event loop
             proxy.guests.wait.set()
             await task
             self.assertEqual(['open', 'connect', 'open'], proxy.log)
 
         relays.run(work)
 
-    def test_a_refusal_is_that_of_an_open_and_ends_the_session(self):
+    def test_a_refusal_of_the_second_question_ends_the_session(self):
         async def work():
             for error in (
                 exception.ConsoleGone(),
@@ -510,24 +519,24 @@ class LateTest(OpeningCase):
                 proxy.managers.answers = [session_base.granted(), error]
                 self.assertIs(error, await self.refused(type(error), proxy.open()))
                 self.assertEqual(('close', EndReason.OPEN_FAILED, 0, 0), proxy.log[-1])
-                self.assertEqual(['refused'], [note[0] for note in proxy.notes.noted])
-                self.assertEqual(0, proxy.guests.sent)
+                self.assertEqual(['refused'], [record[0] for record in proxy.audit.records])
+                self.assertEqual(0, proxy.guests.handshakes)
                 self.assert_nothing_left(proxy)
 
         relays.run(work)
 
-    def test_one_that_comes_cut_is_refused(self):
+    def test_a_session_that_was_cut_according_to_the_second_answer_is_refused(self):
         async def work():
             proxy = self.proxy()
             proxy.managers.answers = [session_base.granted(), session_base.granted(cut_reason='revoked')]
             await self.refused(exception.InvalidToken, proxy.open())
             self.assertEqual(('close', 'revoked', 0, 0), proxy.log[-1])
-            self.assertEqual(0, proxy.guests.sent)
+            self.assertEqual(0, proxy.guests.handshakes)
             self.assert_nothing_left(proxy)
 
         relays.run(work)
 
-    def test_one_that_was_cut_meanwhile_is_not_asked_for_again(self):
+    def test_a_session_that_was_cut_meanwhile_is_not_asked_for_again(self):
         async def work():
             proxy = self.proxy()
             proxy.guests.wait.clear()
@@ -538,11 +547,11 @@ class LateTest(OpeningCase):
             proxy.guests.wait.set()
             await self.refused(exception.ConsoleGone, task)
             self.assertEqual(1, proxy.log.count('open'))
-            self.assertEqual(0, proxy.guests.sent)
+            self.assertEqual(0, proxy.guests.handshakes)
 
         relays.run(work)
 
-    def test_a_user_who_leaves_while_they_are_asked_again_leaves_nothing_behind(self):
+    def test_a_request_that_is_cancelled_during_the_second_question_leaves_nothing_behind(self):
         async def work():
             proxy = self.proxy()
             proxy.guests.wait.clear()
@@ -555,12 +564,12 @@ class LateTest(OpeningCase):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             self.assertTrue(task.cancelled())
-            self.assertEqual(0, proxy.guests.sent)
+            self.assertEqual(0, proxy.guests.handshakes)
             self.assert_nothing_left(proxy)
 
         relays.run(work)
 
-    def test_websockets_of_one_spice_client_that_come_at_once_ask_once(self):
+    def test_concurrent_websockets_of_one_spice_client_share_the_second_question(self):
         async def work():
             proxy = self.proxy()
             proxy.managers.console_type = 'spice-html5'
@@ -576,7 +585,7 @@ class LateTest(OpeningCase):
 
         relays.run(work)
 
-    def test_a_session_with_a_channel_is_at_its_guest(self):
+    def test_a_session_with_a_channel_is_not_asked_for_again(self):
         async def work():
             proxy = self.proxy()
             proxy.managers.console_type = 'spice-html5'
@@ -587,21 +596,21 @@ class LateTest(OpeningCase):
         relays.run(work)
 
 
-class LimitTest(OpeningCase):
-    def test_sessions_of_a_process(self):
+class LimitTest(AdmissionCase):
+    def test_sessions_of_the_process_are_limited(self):
         async def work():
             proxy = Proxy(proxy__max_sessions=2)
             _, wire = await proxy.connected(address='192.0.2.1')
             await proxy.connected(address='192.0.2.2')
             await self.refused(exception.ProxyBusy, proxy.open(address='192.0.2.3'))
-            self.assertEqual(2, proxy.log.count('open'), 'it is not even asked for')
+            self.assertEqual(2, proxy.log.count('open'), 'no manager is asked')
             wire.user.fails()
             await relays.settle()
             await proxy.open(address='192.0.2.3')
 
         relays.run(work)
 
-    def test_sessions_of_an_address(self):
+    def test_sessions_of_an_address_are_limited(self):
         async def work():
             proxy = Proxy(proxy__max_sessions_per_address=1)
             await proxy.connected()
@@ -611,7 +620,7 @@ class LimitTest(OpeningCase):
 
         relays.run(work)
 
-    def test_refused_tokens_of_an_address(self):
+    def test_invalid_tokens_of_an_address_are_limited(self):
         async def work():
             proxy = Proxy(proxy__max_failed_tokens=3)
             proxy.managers.unknown = {OTHER}
@@ -620,13 +629,13 @@ class LimitTest(OpeningCase):
             error = await self.refused(exception.RateLimited, proxy.open())
             self.assertTrue(0 < error.kwargs['seconds'] <= 20)
             self.assertEqual(3, proxy.log.count('open'))
-            self.assertEqual(3, len(proxy.notes.noted), 'who tries many does not fill the log')
+            self.assertEqual(3, len(proxy.audit.records), 'a client that guesses must not flood the log')
             self.assertEqual(1, proxy.count('consoled_proxy_refused_total', code='rate_limited'))
             await proxy.open(address='192.0.2.2')
 
         relays.run(work)
 
-    def test_other_refusals_are_no_attempts(self):
+    def test_other_refusals_do_not_count_as_invalid_tokens(self):
         async def work():
             proxy = Proxy(proxy__max_failed_tokens=1)
             for _ in range(5):
@@ -636,8 +645,8 @@ class LimitTest(OpeningCase):
         relays.run(work)
 
 
-class JoinTest(OpeningCase):
-    def test_further_websockets_of_a_spice_client_join_without_being_asked_for(self):
+class JoinTest(AdmissionCase):
+    def test_further_websockets_of_a_spice_client_join_without_a_question(self):
         async def work():
             proxy = Proxy()
             proxy.managers.console_type = 'spice-html5'
@@ -645,12 +654,12 @@ class JoinTest(OpeningCase):
             second, _ = await proxy.connected()
             self.assertIs(first.session, second.session)
             self.assertEqual(['open', 'connect', 'connect'], proxy.log)
-            self.assertEqual(1, len(proxy.notes.noted))
+            self.assertEqual(1, len(proxy.audit.records))
             self.assertEqual(1, proxy.quota.taken)
 
         relays.run(work)
 
-    def test_the_origin_of_each_is_compared(self):
+    def test_the_origin_of_each_websocket_is_checked(self):
         async def work():
             proxy = Proxy()
             proxy.managers.console_type = 'spice-html5'
@@ -658,11 +667,11 @@ class JoinTest(OpeningCase):
             await proxy.connected(origin=OURS)
             await self.refused(exception.OriginRefused, proxy.open(origin=EVILS))
             self.assertEqual(2, proxy.log.count('connect'))
-            self.assertEqual(1, len(proxy.registry), 'the others go on')
+            self.assertEqual(1, len(proxy.registry), 'the session continues')
 
         relays.run(work)
 
-    def test_they_are_bounded(self):
+    def test_channels_of_a_session_are_limited(self):
         async def work():
             proxy = Proxy(proxy__max_channels=2)
             proxy.managers.console_type = 'spice-html5'
@@ -676,7 +685,7 @@ class JoinTest(OpeningCase):
 
         relays.run(work)
 
-    def test_of_two_that_open_at_once_the_failure_of_one_does_not_end_the_other(self):
+    def test_a_websocket_that_fails_to_connect_does_not_end_another_that_is_connecting(self):
         async def work():
             proxy = Proxy()
             proxy.managers.console_type = 'spice-html5'
@@ -694,8 +703,8 @@ class JoinTest(OpeningCase):
         relays.run(work)
 
 
-class ExplainTest(OpeningCase):
-    def test_why_it_was_refused_is_told_again(self):
+class ExplainTest(AdmissionCase):
+    def test_a_recent_refusal_is_explained_without_asking_a_manager(self):
         async def work():
             proxy = Proxy()
             proxy.managers.answers = [exception.ConsoleInUse(since='noon')]
@@ -706,7 +715,7 @@ class ExplainTest(OpeningCase):
 
         relays.run(work)
 
-    def test_of_a_token_that_was_not_refused_it_is_asked(self):
+    def test_a_token_that_was_not_refused_recently_is_validated(self):
         async def work():
             proxy = Proxy()
             proxy.managers.unknown = {OTHER}
@@ -728,7 +737,7 @@ class ExplainTest(OpeningCase):
 
         relays.run(work)
 
-    def test_who_guesses_by_asking_is_limited_too(self):
+    def test_invalid_tokens_in_requests_for_an_explanation_are_limited_too(self):
         async def work():
             proxy = Proxy(proxy__max_failed_tokens=3)
             guesses = [tokens.mint() for _ in range(4)]
@@ -739,11 +748,11 @@ class ExplainTest(OpeningCase):
 
         relays.run(work)
 
-    def test_a_refusal_for_the_form_alone_is_counted_and_noted(self):
+    def test_a_refusal_of_a_malformed_request_is_counted_and_recorded(self):
         async def work():
             proxy = Proxy()
             proxy.admission.refused(Refusal(exception.OriginRefused(), Client(ADDRESS, 'https', '')))
-            self.assertEqual([('refused', 'origin_refused', ADDRESS, None)], proxy.notes.noted)
+            self.assertEqual([('refused', 'origin_refused', ADDRESS, None)], proxy.audit.records)
             self.assertEqual(1, proxy.count('consoled_proxy_refused_total', code='origin_refused'))
 
         relays.run(work)

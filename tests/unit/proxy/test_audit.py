@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The audit trail: one line for each session that opens or closes, and for each refusal."""
+"""The audit trail: one log line for each session that opens or closes, and for each refusal."""
 
 import fixtures as fixtures_library
 import testtools
@@ -13,7 +13,7 @@ from tests.unit.proxy.session_base import ADDRESS, TOKEN
 
 
 class Channel:
-    """What a session has of a channel."""
+    """Fake of a channel that has ended."""
 
     reason = EndReason.GUEST_CLOSED
     bytes_in, bytes_out = 2, 5
@@ -27,7 +27,7 @@ class AuditTest(testtools.TestCase):
         self.process = session_base.Process()
 
     def line(self):
-        """The values of the only line that was logged."""
+        """Return the event and the values of the only log line."""
         (line,) = self.log.output.splitlines()
         event, *values = line.removeprefix('session ').split(' ')
         return event, dict(value.split('=', 1) for value in values)
@@ -42,12 +42,12 @@ class AuditTest(testtools.TestCase):
             'client_address': ADDRESS,
         }
 
-    def test_a_session_that_opens(self):
+    def test_a_session_that_opens_is_recorded(self):
         session = self.process.granted()
         self.audit.opened(session)
         self.assertEqual(('opened', self.facts(session)), self.line())
 
-    def test_a_session_that_closes(self):
+    def test_a_session_that_closes_is_recorded_with_its_statistics(self):
         session, channel = self.process.granted(), Channel()
         session.connected(channel)
         session.channel_released(channel)
@@ -58,31 +58,31 @@ class AuditTest(testtools.TestCase):
         ended = {'reason': 'guest_closed', 'bytes_in': '2', 'bytes_out': '5'}
         self.assertEqual({**self.facts(session), **ended}, values)
 
-    def test_a_session_that_never_opened_has_no_end(self):
+    def test_the_end_of_a_session_that_never_opened_is_not_recorded(self):
         session = self.process.granted()
         session.abandon(EndReason.OPEN_FAILED)
         self.audit.ended(session)
         self.assertEqual('', self.log.output)
 
-    def test_a_refusal_of_somebody_unknown(self):
+    def test_a_refusal_of_an_unknown_user_has_the_address(self):
         self.audit.refused(exception.InvalidToken(), ADDRESS)
         expected = {'code': 'invalid_token', 'status': '401', 'client_address': ADDRESS}
         self.assertEqual(('refused', expected), self.line())
 
-    def test_a_refusal_of_a_known_user(self):
+    def test_a_refusal_of_a_granted_session_has_its_facts(self):
         session = self.process.granted()
         self.audit.refused(exception.TargetFailed(), ADDRESS, session)
         expected = {'code': 'target_failed', 'status': '502', **self.facts(session)}
         self.assertEqual(('refused', expected), self.line())
 
-    def test_a_value_is_one_word(self):
+    def test_a_value_with_spaces_or_quotes_is_quoted_on_one_line(self):
         session = self.process.granted()
         session.user_id = 'a b="c"\nd'
         self.audit.opened(session)
         self.assertIn(r'user_id="a b=\"c\"\nd" ', self.log.output)
         self.assertEqual(1, self.log.output.count('\n'))
 
-    def test_no_line_has_the_token(self):
+    def test_invariant_1_no_line_has_the_token(self):
         session = self.process.granted()
         self.audit.opened(session)
         self.audit.refused(exception.TargetFailed(), ADDRESS, session)

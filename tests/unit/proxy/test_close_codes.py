@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How users are told why a session ended: each reason has its code and words, and pages know each code."""
+"""Close codes: each end reason has a code and a text, and the pages know each code."""
 
 import ast
 import pathlib
@@ -19,9 +19,9 @@ unhurried = settings(deadline=None)
 
 PROXY = pathlib.Path(close_codes.__file__).parent
 PAGE_CODE = re.compile(r"^  (\d{4}): \['(\w+)', '([^']+)', (true|false)\],$", re.MULTILINE)
-LIBRARY = {1005, 1006}  # codes that no peer sends: the browser's own for "none" and "lost"
+NEVER_SENT = {1005, 1006}  # codes that a browser reports for "no code" and "connection lost"
 
-# doc/design.md, the table of errors: the statuses before the upgrade ...
+# Statuses before the upgrade, as in the table of errors of doc/design.md.
 STATUSES = {
     exception.InvalidToken: 401,
     exception.OriginRefused: 403,
@@ -36,7 +36,7 @@ STATUSES = {
     exception.ManagerUnreachable: 503,
     exception.ProxyUnknown: 503,
 }
-# ... and the close codes after it
+# Close codes after the upgrade, as in the same table.
 CODES = {
     'console_gone': 4404,
     'console_moved': 4404,
@@ -51,7 +51,7 @@ CODES = {
     'revoked': 4403,
     'an operator made this up': 4403,
     'drained': 1012,
-    # those of RFC 6455
+    # defined by RFC 6455
     'user_left': 1000,
     'user_lost': 1001,
     'protocol_error': 1002,
@@ -60,15 +60,15 @@ CODES = {
 
 
 class CloseCodesTest(testtools.TestCase):
-    def test_reasons_are_told_as_the_design_has_it(self):
+    def test_statuses_and_close_codes_are_those_of_the_design(self):
         self.assertEqual(CODES, {reason: close_codes.ending(reason).code for reason in CODES})
         self.assertEqual(STATUSES, {error: error.http_status for error in STATUSES})
 
-    def test_every_reason_but_an_operators_is_in_the_table(self):
+    def test_each_end_reason_of_the_proxy_is_in_the_table(self):
         self.assertEqual(set(EndReason) - {EndReason.COMPUTE_HOST_GONE}, set(ENDINGS))
         self.assertEqual(set(ENDINGS), set(CODES) & set(EndReason))
 
-    def test_nobody_ends_anything_with_a_text_of_their_own(self):
+    def test_the_proxy_ends_sessions_only_with_reasons_of_the_enumeration(self):
         wrong = []
         for path in sorted(PROXY.glob('*.py')):
             for node in ast.walk(ast.parse(path.read_text())):
@@ -81,8 +81,8 @@ class CloseCodesTest(testtools.TestCase):
                     wrong.append(f'{path.name}:{node.lineno}')
         self.assertEqual([], wrong)
 
-    def test_each_can_be_sent(self):
-        """A control frame has 125 bytes, two of them for the code (RFC 6455, section 5.5.1)."""
+    def test_each_ending_fits_into_a_close_frame(self):
+        """A control frame has at most 125 bytes, two of them for the code (RFC 6455, section 5.5.1)."""
         for reason in [*EndReason, 'revoked']:
             ending = close_codes.ending(reason)
             frame = Close(ending.code, ending.text)
@@ -91,7 +91,7 @@ class CloseCodesTest(testtools.TestCase):
 
     @unhurried
     @given(st.text(max_size=64).filter(lambda text: text not in set(ENDINGS)))
-    def test_a_reason_that_an_operator_gave_is_a_revocation_and_is_not_repeated(self, reason):
+    def test_a_reason_given_by_an_operator_is_a_revocation_and_not_shown(self, reason):
         self.assertEqual(close_codes.ending('revoked'), close_codes.ending(reason))
         self.assertEqual('revoked', close_codes.metric_label(reason))
 
@@ -99,17 +99,17 @@ class CloseCodesTest(testtools.TestCase):
         for reason in ENDINGS:
             self.assertEqual(reason, close_codes.metric_label(reason))
 
-    def test_labels_are_few(self):
+    def test_the_number_of_labels_is_bounded(self):
         labels = {close_codes.metric_label(reason) for reason in [*CODES, *map(str, range(1000))]}
         self.assertEqual({*ENDINGS, 'revoked'}, labels)
 
-    def test_the_page_knows_each_code_by_the_same_name_and_words(self):
+    def test_the_page_knows_each_code_by_the_same_name_and_text(self):
         script = (PROXY / 'web' / 'page.js').read_text()
         known = {int(code): (name, text, again) for code, name, text, again in PAGE_CODE.findall(script)}
-        self.assertEqual({*map(int, CloseCode), *LIBRARY}, set(known))
+        self.assertEqual({*map(int, CloseCode), *NEVER_SENT}, set(known))
         for code, explanation in EXPLANATIONS.items():
             again = str(explanation.retry is not Retry.NEVER).lower()
             self.assertEqual((explanation.name, explanation.text, again), known[code])
 
-    def test_every_code_is_explained(self):
+    def test_each_code_is_explained(self):
         self.assertEqual(set(CloseCode), set(EXPLANATIONS))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ended sessions are reported until a manager has acknowledged them."""
+"""Reports of ended sessions: repeated until they are acknowledged, in batches, and while stopping."""
 
 import time
 
@@ -12,20 +12,20 @@ from consoled.rpc.replies import Closing
 from tests.unit.proxy.manager_base import PATIENCE, ManagerCase, until
 
 
-class CloseTest(ManagerCase):
-    def test_one_is_reported_with_its_bytes(self):
+class CloseReportsTest(ManagerCase):
+    def test_a_report_has_the_reason_and_the_byte_counts(self):
         async def work():
             async with self.proxy() as proxy:
                 proxy.close('an-id', 'idle', 12, 345)
-                await until(lambda: self.managers.of('close'))
+                await until(lambda: self.managers.calls_to('close'))
             self.assertEqual(
                 [{'session_id': 'an-id', 'reason': 'idle', 'bytes_in': 12, 'bytes_out': 345}],
-                self.managers.of('close'),
+                self.managers.calls_to('close'),
             )
 
         self.run_async(work)
 
-    def test_it_is_repeated_until_it_is_acknowledged(self):
+    def test_a_report_is_repeated_until_it_is_acknowledged(self):
         async def work():
             async with self.proxy() as proxy:
                 for error in (
@@ -40,7 +40,7 @@ class CloseTest(ManagerCase):
 
         self.run_async(work)
 
-    def test_those_that_come_together_go_together(self):
+    def test_reports_that_pile_up_are_sent_in_one_call(self):
         async def work():
             async with self.proxy() as proxy:
                 step = self.step('close', waits=True)
@@ -50,8 +50,8 @@ class CloseTest(ManagerCase):
                     proxy.close(str(number), 'idle')
                 step.go.set()
                 await until(lambda: not len(proxy.close_reports))
-                (registered,) = self.managers.of('register')
-                (batch,) = [call for call in self.managers.of('renew') if 'closed' in call]
+                (registered,) = self.managers.calls_to('register')
+                (batch,) = [call for call in self.managers.calls_to('renew') if 'closed' in call]
                 self.assertEqual(registered['proxy_id'], batch['proxy_id'])
                 self.assertEqual(['1', '2', '3'], [closing.session_id for closing in batch['closed']])
                 self.assertIsInstance(batch['closed'][0], Closing)
@@ -65,7 +65,7 @@ class CloseTest(ManagerCase):
                 for number in range(25):
                     proxy.close(str(number), 'idle')
                 await until(lambda: not len(proxy.close_reports))
-            sizes = [len(call['closed']) for call in self.managers.of('renew') if 'closed' in call]
+            sizes = [len(call['closed']) for call in self.managers.calls_to('renew') if 'closed' in call]
             self.assertEqual([10, 10, 5], sizes)
             self.assertEqual(
                 [str(number) for number in range(25)], [each for each, _ in self.managers.closed()]
@@ -85,7 +85,7 @@ class CloseTest(ManagerCase):
 
         self.run_async(work)
 
-    def test_where_the_proxy_is_not_known_its_sessions_are_over_already(self):
+    def test_reports_of_an_unknown_proxy_are_dropped_since_its_sessions_have_ended(self):
         async def work():
             async with self.proxy() as proxy:
                 self.step('renew', exception.ProxyUnknown(proxy_id='x'))
@@ -96,7 +96,7 @@ class CloseTest(ManagerCase):
 
         self.run_async(work)
 
-    def test_one_that_is_closed_again_while_it_is_reported_is_reported_again(self):
+    def test_a_session_that_is_added_again_during_its_report_is_reported_again(self):
         async def work():
             async with self.proxy() as proxy:
                 step = self.step('close', waits=True)
@@ -109,7 +109,7 @@ class CloseTest(ManagerCase):
 
         self.run_async(work)
 
-    def test_stopping_waits_for_those_that_are_left(self):
+    def test_stop_waits_for_pending_reports(self):
         async def work():
             async with self.proxy() as proxy:
                 self.step('close', OSError('x'))
@@ -119,7 +119,7 @@ class CloseTest(ManagerCase):
 
         self.run_async(work)
 
-    def test_but_not_for_ever(self):
+    def test_stop_gives_up_after_the_timeout(self):
         async def work():
             async with self.proxy() as proxy:
                 self.step('close', OSError('x'), always=True)

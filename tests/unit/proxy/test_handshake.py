@@ -535,7 +535,7 @@ class AnyRequestTest(testtools.TestCase):
 
     @given(requests)
     def test_a_foreign_origin_is_never_accepted(self, asked):
-        """Whatever else the request contains, it still has to match the access URL."""
+        """It must match the access URL regardless of the rest of the request."""
         asked = dataclasses.replace(
             asked, peer='203.0.113.5', headers={**asked.headers, 'origin': ['https://evil.example']}
         )
@@ -546,7 +546,7 @@ class AnyRequestTest(testtools.TestCase):
 
     @given(well_formed, locations, spoilers, st.sampled_from(['GET', 'HEAD', 'POST']))
     def test_invariant_1_no_text_contains_the_token(self, token, carrier, spoiler, method):
-        """Neither what may be logged nor the response."""
+        """Neither texts that may be logged nor the response."""
         assume(token not in f'{HEAD} token consoled.token.')
         target, headers = carrier(token)
         asked = Request(method, target, {**HEAD, **headers, **spoiler}, '203.0.113.5', False)

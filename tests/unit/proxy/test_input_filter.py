@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which filter a console type and mode get."""
+"""Filters by console type and mode."""
 
 import testtools
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls to the managers: opened, refused, late, left, too many."""
+"""Calls to the managers: answered, refused, late, abandoned, and too many."""
 
 import asyncio
 from concurrent import futures
@@ -18,8 +18,8 @@ class OpenTest(ManagerCase):
             async with self.proxy() as proxy:
                 mine = session_id()
                 session = await proxy.open(TOKEN, mine, '192.0.2.1')
-                (asked,) = self.managers.of('open')
-                (registered,) = self.managers.of('register')
+                (asked,) = self.managers.calls_to('open')
+                (registered,) = self.managers.calls_to('register')
                 self.assertEqual(mine, session.id)
                 self.assertEqual(
                     {
@@ -34,7 +34,7 @@ class OpenTest(ManagerCase):
 
         self.run_async(work)
 
-    def test_refusals_pass_as_they_are_and_nothing_is_closed(self):
+    def test_a_refusal_is_raised_unchanged_and_not_reported_as_closed(self):
         errors = [
             exception.InvalidToken(),
             exception.ConsoleInUse(since='noon'),
@@ -53,7 +53,7 @@ class OpenTest(ManagerCase):
 
         self.run_async(work)
 
-    def test_what_may_have_been_carried_out_is_closed(self):
+    def test_an_open_that_may_have_been_carried_out_is_reported_as_closed(self):
         errors = [
             exception.ManagerUnreachable(reason='x'),
             exception.DatabaseUnavailable(),
@@ -72,19 +72,19 @@ class OpenTest(ManagerCase):
 
         self.run_async(work)
 
-    def test_without_a_lease_nothing_is_asked(self):
+    def test_without_a_lease_no_manager_is_asked(self):
         async def work():
             self.step('register', exception.ManagerUnreachable(reason='x'), always=True)
             async with self.proxy(ready=False) as proxy:
-                await until(lambda: len(self.managers.of('register')) > 1)
+                await until(lambda: len(self.managers.calls_to('register')) > 1)
                 self.assertFalse(proxy.ready)
                 await self.refused(exception.ManagerUnreachable, proxy.open(TOKEN, session_id(), None))
-            self.assertEqual([], self.managers.of('open'))
+            self.assertEqual([], self.managers.calls_to('open'))
             self.assertEqual([], self.managers.closed())
 
         self.run_async(work)
 
-    def test_no_answer_in_time_is_an_answer_and_a_late_one_is_closed_again(self):
+    def test_an_open_without_an_answer_in_time_is_reported_and_again_when_the_answer_comes(self):
         async def work():
             async with self.proxy(timeout=0.05) as proxy:
                 step = self.step('open', waits=True)
@@ -96,7 +96,7 @@ class OpenTest(ManagerCase):
 
         self.run_async(work)
 
-    def test_a_late_refusal_is_of_no_interest(self):
+    def test_a_late_refusal_is_not_reported(self):
         async def work():
             async with self.proxy(timeout=0.05, threads=1) as proxy:
                 step = self.step('open', exception.InvalidToken(), waits=True)
@@ -105,12 +105,12 @@ class OpenTest(ManagerCase):
                 await until(lambda: len(self.managers.closed()) == 1)
                 step.go.set()
                 proxy.client._timeout = LONG
-                await proxy.open(TOKEN, session_id(), None)  # by the same thread, so after it
+                await proxy.open(TOKEN, session_id(), None)  # uses the same thread, so it comes later
             self.assertEqual([(mine, EndReason.OPEN_FAILED)], self.managers.closed())
 
         self.run_async(work)
 
-    def test_a_user_who_leaves_is_not_opened_for(self):
+    def test_an_open_whose_user_leaves_is_reported_and_again_when_the_answer_comes(self):
         async def work():
             async with self.proxy() as proxy:
                 step = self.step('open', waits=True)
@@ -127,7 +127,7 @@ class OpenTest(ManagerCase):
         self.run_async(work)
 
     def test_a_user_may_leave_at_any_moment(self):
-        """The answer may be on its way through the event loop already: who is told to end, ends."""
+        """A cancellation takes effect even if the answer is already on its way through the event loop."""
 
         async def work(turns):
             async with self.proxy() as proxy:
@@ -142,15 +142,15 @@ class OpenTest(ManagerCase):
                     await asyncio.sleep(0)
                 if task.cancel():
                     await asyncio.gather(task, return_exceptions=True)
-                    self.assertTrue(task.cancelled(), f'not after {turns} turns')
+                    self.assertTrue(task.cancelled(), f'cancelled after {turns} turns')
                     await until(lambda: (mine, EndReason.OPEN_FAILED) in self.managers.closed())
                     return True
                 return False
 
         async def work_all():
-            leaving = [await work(turns) for turns in range(12)]
-            self.assertIn(True, leaving)
-            self.assertIn(False, leaving)
+            cancelled = [await work(turns) for turns in range(12)]
+            self.assertIn(True, cancelled)
+            self.assertIn(False, cancelled)
 
         self.run_async(work_all)
 
@@ -203,7 +203,7 @@ class OpenTest(ManagerCase):
 
         self.run_async(work)
 
-    def test_a_call_that_waits_for_a_thread_is_not_made_for_nobody(self):
+    def test_a_call_that_times_out_while_waiting_for_a_thread_is_never_made(self):
         async def work():
             async with self.proxy(timeout=0.05, threads=1) as proxy:
                 hangs = self.step('open', waits=True)
@@ -218,11 +218,13 @@ class OpenTest(ManagerCase):
                 proxy.client._timeout = LONG
                 third = session_id()
                 await proxy.open(TOKEN, third, None)
-                self.assertEqual([ids[0], third], [asked['session_id'] for asked in self.managers.of('open')])
+                self.assertEqual(
+                    [ids[0], third], [asked['session_id'] for asked in self.managers.calls_to('open')]
+                )
 
         self.run_async(work)
 
-    def test_more_than_may_wait_are_refused_at_once(self):
+    def test_calls_beyond_the_limit_are_refused_at_once(self):
         async def work():
             async with self.proxy(threads=1, max_pending=2) as proxy:
                 hangs = self.step('open', waits=True)
@@ -234,12 +236,12 @@ class OpenTest(ManagerCase):
                 await asyncio.gather(*tasks)
                 await until(lambda: proxy.client._pending == 0)
                 await proxy.open(TOKEN, session_id(), None)
-            # what was never asked for needs no closing: those who are busy already would get one for each
+            # A refused call reached no manager and needs no report, which would add to the load.
             self.assertEqual([], self.managers.closed())
 
         self.run_async(work)
 
-    def test_those_who_gave_up_waiting_still_count_until_their_call_has_ended(self):
+    def test_a_call_that_timed_out_counts_until_it_returns(self):
         async def work():
             async with self.proxy(timeout=0.02, threads=1, max_pending=1) as proxy:
                 hangs = self.step('open', waits=True)
@@ -263,7 +265,7 @@ class OpenTest(ManagerCase):
 
         self.run_async(work)
 
-    def test_opens_that_hang_keep_neither_the_lease_nor_closings_waiting(self):
+    def test_opens_that_hang_delay_neither_renewals_nor_close_reports(self):
         async def work():
             self.managers.lease = 0.3
             async with self.proxy(threads=1) as proxy:
@@ -272,41 +274,41 @@ class OpenTest(ManagerCase):
                 await until(hangs.arrived.is_set)
                 proxy.close('an-id', 'user_left')
                 await until(lambda: self.managers.closed() == [('an-id', 'user_left')])
-                renewals = len(self.managers.of('renew'))
-                await until(lambda: len(self.managers.of('renew')) > renewals + 1)
+                renewals = len(self.managers.calls_to('renew'))
+                await until(lambda: len(self.managers.calls_to('renew')) > renewals + 1)
                 hangs.go.set()
                 await task
 
         self.run_async(work)
 
-    def test_a_session_of_another_life_is_refused_and_closed(self):
+    def test_a_session_of_another_life_is_refused_and_reported_as_closed(self):
         async def work():
             async with self.proxy() as proxy:
                 mine = session_id()
-                self.step('open', lambda asked: Granted(mine, 'another'))
+                self.step('open', lambda values: Granted(mine, 'another'))
                 await self.refused(exception.ManagerUnreachable, proxy.open(TOKEN, mine, None))
                 await until(lambda: self.managers.closed() == [(mine, EndReason.OPEN_FAILED)])
 
         self.run_async(work)
 
-    async def being_opened(self, proxy, *, limited):
-        """A call under way: its step, its session's id, and the task that waits for it."""
+    async def begin_open(self, proxy, *, limited):
+        """Begin to open a session; return the step of the call, the session's id, and the waiting task."""
         answer = None
         if limited:
 
-            def answer(asked):
-                return Granted(asked['session_id'], asked['proxy_id'], limited=True)
+            def answer(values):
+                return Granted(values['session_id'], values['proxy_id'], limited=True)
 
         step, mine = self.step('open', answer, waits=True), session_id()
         task = asyncio.create_task(proxy.open(TOKEN, mine, None))
         await until(step.arrived.is_set)
         return step, mine, task
 
-    def test_a_limited_session_that_comes_after_the_lease_was_lost_is_refused_and_closed(self):
+    def test_a_limited_session_that_is_opened_after_the_lease_was_lost_is_refused_and_closed(self):
         async def work():
             self.managers.lease = 0.3
             async with self.proxy() as proxy:
-                step, mine, task = await self.being_opened(proxy, limited=True)
+                step, mine, task = await self.begin_open(proxy, limited=True)
                 await self.lose_lease()
                 step.go.set()
                 await self.refused(exception.ManagerUnreachable, task)
@@ -314,15 +316,15 @@ class OpenTest(ManagerCase):
 
         self.run_async(work)
 
-    def test_nor_is_it_taken_once_there_is_a_lease_again(self):
-        """The managers may have given its slot to another user in between."""
+    def test_a_limited_session_is_refused_even_if_the_lease_was_regained_meanwhile(self):
+        """The managers may have given its slot to another session in between."""
 
         async def work():
             self.managers.lease = 0.3
             async with self.proxy() as proxy:
-                step, mine, task = await self.being_opened(proxy, limited=True)
+                step, mine, task = await self.begin_open(proxy, limited=True)
                 await self.lose_lease()
-                self.give_lease()
+                self.restore_lease()
                 await until(lambda: proxy.ready)
                 step.go.set()
                 await self.refused(exception.ManagerUnreachable, task)
@@ -330,11 +332,11 @@ class OpenTest(ManagerCase):
 
         self.run_async(work)
 
-    def test_an_unlimited_one_is_taken_all_the_same(self):
+    def test_an_unlimited_session_is_kept_although_the_lease_was_lost(self):
         async def work():
             self.managers.lease = 0.3
             async with self.proxy() as proxy:
-                step, mine, task = await self.being_opened(proxy, limited=False)
+                step, mine, task = await self.begin_open(proxy, limited=False)
                 await self.lose_lease()
                 step.go.set()
                 self.assertEqual(mine, (await task).id)
@@ -342,17 +344,17 @@ class OpenTest(ManagerCase):
 
         self.run_async(work)
 
-    def test_a_limited_one_is_taken_while_the_lease_holds(self):
+    def test_a_limited_session_is_kept_while_the_lease_holds(self):
         async def work():
             async with self.proxy() as proxy:
-                step, mine, task = await self.being_opened(proxy, limited=True)
+                step, mine, task = await self.begin_open(proxy, limited=True)
                 step.go.set()
                 self.assertEqual(mine, (await task).id)
             self.assertEqual([], self.managers.closed())
 
         self.run_async(work)
 
-    def test_validate(self):
+    def test_validate_returns_the_grant_or_raises_within_the_timeout(self):
         async def work():
             async with self.proxy() as proxy:
                 self.assertEqual('a grant', await proxy.validate(TOKEN))

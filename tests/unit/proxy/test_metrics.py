@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics count sessions that were open, and only those."""
+"""Metrics count the sessions that were open, and no others."""
 
 import prometheus_client
 import testtools
@@ -10,7 +10,7 @@ from tests.unit.proxy import session_base
 
 
 class Channel:
-    """What a session has of a channel."""
+    """Fake of a channel that has ended."""
 
     bytes_in, bytes_out = 2, 5
 
@@ -36,7 +36,7 @@ class MetricsTest(testtools.TestCase):
         session.channel_released(channel)
         self.metrics.ended(session)
 
-    def test_a_session_that_was_open(self):
+    def test_a_session_that_was_open_is_counted_with_its_bytes(self):
         self.run_session(EndReason.IDLE)
         self.assertEqual(1, self.value('opened_total', type='serial'))
         self.assertEqual(0, self.value('sessions', type='serial'))
@@ -44,7 +44,7 @@ class MetricsTest(testtools.TestCase):
         self.assertEqual(2, self.value('bytes_total', direction='in'))
         self.assertEqual(5, self.value('bytes_total', direction='out'))
 
-    def test_reasons_of_operators_share_one_label(self):
+    def test_reasons_given_by_operators_share_one_label(self):
         for reason in ('left_the_project', 'maintenance'):
             self.run_session(reason)
         self.assertEqual(2, self.value('closed_total', reason='revoked'))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slots for sessions: of the process, of an address, given back at the end."""
+"""Slots for sessions: limited per process and per address, and released at the end."""
 
 import testtools
 
@@ -18,7 +18,7 @@ class SessionQuotaTest(testtools.TestCase):
         self.quota.acquire(address)
         return Session(('hash', address), self.quota)
 
-    def test_of_an_address(self):
+    def test_sessions_of_an_address_are_limited_until_one_ends(self):
         first, _ = self.session('192.0.2.1'), self.session('192.0.2.1')
         error = self.assertRaises(exception.TooManySessions, self.quota.acquire, '192.0.2.1')
         self.assertEqual({'limit': 2, 'scope': 'address'}, error.kwargs)
@@ -26,7 +26,7 @@ class SessionQuotaTest(testtools.TestCase):
         self.session('192.0.2.1')
         self.session('192.0.2.2')
 
-    def test_of_the_process(self):
+    def test_sessions_of_the_process_are_limited_until_they_end(self):
         sessions = [self.session(f'192.0.2.{number}') for number in range(3)]
         self.assertRaises(exception.ProxyBusy, self.quota.acquire, '192.0.2.9')
         self.assertEqual(3, self.quota.taken)
@@ -34,7 +34,7 @@ class SessionQuotaTest(testtools.TestCase):
             session.abandon(EndReason.OPEN_FAILED)
         self.assertEqual(0, self.quota.taken)
 
-    def test_users_without_an_address_share_only_the_limit_of_the_process(self):
+    def test_users_without_an_address_are_only_limited_per_process(self):
         for _ in range(3):
             self.session(None)
         self.assertRaises(exception.ProxyBusy, self.quota.acquire, None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Refused websockets: counted, recorded, remembered, held against their address."""
+"""Refused websockets: counted, recorded, remembered, and limited per address."""
 
 import gc
 import weakref
@@ -27,7 +27,7 @@ class RefusalsTest(testtools.TestCase):
     def refuse(self, error, token=TOKEN, session=None):
         self.refusals.refused(error, token, ADDRESS, session)
 
-    def test_each_is_counted_recorded_and_remembered(self):
+    def test_a_refusal_is_counted_recorded_and_remembered(self):
         error = exception.ConsoleInUse(since='noon')
         self.refuse(error)
         self.metrics.refused.assert_called_once_with('console_in_use')
@@ -35,7 +35,7 @@ class RefusalsTest(testtools.TestCase):
         self.assertEqual(str(error), str(self.refusals.recent(TOKEN)))
         self.assertIsNone(self.refusals.recent(tokens.mint()))
 
-    def test_whose_session_it_was_is_recorded_once_the_managers_have_said(self):
+    def test_the_session_is_recorded_only_if_it_was_granted(self):
         process = session_base.Process()
         asked, granted = process.registry.create(TOKEN, ADDRESS), process.granted()
         self.refuse(exception.TargetFailed(), session=asked)
@@ -43,23 +43,23 @@ class RefusalsTest(testtools.TestCase):
         self.refuse(exception.TargetFailed(), session=granted)
         self.assertIs(granted, self.audit.refused.call_args.args[2])
 
-    def test_tokens_that_do_not_exist_are_held_against_their_address(self):
+    def test_invalid_tokens_count_against_their_address(self):
         for _ in range(2):
             self.refusals.check_rate(ADDRESS)
             self.refuse(exception.InvalidToken(), tokens.mint())
         error = self.assertRaises(exception.RateLimited, self.refusals.check_rate, ADDRESS)
         self.refusals.check_rate('192.0.2.2')
         self.refuse(error)
-        self.assertEqual(2, self.audit.refused.call_count, 'an address that guesses does not fill the log')
+        self.assertEqual(2, self.audit.refused.call_count, 'a client that guesses must not flood the log')
         self.assertEqual(3, self.metrics.refused.call_count)
 
-    def test_one_that_was_granted_did_exist(self):
+    def test_a_granted_token_that_becomes_invalid_does_not_count(self):
         granted = session_base.Process().granted()
         for _ in range(5):
             self.refuse(exception.InvalidToken(), session=granted)
         self.refusals.check_rate(ADDRESS)
 
-    def test_nobody_is_held_responsible_for_other_refusals(self):
+    def test_other_refusals_do_not_count(self):
         for _ in range(5):
             self.refuse(exception.ConsoleGone())
         self.refusals.check_rate(ADDRESS)
@@ -82,7 +82,7 @@ class RecentRefusalsTest(testtools.TestCase):
             self.assertEqual({'since': 'noon'}, error.kwargs)
         self.assertIsNone(recent.recent(TOKEN, 160.1))
 
-    def test_other_tokens_have_none(self):
+    def test_other_tokens_have_no_refusal(self):
         recent = refusals.RecentRefusals()
         recent.note(TOKEN, exception.ConsoleGone(), 100.0)
         self.assertIsNone(recent.recent(tokens.mint(), 100.0))
@@ -94,10 +94,10 @@ class RecentRefusalsTest(testtools.TestCase):
         self.assertIsInstance(recent.recent(TOKEN, 205.0), exception.TargetTimeout)
 
     @given(st.integers(1, 5), st.lists(st.integers(0, 9), max_size=30))
-    def test_the_latest_are_kept_up_to_the_limit(self, limit, whose):
+    def test_the_latest_refusals_are_kept_up_to_the_limit(self, limit, numbers):
         recent = refusals.RecentRefusals(keep=1000, limit=limit)
         latest = []
-        for now, number in enumerate(whose):
+        for now, number in enumerate(numbers):
             recent.note(f'{number:016}', exception.ConsoleGone(), float(now))
             latest = [number, *(each for each in latest if each != number)]
             for each in range(10):
@@ -109,8 +109,8 @@ class RecentRefusalsTest(testtools.TestCase):
         recent.note(TOKEN, exception.ConsoleGone(), 100.0)
         self.assertNotIn(TOKEN, repr(vars(recent)))
 
-    def test_the_traceback_is_not_kept(self):
-        """It would keep frames alive and, with them, the connection and the clear token (invariant 1)."""
+    def test_invariant_1_the_traceback_is_not_kept(self):
+        """It would keep frames alive, and with them the connection and the clear token."""
 
         class Connection:
             pass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All sessions of a process: found, joined, cut, checked once a second."""
+"""The sessions of a process: found, joined, cut, and checked once a second."""
 
 import asyncio
 import uuid
@@ -16,7 +16,7 @@ from consoled.proxy.quota import SessionQuota
 from consoled.proxy.registry import SessionRegistry
 from consoled.proxy.security.rfb import UserHandshake
 from consoled.proxy.session import State, Timeouts
-from tests.unit.proxy import test_relay as relays
+from tests.unit.proxy import relay_base as relays
 from tests.unit.proxy.session_base import (
     ADDRESS,
     OTHER,
@@ -47,7 +47,7 @@ class JoinTest(SessionCase):
 
         relays.run(work)
 
-    def test_only_one_of_the_same_token_and_address_joins(self):
+    def test_only_the_same_token_from_the_same_address_joins(self):
         async def work():
             process = Process()
             process.open('spice-html5')
@@ -57,7 +57,7 @@ class JoinTest(SessionCase):
 
         relays.run(work)
 
-    def test_only_spice_is_joined(self):
+    def test_only_spice_sessions_can_be_joined(self):
         async def work():
             for console_type in ('novnc', 'serial', 'webmks'):
                 process = Process()
@@ -66,7 +66,7 @@ class JoinTest(SessionCase):
 
         relays.run(work)
 
-    def test_one_can_be_joined_before_its_first_channel_is_up(self):
+    def test_a_session_can_be_joined_before_its_first_channel_is_up(self):
         async def work():
             process = Process()
             session = process.granted('spice-html5')
@@ -74,7 +74,7 @@ class JoinTest(SessionCase):
 
         relays.run(work)
 
-    def test_the_clear_token_is_not_kept(self):
+    def test_invariant_1_the_clear_token_is_not_kept(self):
         async def work():
             process = Process()
             session, _ = process.open('spice-html5')
@@ -84,7 +84,7 @@ class JoinTest(SessionCase):
 
         relays.run(work)
 
-    def test_it_is_over_with_its_last_channel(self):
+    def test_a_session_ends_with_its_last_channel(self):
         async def work():
             process = Process()
             session, first = process.open('spice-html5')
@@ -103,7 +103,7 @@ class JoinTest(SessionCase):
 
         relays.run(work)
 
-    def test_one_that_is_ending_is_not_joined(self):
+    def test_a_session_that_is_ending_cannot_be_joined(self):
         async def work():
             process = Process()
             old, wire = process.open('spice-html5')
@@ -112,11 +112,11 @@ class JoinTest(SessionCase):
             new, _ = process.open('spice-html5')
             await relays.settle()
             self.assertEqual([(old, 'revoked')], process.over)
-            self.assertIs(new, process.registry.find(TOKEN, ADDRESS), 'the end of the old one is not its end')
+            self.assertIs(new, process.registry.find(TOKEN, ADDRESS), 'the old one must not remove it')
 
         relays.run(work)
 
-    def test_one_channel_is_active_for_all(self):
+    def test_input_on_one_channel_keeps_the_session_from_being_idle(self):
         async def work():
             loop = asyncio.get_running_loop()
             process = Process()
@@ -131,7 +131,7 @@ class JoinTest(SessionCase):
 
         relays.run(work)
 
-    def test_a_cut_ends_all_its_channels(self):
+    def test_a_cut_ends_all_channels_of_the_session(self):
         async def work():
             process = Process()
             session, first = process.open('spice-html5')
@@ -145,7 +145,7 @@ class JoinTest(SessionCase):
 
 
 class TickTest(SessionCase):
-    def test_somebody_looks_at_it_every_second(self):
+    def test_sessions_are_checked_every_second(self):
         async def work():
             process = Process()
             process.registry.start()
@@ -158,7 +158,7 @@ class TickTest(SessionCase):
 
         relays.run(work)
 
-    def test_rules_may_change_meanwhile(self):
+    def test_new_timeouts_apply_to_open_sessions(self):
         async def work():
             process = Process()
             process.registry.start()
@@ -180,14 +180,14 @@ class TickTest(SessionCase):
             process.registry.start()
             broken, _ = process.open()
             other, _ = process.open(lasts=10)
-            broken.ends_at = 'no moment'
+            broken.ends_at = 'not a number'
             await asyncio.sleep(20)
             self.assertEqual(EndReason.TIME_OVER, other.end_reason)
             await process.registry.stop()
 
         relays.run(work)
 
-    def test_the_silent_are_asked_once_and_lost_if_they_do_not_answer(self):
+    def test_a_silent_user_is_pinged_once_and_lost_without_an_answer(self):
         async def work():
             process = Process(TIMEOUTS)
             process.registry.start()
@@ -204,21 +204,21 @@ class TickTest(SessionCase):
 
         relays.run(work)
 
-    def test_those_who_answer_are_asked_again_and_again(self):
+    def test_a_silent_user_who_answers_is_pinged_again(self):
         async def work():
             process = Process(TIMEOUTS)
             process.registry.start()
             session, wire = process.open()
             for _ in range(5):
                 await asyncio.sleep(25)
-                wire.hear()
+                wire.receive()
             self.assertIsNone(session.end_reason)
             self.assertEqual(5, len(wire.control))
             await process.registry.stop()
 
         relays.run(work)
 
-    def test_one_who_takes_nothing_is_lost_without_being_asked(self):
+    def test_a_user_who_reads_nothing_is_lost_without_a_ping(self):
         async def work():
             process = Process(TIMEOUTS)
             process.registry.start()
@@ -233,7 +233,7 @@ class TickTest(SessionCase):
 
         relays.run(work)
 
-    def test_a_guest_that_takes_no_input_ends_it(self):
+    def test_a_guest_that_accepts_no_input_ends_the_session(self):
         async def work():
             process = Process(TIMEOUTS)
             process.registry.start()
@@ -251,8 +251,8 @@ class TickTest(SessionCase):
 
         relays.run(work)
 
-    def test_its_user_is_not_taken_for_lost(self):
-        """While the guest is stalled its user is not read, so silence means nothing."""
+    def test_the_user_of_a_stalled_guest_is_not_lost(self):
+        """Nothing is read from the user meanwhile, so silence means nothing."""
 
         async def work():
             process = Process(Timeouts(idle=0, ping_interval=1, ping_timeout=100, greeting=10))
@@ -268,7 +268,7 @@ class TickTest(SessionCase):
 
         relays.run(work)
 
-    def test_who_does_not_greet_in_time_is_lost(self):
+    def test_a_user_who_does_not_complete_the_greeting_in_time_is_lost(self):
         async def work():
             process = Process(TIMEOUTS)
             process.registry.start()
@@ -284,7 +284,7 @@ class TickTest(SessionCase):
 
 
 class CutTest(SessionCase):
-    def test_cuts_of_others_are_not_ours(self):
+    def test_cuts_of_sessions_of_other_processes_are_ignored(self):
         async def work():
             process = Process()
             session, _ = process.open()
@@ -293,7 +293,7 @@ class CutTest(SessionCase):
 
         relays.run(work)
 
-    def test_without_a_lease_only_the_limited_end(self):
+    def test_only_limited_sessions_are_cut_when_the_lease_is_lost(self):
         async def work():
             process = Process()
             limited, first = process.open('serial', limited=True)
@@ -308,7 +308,7 @@ class CutTest(SessionCase):
 
         relays.run(work)
 
-    def test_all_can_be_cut(self):
+    def test_all_sessions_can_be_cut(self):
         async def work():
             process = Process()
             wires = [process.open()[1] for _ in range(3)]
@@ -322,23 +322,23 @@ class CutTest(SessionCase):
 
     @settings(deadline=None, max_examples=150)
     @given(st.data())
-    def test_each_is_over_once_and_nothing_of_it_is_left(self, data):
+    def test_each_session_ends_once_and_leaves_nothing_behind(self, data):
         async def work():
             process = Process()
             all_sessions, wires, connecting = [], [], []
 
-            def some(of):
-                return data.draw(st.sampled_from(of)) if of else None
+            def draw_from(items):
+                return data.draw(st.sampled_from(items)) if items else None
 
             for _ in range(data.draw(st.integers(0, 25))):
                 step = data.draw(steps)
-                session, wire = some(all_sessions), some(wires)
+                session, wire = draw_from(all_sessions), draw_from(wires)
                 if step == 'open':
-                    session = process.granted(data.draw(types), data.draw(whose))
+                    session = process.granted(data.draw(types), data.draw(some_token))
                     all_sessions.append(session)
                     connecting.append(session)
                 elif step == 'join':
-                    joined = process.registry.find(data.draw(whose), ADDRESS)
+                    joined = process.registry.find(data.draw(some_token), ADDRESS)
                     if joined is not None:
                         self.assertIsNone(joined.end_reason)
                         joined.join()
@@ -359,12 +359,12 @@ class CutTest(SessionCase):
                     {'user': wire.user.fails, 'guest': wire.guest.fails, 'close': wire.user.ends}.get(
                         step, lambda wire=wire: wire.send(b'x')
                     )()
-                self.check(process, all_sessions)
+                self.check_registry(process, all_sessions)
             for session in connecting:
                 session.abandon(EndReason.USER_LEFT)
             process.registry.cut_all(EndReason.DRAINED)
             await asyncio.sleep(relays.CLOSE_TIMEOUT * 4)
-            self.check(process, all_sessions)
+            self.check_registry(process, all_sessions)
             self.assertEqual(len(all_sessions), len(process.over))
             self.assertEqual(
                 ([], {}, {}), (process.registry.ids(), process.registry._by_id, process.registry._joinable)
@@ -375,7 +375,7 @@ class CutTest(SessionCase):
 
         relays.run(work)
 
-    def check(self, process, all_sessions):
+    def check_registry(self, process, all_sessions):
         over = [session for session, _ in process.over]
         self.assertEqual(len(set(over)), len(over))
         for session in all_sessions:
@@ -386,11 +386,11 @@ steps = st.sampled_from(
     ['open', 'join', 'connect', 'connect', 'fail', 'cut', 'user', 'guest', 'close', 'send', 'settle']
 )
 types = st.sampled_from(['novnc', 'spice-html5', 'spice-html5'])
-whose = st.sampled_from([TOKEN, OTHER])
+some_token = st.sampled_from([TOKEN, OTHER])
 
 
 class Channel:
-    """What a session has of a channel; it is released when the test says so."""
+    """Fake of a channel, which the test releases itself."""
 
     def __init__(self):
         self.reason = None
@@ -401,7 +401,7 @@ class Channel:
 
 
 class RegistryMachine(stateful.RuleBasedStateMachine):
-    """Opens, joins, cuts, a lease that is lost, and closes, in any order."""
+    """Opens, joins, cuts, lost leases, drains and closes, in any order."""
 
     SLOTS = 6
 
@@ -409,17 +409,17 @@ class RegistryMachine(stateful.RuleBasedStateMachine):
         super().__init__()
         self.process = Process(max_sessions=self.SLOTS)
         self.registry = self.process.registry
-        self.born = []
-        self.asking = []  # sessions whose grant is awaited
-        self.connecting = []  # a session for each websocket that may become a channel
-        self.cut_at = {}  # by session: the first reason
+        self.created = []
+        self.asking = []  # sessions for which a manager is being asked
+        self.connecting = []  # one item for each websocket that may become a channel: its session
+        self.first_reason = {}  # by session
 
     def _pick(self, data, items):
         return items.pop(data.draw(st.integers(0, len(items) - 1)))
 
     def _note_cut(self, sessions, reason):
         for session in sessions:
-            self.cut_at.setdefault(session, session.end_reason or reason)
+            self.first_reason.setdefault(session, session.end_reason or reason)
 
     @stateful.rule(token=st.sampled_from([TOKEN, OTHER]))
     def create(self, token):
@@ -428,9 +428,9 @@ class RegistryMachine(stateful.RuleBasedStateMachine):
                 self.registry.create(token, ADDRESS)
             except exception.ProxyBusy:
                 return
-            raise AssertionError('a slot too many')
+            raise AssertionError('one slot too many')
         session = self.registry.create(token, ADDRESS)
-        self.born.append(session)
+        self.created.append(session)
         self.asking.append(session)
 
     @stateful.precondition(lambda self: self.asking)
@@ -469,17 +469,17 @@ class RegistryMachine(stateful.RuleBasedStateMachine):
         else:
             session.connected(Channel())
 
-    @stateful.precondition(lambda self: any(session.channels for session in self.born))
+    @stateful.precondition(lambda self: any(session.channels for session in self.created))
     @stateful.rule(data=st.data())
     def release(self, data):
-        session = data.draw(st.sampled_from([session for session in self.born if session.channels]))
+        session = data.draw(st.sampled_from([session for session in self.created if session.channels]))
         channel = data.draw(st.sampled_from(sorted(session.channels, key=id)))
         session.channel_released(channel)
 
-    @stateful.precondition(lambda self: self.born)
+    @stateful.precondition(lambda self: self.created)
     @stateful.rule(data=st.data(), reason=st.sampled_from(['revoked', 'instance_gone']))
     def cut(self, data, reason):
-        session = data.draw(st.sampled_from(self.born))
+        session = data.draw(st.sampled_from(self.created))
         if session.state is not State.ENDED:
             self._note_cut([session], reason)
         self.registry.cut({session.id: reason, 'another': reason})
@@ -495,25 +495,25 @@ class RegistryMachine(stateful.RuleBasedStateMachine):
         self.registry.cut_all(EndReason.DRAINED)
 
     @stateful.invariant()
-    def each_is_found_until_it_has_ended(self):
-        live = {session.id for session in self.born if session.state is not State.ENDED}
+    def each_session_is_registered_until_it_has_ended(self):
+        live = {session.id for session in self.created if session.state is not State.ENDED}
         assert set(self.registry.ids()) == live
         assert self.process.quota.taken == len(live) == len(self.registry)
         assert self.registry.opening_ids() == {session.id for session in self.asking}
 
     @stateful.invariant()
-    def each_is_heard_of_once(self):
-        heard = self.process.recorder.heard
-        assert len(set(heard)) == len(heard)
-        for session in self.born:
-            assert (('ended', session) in heard) == (session.state is State.ENDED)
-            assert (('opened', session) in heard) == session.was_open
+    def observers_are_notified_once(self):
+        calls = self.process.recorder.calls
+        assert len(set(calls)) == len(calls)
+        for session in self.created:
+            assert (('ended', session) in calls) == (session.state is State.ENDED)
+            assert (('opened', session) in calls) == session.was_open
             if session.was_open and session.state is State.ENDED:
-                assert heard.index(('opened', session)) < heard.index(('ended', session))
+                assert calls.index(('opened', session)) < calls.index(('ended', session))
 
     @stateful.invariant()
     def the_first_reason_counts(self):
-        for session, reason in self.cut_at.items():
+        for session, reason in self.first_reason.items():
             assert session.end_reason == reason
             assert all(channel.reason is not None for channel in session.channels)
 
@@ -523,14 +523,14 @@ class RegistryMachine(stateful.RuleBasedStateMachine):
         self.asking = []
         for session in self.connecting:
             session.abandon(EndReason.USER_LEFT)
-        for session in self.born:
+        for session in self.created:
             for channel in list(session.channels):
                 session.channel_released(channel)
-        self.each_is_found_until_it_has_ended()
-        self.each_is_heard_of_once()
+        self.each_session_is_registered_until_it_has_ended()
+        self.observers_are_notified_once()
         assert (len(self.registry), self.process.quota.taken) == (0, 0)
         assert self.registry._joinable == {}
-        assert {session for session, _ in self.process.over} == set(self.born)
+        assert {session for session, _ in self.process.over} == set(self.created)
         assert all(reason is not None for _, reason in self.process.over)
 
 
@@ -561,7 +561,7 @@ class BrokenSessionTest(SessionCase):
 
 
 class BrokenObserverTest(SessionCase):
-    def test_one_that_fails_keeps_nothing_from_the_others(self):
+    def test_an_observer_that_fails_does_not_keep_the_others_from_being_notified(self):
         recorder, broken = Recorder(), mock.Mock()
         broken.opened.side_effect = broken.ended.side_effect = ZeroDivisionError('x')
         quota = SessionQuota(1, 1)
@@ -571,5 +571,5 @@ class BrokenObserverTest(SessionCase):
         channel = Channel()
         session.connected(channel)
         session.channel_released(channel)
-        self.assertEqual(['opened', 'ended'], [name for name, _ in recorder.heard])
+        self.assertEqual(['opened', 'ended'], [name for name, _ in recorder.calls])
         self.assertEqual((0, 0), (len(registry), quota.taken))

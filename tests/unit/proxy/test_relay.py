@@ -1,309 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The relay between two connections in memory, in time that does not pass by itself."""
+"""The relay between a websocket and a guest: bytes, back-pressure, end, protocol errors, greeting."""
 
 import asyncio
 import logging
-import selectors
 import struct
-import time
 
 import fixtures
 import testtools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
-from websockets.protocol import Protocol, Side
 
 from consoled.objects import EndReason
 from consoled.proxy import close_codes, relay
-from consoled.proxy.input_filter import AllowAll
-from consoled.proxy.relay import Channel, ReadBuffer
+from consoled.proxy.relay import ReadBuffer
 from consoled.proxy.security.messages import ClientMessages
 from consoled.proxy.security.rfb import UserHandshake
+from tests.unit.proxy.relay_base import CLOSE_TIMEOUT, PLENTY, Wire, masked, run, settle
 from tests.unit.proxy.security import peers
 
 unhurried = settings(deadline=None)
 
-CLOSE_TIMEOUT = 3.0
-PLENTY = 10**9
 V38 = b'RFB 003.008\n'
-SILENT = logging.Logger('user', level=logging.CRITICAL + 1)
-
-
-# --- an event loop whose clock jumps to what is due next, instead of waiting for it ---
-
-
-class JumpingSelector(selectors.DefaultSelector):
-    def __init__(self):
-        super().__init__()
-        self.now = time.monotonic()  # some of what is tested asks the real clock
-
-    def select(self, timeout=None):
-        if timeout is None:
-            raise AssertionError('nothing will ever happen')
-        self.now += max(timeout, 0)
-        return super().select(0)
-
-
-class JumpingLoop(asyncio.SelectorEventLoop):
-    def __init__(self):
-        self.selector = JumpingSelector()
-        super().__init__(self.selector)
-
-    def time(self):
-        return self.selector.now
-
-
-def run(work):
-    """Run a coroutine function; an error in a callback fails the test."""
-    errors = []
-
-    async def guarded():
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
-        await work()
-
-    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
-        runner.run(guarded())
-    if errors:
-        raise AssertionError(errors)
-
-
-async def settle():
-    """Let everything happen that needs no time."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-# --- connections ---
-
-
-class Transport(asyncio.Transport):
-    """A connection to a peer in memory, that behaves as those of asyncio's selector loop do.
-
-    What can't be sent at once is held as views, as from Python 3.12 on: whoever changes the memory behind
-    them before it was sent is found out.
-
-    :ivar room: bytes that the peer (its kernel) takes before it has to read
-    :ivar received: what the peer has taken
-    """
-
-    def __init__(self, room=PLENTY):
-        super().__init__()
-        self._loop = asyncio.get_running_loop()
-        self.room = room
-        self.received = bytearray()
-        self.reading = False
-        self.lost = False  # or about to be
-        self.lost_calls = 0
-        self._inbox = bytearray()
-        self._ended = False
-        self._unsent = []
-        self._closing = False
-        self._writing_paused = False
-        self._high, self._low = 64 * 1024, 16 * 1024
-        self._protocol = None
-
-    # what a protocol uses
-
-    def set_protocol(self, protocol):
-        self._protocol = protocol
-
-    def get_protocol(self):
-        return self._protocol
-
-    def set_write_buffer_limits(self, high=None, low=None):
-        if high is None:
-            high = 64 * 1024 if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        assert high >= low >= 0
-        self._high, self._low = high, low
-        self._maybe_pause()
-
-    def get_write_buffer_size(self):
-        return sum(map(len, self._unsent))
-
-    def pause_reading(self):
-        if not self._closing:
-            self.reading = False
-
-    def resume_reading(self):
-        if not self._closing:
-            self.reading = True
-
-    def is_reading(self):
-        return self.reading
-
-    def write(self, data):
-        if not data or self.lost:
-            return
-        view = memoryview(data)
-        if not self._unsent:
-            view = view[self._take(view) :]
-        if view:
-            self._unsent.append(view)
-            self._maybe_pause()
-
-    def is_closing(self):
-        return self._closing
-
-    def close(self):
-        if self._closing:
-            return
-        self._closing = True
-        self.reading = False
-        if not self._unsent:
-            self._lose()
-
-    def abort(self):
-        self._closing = True
-        self.reading = False
-        self._unsent.clear()
-        self._lose()
-
-    def _lose(self):
-        if not self.lost:
-            self.lost = True
-            self._loop.call_soon(self._tell_lost)
-
-    def _tell_lost(self):
-        self.lost_calls += 1
-        self._protocol.connection_lost(None)
-
-    def _take(self, view):
-        taken = min(self.room, len(view))
-        self.received += view[:taken]
-        self.room -= taken
-        return taken
-
-    def _maybe_pause(self):
-        if self.get_write_buffer_size() > self._high and not self._writing_paused:
-            self._writing_paused = True
-            self._protocol.pause_writing()
-
-    # what its peer does
-
-    def takes(self, size=PLENTY):
-        """The peer reads ``size`` bytes more."""
-        self.room += size
-        while self._unsent and self.room:
-            view = self._unsent[0]
-            taken = self._take(view)
-            self._unsent[0] = view[taken:]
-            if not self._unsent[0]:
-                del self._unsent[0]
-        if self._writing_paused and self.get_write_buffer_size() <= self._low:
-            self._writing_paused = False
-            self._protocol.resume_writing()
-        if self._closing and not self._unsent:
-            self._lose()
-
-    def sends(self, data):
-        """The peer sends; it arrives as far as somebody reads here."""
-        self._inbox += data
-        self.pump()
-
-    def pump(self):
-        """Let arrive what was sent before; tells whether something did."""
-        moved = False
-        while self._inbox and self.reading:
-            buffer = self._protocol.get_buffer(-1)
-            size = min(len(buffer), len(self._inbox))
-            buffer[:size] = self._inbox[:size]
-            del self._inbox[:size]
-            del buffer
-            self._protocol.buffer_updated(size)
-            moved = True
-        if self._ended and self.reading and not self._protocol.eof_received():
-            self.close()
-        return moved
-
-    def ends(self):
-        """The peer sends no more: it is found out once all that it sent was read."""
-        self._ended = True
-        self.pump()
-
-    def fails(self):
-        """The connection breaks."""
-        self.abort()
-
-
-class Wire:
-    """A channel with its user and its guest.
-
-    :ivar client: the user's websocket
-    """
-
-    def __init__(
-        self, read_buffer=None, *, user_room=PLENTY, guest_room=PLENTY, max_size=2**20, early=b'', **values
-    ):
-        self.user, self.guest = Transport(user_room), Transport(guest_room)
-        self.client = Protocol(Side.CLIENT, max_size=None, logger=SILENT)
-        self.released, self.closed = [], 0
-        self._read = 0
-        self.messages = []  # payloads of data frames that the user has received
-        self.control = []  # other frames
-        self.channel = Channel(
-            self.user,
-            self.guest,
-            read_buffer or ReadBuffer(),
-            max_message_size=max_size,
-            close_timeout=CLOSE_TIMEOUT,
-            input_filter=values.pop('input_filter', AllowAll()),
-            released=self.released.append,
-            closed=self._count_closed,
-            **values,
-        )
-        self.channel.start(early)
-
-    def _count_closed(self):
-        self.closed += 1
-
-    def send(self, data, **values):
-        """The user sends a message, or a fragment of one."""
-        self.client.send_binary(data, **values)
-        self.flush()
-
-    def flush(self):
-        """What the user's websocket wants to send is sent."""
-        for data in self.client.data_to_send():
-            if data:
-                self.user.sends(data)
-
-    def hear(self):
-        """The user's websocket reads what has come, and answers it."""
-        self.client.receive_data(bytes(self.user.received[self._read :]))
-        self._read = len(self.user.received)
-        for frame in self.client.events_received():
-            if frame.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
-                self.messages.append(bytes(frame.data))
-            else:
-                self.control.append(frame)
-        self.flush()
-        return b''.join(self.messages)
-
-    def close_frames(self):
-        self.hear()
-        return [Close.parse(bytes(frame.data)) for frame in self.control if frame.opcode is Opcode.CLOSE]
-
-    def everything(self):
-        """Everybody takes and sends until nothing moves any more."""
-        moved = True
-        while moved:
-            before = len(self.user.received), len(self.guest.received)
-            self.user.takes()
-            self.guest.takes()
-            moved = self.user.pump() | self.guest.pump()
-            moved = moved or before != (len(self.user.received), len(self.guest.received))
-        return self.hear()
-
-
-def masked(opcode, data, *, fin=True, mask=True):
-    return Frame(opcode, data, fin).serialize(mask=mask)
 
 
 class RelayCase(testtools.TestCase):
-    def assert_over(self, wire):
+    def assert_closed(self, wire):
+        """Check that both connections are closed, and that each callback was called once."""
         self.assertEqual([wire.channel], wire.released)
         self.assertEqual(1, wire.closed)
         self.assertEqual((1, 1), (wire.user.lost_calls, wire.guest.lost_calls))
@@ -313,7 +36,7 @@ class BytesTest(RelayCase):
     @settings(deadline=None, max_examples=150)
     @given(st.data())
     def test_bytes_pass_unchanged_and_in_order(self, data):
-        """Whatever pieces they come in, whoever is slow, and whatever else uses the same memory."""
+        """However they are split, whichever peer is slow, and whatever channel shares the memory."""
         to_user = [data.draw(st.binary(min_size=1, max_size=30)) * n for n in data.draw(some_sizes)]
         to_guest = [data.draw(st.binary(max_size=30)) * n for n in data.draw(some_sizes)]
 
@@ -339,13 +62,13 @@ class BytesTest(RelayCase):
                 wire.user.pump()
                 wire.guest.pump()
                 self.assertTrue(wire.user.get_write_buffer_size() <= relay._CHUNK + 10 + 125)
-                # a fragment is passed on as a whole
+                # a fragment is forwarded as a whole
                 self.assertTrue(wire.guest.get_write_buffer_size() <= relay._TARGET_BUFFER + 2**20)
             for piece in from_user:
                 wire.user.sends(piece)
             for piece in from_guest:
                 wire.guest.sends(piece)
-            self.assertEqual(b''.join(to_user), wire.everything())
+            self.assertEqual(b''.join(to_user), wire.transfer_all())
             self.assertEqual(b''.join(to_guest), bytes(wire.guest.received))
             self.assertEqual(len(b''.join(to_user)), wire.channel.bytes_out)
             self.assertEqual(len(b''.join(to_guest)), wire.channel.bytes_in)
@@ -355,7 +78,7 @@ class BytesTest(RelayCase):
 
     @unhurried
     @given(st.binary(max_size=2000), peers.cuts, peers.cuts)
-    def test_any_split_of_messages_and_of_the_stream(self, data, messages, reads):
+    def test_messages_and_stream_may_be_split_anywhere(self, data, messages, reads):
         async def work():
             wire = Wire()
             stream = b''
@@ -367,7 +90,7 @@ class BytesTest(RelayCase):
 
         run(work)
 
-    def test_byte_by_byte(self):
+    def test_frames_may_arrive_byte_by_byte(self):
         async def work():
             wire = Wire()
             for piece in peers.bytewise(masked(Opcode.BINARY, b'a' * 126) + masked(Opcode.BINARY, b'b')):
@@ -376,7 +99,7 @@ class BytesTest(RelayCase):
 
         run(work)
 
-    def test_fragments_are_passed_on_as_they_come(self):
+    def test_fragments_are_forwarded_as_they_arrive(self):
         async def work():
             wire = Wire()
             wire.send(b'one', fin=False)
@@ -388,8 +111,8 @@ class BytesTest(RelayCase):
 
         run(work)
 
-    def test_what_the_guest_sends_at_once_is_one_message(self):
-        """With the shortest header that says its length (RFC 6455, section 5.2)."""
+    def test_one_read_from_the_guest_becomes_one_message_with_the_shortest_header(self):
+        """RFC 6455, section 5.2."""
 
         async def work():
             for size, header in (
@@ -404,31 +127,31 @@ class BytesTest(RelayCase):
                 data = bytes(number % 251 for number in range(size))
                 wire.guest.sends(data)
                 self.assertEqual(bytes.fromhex(header) + data, bytes(wire.user.received), size)
-                self.assertEqual(data, wire.hear())
+                self.assertEqual(data, wire.receive())
 
         run(work)
 
-    def test_more_than_is_read_at_once_is_several(self):
+    def test_data_larger_than_a_read_becomes_several_messages(self):
         async def work():
             wire = Wire()
             wire.guest.sends(b'x' * (relay._CHUNK + 1))
-            wire.hear()
+            wire.receive()
             self.assertEqual([relay._CHUNK, 1], [len(message) for message in wire.messages])
 
         run(work)
 
-    def test_what_each_had_sent_before(self):
+    def test_data_sent_before_the_start_is_forwarded_first(self):
         async def work():
             wire = Wire(rest=b'hello', early=masked(Opcode.BINARY, b'hi'))
             wire.guest.sends(b' world')
-            self.assertEqual(b'hello world', wire.hear())
+            self.assertEqual(b'hello world', wire.receive())
             self.assertEqual(b'hi', bytes(wire.guest.received))
             self.assertEqual((2, 11), (wire.channel.bytes_in, wire.channel.bytes_out))
 
         run(work)
 
     def test_the_websocket_library_logs_nothing(self):
-        """It would be keys that users press."""
+        """Its log would contain the keys that users press."""
 
         async def work():
             wire = Wire()
@@ -446,7 +169,7 @@ takes = st.sampled_from([1, 7, 1000, 65536, 400000])
 
 
 def fragments(data, messages):
-    """The user's stream of these messages, some in fragments, in pieces as they are read."""
+    """Return the user's stream of these messages, some of them fragmented, split into reads."""
     stream = b''
     for message in messages:
         parts = peers.pieces(message, data.draw(peers.cuts))
@@ -458,8 +181,8 @@ def fragments(data, messages):
     return peers.pieces(stream, data.draw(peers.cuts))
 
 
-class PressureTest(RelayCase):
-    def test_a_user_who_does_not_read_stops_the_guest(self):
+class BackPressureTest(RelayCase):
+    def test_reading_from_the_guest_pauses_while_the_user_does_not_read(self):
         async def work():
             wire = Wire(user_room=100)
             wire.guest.sends(b'x' * 1000)
@@ -470,11 +193,11 @@ class PressureTest(RelayCase):
             self.assertFalse(wire.guest.reading, 'one byte is left')
             wire.user.takes(1)
             self.assertTrue(wire.guest.reading)
-            self.assertEqual(b'x' * 1000 + b'y' * 10**6, wire.everything())
+            self.assertEqual(b'x' * 1000 + b'y' * 10**6, wire.transfer_all())
 
         run(work)
 
-    def test_memory_that_is_still_to_be_sent_is_not_written_to(self):
+    def test_memory_with_unsent_data_is_not_reused(self):
         async def work():
             read_buffer = ReadBuffer()
             slow, quick = Wire(read_buffer, user_room=5), Wire(read_buffer)
@@ -483,12 +206,12 @@ class PressureTest(RelayCase):
             self.assertIsNot(before, read_buffer.memory)
             quick.guest.sends(b'q' * 200000)
             quick.send(b'q' * 16000)
-            self.assertEqual(b's' * 100000, slow.everything())
-            self.assertEqual(b'q' * 200000, quick.hear())
+            self.assertEqual(b's' * 100000, slow.transfer_all())
+            self.assertEqual(b'q' * 200000, quick.receive())
 
         run(work)
 
-    def test_memory_that_was_sent_is_used_again(self):
+    def test_memory_is_reused_once_its_data_is_sent(self):
         async def work():
             read_buffer = ReadBuffer()
             wire = Wire(read_buffer)
@@ -499,7 +222,7 @@ class PressureTest(RelayCase):
 
         run(work)
 
-    def test_a_guest_that_does_not_read_stops_its_user(self):
+    def test_reading_from_the_user_pauses_while_the_guest_does_not_read(self):
         async def work():
             wire = Wire(guest_room=0)
             self.assertIsNone(wire.channel.stalled)
@@ -511,17 +234,17 @@ class PressureTest(RelayCase):
             wire.guest.takes(wire.guest.get_write_buffer_size() - 16 * 1024)
             self.assertIsNone(wire.channel.stalled)
             self.assertTrue(wire.user.reading)
-            wire.everything()
+            wire.transfer_all()
             self.assertEqual(b'x' * 16000 * 8, bytes(wire.guest.received))
 
         run(work)
 
-    def test_one_direction_goes_on_while_the_other_is_stopped(self):
+    def test_one_direction_continues_while_the_other_is_paused(self):
         async def work():
             wire = Wire(guest_room=0)
             wire.send(b'x' * 100000)
-            wire.guest.sends(b'picture')
-            self.assertEqual(b'picture', wire.hear())
+            wire.guest.sends(b'screen')
+            self.assertEqual(b'screen', wire.receive())
             wire = Wire(user_room=0)
             wire.guest.sends(b'x' * 100000)
             wire.send(b'key')
@@ -529,8 +252,8 @@ class PressureTest(RelayCase):
 
         run(work)
 
-    def test_a_user_who_asks_and_does_not_listen_may_ask_no_more(self):
-        """Answers to pings are held in memory too."""
+    def test_reading_from_a_user_pauses_while_replies_to_its_pings_are_unread(self):
+        """The replies are buffered in memory too."""
 
         async def work():
             wire = Wire(user_room=0)
@@ -539,7 +262,7 @@ class PressureTest(RelayCase):
                 wire.user.sends(ping)
             self.assertFalse(wire.user.reading)
             self.assertTrue(wire.user.get_write_buffer_size() < relay._USER_BUFFER + 2 * relay._USER_CHUNK)
-            wire.everything()
+            wire.transfer_all()
             self.assertTrue(wire.user.reading)
             self.assertEqual(3000, len([frame for frame in wire.control if frame.opcode is Opcode.PONG]))
             wire.send(b'key')
@@ -547,23 +270,23 @@ class PressureTest(RelayCase):
 
         run(work)
 
-    def test_nor_if_the_guest_takes_what_it_was_sent_meanwhile(self):
+    def test_reading_from_the_user_resumes_only_when_both_reasons_for_the_pause_are_gone(self):
         async def work():
             wire = Wire(user_room=0, guest_room=0)
             ping = masked(Opcode.PING, b'x' * 125)
             wire.user.sends(ping * 500 + masked(Opcode.BINARY, b'x' * 60000))
             self.assertTrue(wire.user.reading)
             wire.user.sends(ping * 30 + masked(Opcode.BINARY, b'x' * 8000))
-            self.assertFalse(wire.user.reading, 'for two reasons')
+            self.assertFalse(wire.user.reading, 'unread replies, and a stalled guest')
             wire.guest.takes()
             self.assertIsNone(wire.channel.stalled)
-            self.assertFalse(wire.user.reading, 'for one')
+            self.assertFalse(wire.user.reading, 'unread replies')
             wire.user.takes()
             self.assertTrue(wire.user.reading)
 
         run(work)
 
-    def test_nor_once_the_session_has_ended(self):
+    def test_replies_to_pings_stay_bounded_after_the_end(self):
         async def work():
             wire = Wire(user_room=0)
             wire.channel.end(EndReason.IDLE)
@@ -573,20 +296,20 @@ class PressureTest(RelayCase):
 
         run(work)
 
-    def test_what_comes_before_a_slow_user_was_greeted_waits(self):
+    def test_data_of_the_guest_waits_for_the_greeting_of_a_slow_user(self):
         async def work():
             wire = Wire(user_room=0, greeting=UserHandshake(), rest=b'rest')
             wire.guest.sends(b' and more')
             wire.user.takes()
-            self.assertFalse(wire.guest.reading, 'the greeting is not over')
+            self.assertFalse(wire.guest.reading, 'the greeting is not complete')
             wire.send(V38 + b'\1')
-            self.assertEqual(V38 + b'\1\1' + b'\0\0\0\0' + b'rest and more', wire.everything())
+            self.assertEqual(V38 + b'\1\1' + b'\0\0\0\0' + b'rest and more', wire.transfer_all())
 
         run(work)
 
 
 class EndTest(RelayCase):
-    def test_the_user_closes(self):
+    def test_a_close_by_the_user_is_answered_and_earlier_input_delivered(self):
         async def work():
             wire = Wire()
             wire.send(b'last words')
@@ -596,52 +319,52 @@ class EndTest(RelayCase):
             self.assertEqual([Close(1000, 'bye')], wire.close_frames())
             self.assertEqual(EndReason.USER_LEFT, wire.channel.reason)
             self.assertEqual(b'last words', bytes(wire.guest.received))
-            self.assert_over(wire)
+            self.assert_closed(wire)
 
         run(work)
 
-    def test_the_guest_closes(self):
+    def test_an_end_of_the_guests_stream_closes_the_websocket_after_its_data(self):
         async def work():
             wire = Wire()
             wire.guest.sends(b'last words')
             wire.guest.ends()
             await settle()
             self.assertEqual(([wire.channel], 0), (wire.released, wire.closed))
-            self.assertEqual(b'last words', wire.hear())
+            self.assertEqual(b'last words', wire.receive())
             self.assertEqual([Close(1011, 'The guest closed its console.')], wire.close_frames())
             await settle()
             self.assertEqual(EndReason.GUEST_CLOSED, wire.channel.reason)
-            self.assert_over(wire)
+            self.assert_closed(wire)
 
         run(work)
 
-    def test_either_breaks(self):
+    def test_a_broken_connection_ends_the_channel(self):
         async def work():
             for which, reason in (('user', EndReason.USER_LEFT), ('guest', EndReason.GUEST_CLOSED)):
                 wire = Wire()
                 getattr(wire, which).fails()
                 await settle()
-                wire.hear()
+                wire.receive()
                 await settle()
                 self.assertEqual(reason, wire.channel.reason)
-                self.assert_over(wire)
+                self.assert_closed(wire)
 
         run(work)
 
-    def test_each_reason_is_told(self):
+    def test_each_end_reason_has_its_close_frame(self):
         async def work():
             for reason in (*EndReason, 'an operator made this up'):
                 wire = Wire()
                 wire.channel.end(reason)
-                how = close_codes.ending(reason)
-                self.assertEqual([Close(how.code, how.text)], wire.close_frames())
+                ending = close_codes.ending(reason)
+                self.assertEqual([Close(ending.code, ending.text)], wire.close_frames())
                 await settle()
                 self.assertEqual(reason, wire.channel.reason)
-                self.assert_over(wire)
+                self.assert_closed(wire)
 
         run(work)
 
-    def test_the_first_reason_stays_and_is_told_once(self):
+    def test_the_first_reason_counts_and_is_sent_once(self):
         async def work():
             wire = Wire()
             for reason in (EndReason.IDLE, EndReason.TIME_OVER, EndReason.IDLE):
@@ -651,7 +374,7 @@ class EndTest(RelayCase):
 
         run(work)
 
-    def test_after_the_end_nothing_passes(self):
+    def test_nothing_is_forwarded_after_the_end(self):
         async def work():
             wire = Wire(guest_room=0)
             wire.send(b'before')
@@ -659,13 +382,13 @@ class EndTest(RelayCase):
             wire.channel.end('revoked')
             wire.send(b'after')
             wire.guest.sends(b'after')
-            self.assertEqual(b'before', wire.everything())
+            self.assertEqual(b'before', wire.transfer_all())
             self.assertEqual(b'before', bytes(wire.guest.received))
 
         run(work)
 
-    def test_nor_what_a_transport_had_read_before(self):
-        """As asyncio's TLS may hand on after it was closed."""
+    def test_data_that_a_transport_delivers_after_the_end_is_dropped(self):
+        """asyncio's TLS transport may deliver data after it was closed."""
 
         async def work():
             wire = Wire()
@@ -678,7 +401,7 @@ class EndTest(RelayCase):
 
         run(work)
 
-    def test_the_console_is_free_at_once_whatever_the_user_does(self):
+    def test_the_console_is_released_at_once_even_if_the_user_does_not_read(self):
         async def work():
             wire = Wire(user_room=0)
             wire.channel.end('revoked')
@@ -687,28 +410,28 @@ class EndTest(RelayCase):
 
         run(work)
 
-    def test_one_who_does_not_answer_is_left_alone_after_a_while(self):
+    def test_a_user_who_does_not_answer_the_close_is_cut_off_after_the_timeout(self):
         async def work():
             wire = Wire()
             wire.channel.end('revoked')
             await asyncio.sleep(CLOSE_TIMEOUT - 0.1)
             self.assertEqual(0, wire.closed)
             await asyncio.sleep(0.2)
-            self.assert_over(wire)
+            self.assert_closed(wire)
 
         run(work)
 
-    def test_so_is_one_who_reads_nothing(self):
+    def test_a_user_who_reads_nothing_is_cut_off_after_the_timeout(self):
         async def work():
             wire = Wire(user_room=0)
             wire.guest.sends(b'x' * 100000)
             wire.channel.end('revoked')
             await asyncio.sleep(CLOSE_TIMEOUT + 0.1)
-            self.assert_over(wire)
+            self.assert_closed(wire)
 
         run(work)
 
-    def test_one_who_still_reads_is_waited_for(self):
+    def test_a_user_who_still_reads_gets_all_data(self):
         async def work():
             wire = Wire(user_room=0)
             wire.guest.sends(b'x' * 100000)
@@ -718,15 +441,15 @@ class EndTest(RelayCase):
                 await asyncio.sleep(CLOSE_TIMEOUT - 0.1)
                 self.assertEqual(([wire.channel], 0), (wire.released, wire.closed))
             wire.user.takes()
-            self.assertEqual(b'x' * 100000, wire.hear())
+            self.assertEqual(b'x' * 100000, wire.receive())
             self.assertEqual([4403], [close.code for close in wire.close_frames()])
             await settle()
-            self.assert_over(wire)
+            self.assert_closed(wire)
 
         run(work)
 
-    def test_a_console_is_not_held_by_a_user_who_reads_slowly(self):
-        """What the guest does not take is one thing, what the user takes another."""
+    def test_a_slow_user_does_not_delay_the_release_of_a_stalled_console(self):
+        """The timeout of each connection depends on the progress of that connection alone."""
 
         async def work():
             wire = Wire(user_room=0, guest_room=0)
@@ -740,8 +463,8 @@ class EndTest(RelayCase):
 
         run(work)
 
-    def test_without_a_lease_it_is_not_held_at_all(self):
-        """A tenth of the lease is left, which may be less than a close may take (invariant 4)."""
+    def test_invariant_4_the_console_is_released_at_once_when_the_lease_is_lost(self):
+        """A tenth of the lease is left, and closing may take longer than that."""
 
         async def work():
             wire = Wire(guest_room=0)
@@ -767,11 +490,11 @@ class EndTest(RelayCase):
                 self.assertEqual(reason, wire.channel.reason)
                 wire.channel.end(EndReason.LEASE_LOST)  # as often as it likes
                 await asyncio.sleep(CLOSE_TIMEOUT * 2)
-                self.assert_over(wire)
+                self.assert_closed(wire)
 
         run(work)
 
-    def test_input_that_was_taken_on_is_still_delivered(self):
+    def test_input_sent_before_the_close_is_delivered(self):
         async def work():
             wire = Wire(guest_room=0)
             wire.send(b'shutdown -h now\n')
@@ -780,17 +503,17 @@ class EndTest(RelayCase):
             wire.guest.takes()
             await settle()
             self.assertEqual(b'shutdown -h now\n', bytes(wire.guest.received))
-            self.assert_over(wire)
+            self.assert_closed(wire)
 
         run(work)
 
-    def test_no_timer_is_left(self):
+    def test_no_timer_is_left_after_the_end(self):
         async def work():
             wire = Wire()
             wire.channel.end('revoked')
-            wire.hear()
+            wire.receive()
             await settle()
-            self.assert_over(wire)
+            self.assert_closed(wire)
             timers = [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()]
             self.assertEqual([], timers)
 
@@ -807,7 +530,7 @@ class EndTest(RelayCase):
                     'user sends',
                     'user sends garbage',
                     'user takes',
-                    'user hears',
+                    'user receives',
                     'guest ends',
                     'guest fails',
                     'guest sends',
@@ -825,7 +548,7 @@ class EndTest(RelayCase):
         st.sampled_from([0, 100, PLENTY]),
         st.booleans(),
     )
-    def test_it_ends_once_however_it_ends(self, steps, user_room, guest_room, greets):
+    def test_a_channel_ends_once_after_any_sequence_of_events(self, steps, user_room, guest_room, greets):
         async def work():
             values = (
                 {'greeting': UserHandshake(), 'input_filter': ClientMessages(view_only=True)}
@@ -840,7 +563,7 @@ class EndTest(RelayCase):
                 'user sends': lambda: wire.user.sends(masked(Opcode.BINARY, V38 + b'\1\1' + b'x' * 1000)),
                 'user sends garbage': lambda: wire.user.sends(b'\xff\xff\xff'),
                 'user takes': lambda: wire.user.takes(1000),
-                'user hears': wire.hear,
+                'user receives': wire.receive,
                 'guest ends': wire.guest.ends,
                 'guest fails': wire.guest.fails,
                 'guest sends': lambda: wire.guest.sends(b'x' * 1000),
@@ -862,63 +585,64 @@ class EndTest(RelayCase):
                     self.assertTrue(wire.guest.lost)
             wire.channel.end(EndReason.DRAINED)
             await asyncio.sleep(CLOSE_TIMEOUT * 4)
-            self.assert_over(wire)
+            self.assert_closed(wire)
             self.assertIsNotNone(wire.channel.reason)
 
         run(work)
 
 
 class ProtocolTest(RelayCase):
-    async def broken(self, data, **values):
+    async def violate(self, data, **values):
+        """Send data that violates the protocol; return the codes of the close frames, and the wire."""
         wire = Wire(**values)
         wire.send(b'before')
         wire.user.sends(data)
         codes = [close.code for close in wire.close_frames()]
         await settle()
-        self.assert_over(wire)
+        self.assert_closed(wire)
         self.assertEqual(b'before', bytes(wire.guest.received)[:6])
         return codes, wire
 
-    def test_what_breaks_the_protocol_ends_it(self):
+    def test_a_protocol_violation_ends_the_channel(self):
         async def work():
             for data in (
                 masked(Opcode.BINARY, b'x', mask=False),
                 b'\xc2\x80\0\0\0\0',  # a reserved bit
                 b'\x83\x80\0\0\0\0',  # an unknown opcode
-                b'\x09\x80\0\0\0\0',  # a ping in fragments
-                b'\x89\xfe\0\x7e\0\0\0\0' + b'x' * 126,  # a ping that is too long
+                b'\x09\x80\0\0\0\0',  # a fragmented ping
+                b'\x89\xfe\0\x7e\0\0\0\0' + b'x' * 126,  # an oversized ping
                 masked(Opcode.CONT, b'x'),
                 masked(Opcode.BINARY, b'x', fin=False) + masked(Opcode.BINARY, b'y'),
                 masked(Opcode.CLOSE, b'x'),
                 masked(Opcode.CLOSE, struct.pack('!H', 1005)),
             ):
-                codes, wire = await self.broken(data)
+                codes, wire = await self.violate(data)
                 self.assertEqual([1002], codes, data)
                 self.assertEqual(EndReason.PROTOCOL_ERROR, wire.channel.reason)
 
         run(work)
 
-    def test_what_comes_behind_it_is_not_read(self):
+    def test_data_after_a_protocol_violation_is_ignored(self):
         async def work():
-            _, wire = await self.broken(masked(Opcode.CONT, b'x') + masked(Opcode.BINARY, b'after'))
+            _, wire = await self.violate(masked(Opcode.CONT, b'x') + masked(Opcode.BINARY, b'after'))
             self.assertEqual(b'before', bytes(wire.guest.received))
 
         run(work)
 
-    def test_a_message_that_is_too_big_ends_it_by_its_header(self):
+    def test_the_header_of_an_oversized_message_ends_the_channel(self):
         async def work():
             for data in (
                 b'\x82\xfe\x03\xe9\0\0\0\0',  # 1001
                 b'\x82\xff' + struct.pack('!Q', 2**63 - 1) + b'\0\0\0\0',
                 masked(Opcode.BINARY, b'x' * 600, fin=False) + masked(Opcode.CONT, b'x' * 401, fin=False),
             ):
-                codes, wire = await self.broken(data, max_size=1000)
+                codes, wire = await self.violate(data, max_size=1000)
                 self.assertEqual([1009], codes)
                 self.assertEqual(EndReason.MESSAGE_TOO_BIG, wire.channel.reason)
 
         run(work)
 
-    def test_one_as_big_as_it_may_be_passes(self):
+    def test_a_message_of_the_maximum_size_passes(self):
         async def work():
             wire = Wire(max_size=1000)
             wire.send(b'x' * 1000)
@@ -935,30 +659,29 @@ class ProtocolTest(RelayCase):
             wire = Wire()
             wire.client.send_ping(b'are you there')
             wire.flush()
-            wire.hear()
+            wire.receive()
             self.assertEqual([Frame(Opcode.PONG, b'are you there')], wire.control)
             self.assertEqual(b'', bytes(wire.guest.received))
 
         run(work)
 
-    def test_the_user_is_asked_and_answers(self):
+    def test_a_pong_counts_as_a_response_but_not_as_input(self):
         async def work():
             loop = asyncio.get_running_loop()
             wire = Wire()
             await asyncio.sleep(10)
             wire.channel.ping()
-            asked = loop.time()
-            self.assertEqual(asked, wire.channel.pinged)
+            self.assertEqual(loop.time(), wire.channel.pinged)
             await asyncio.sleep(1)
-            wire.hear()
+            wire.receive()
             self.assertEqual([Opcode.PING], [frame.opcode for frame in wire.control])
             self.assertIsNone(wire.channel.pinged)
             self.assertEqual(loop.time(), wire.channel.last_heard)
-            self.assertEqual(wire.channel.began, wire.channel.last_input, 'a pong is no input')
+            self.assertEqual(wire.channel.began, wire.channel.last_input, 'a pong is not input')
 
         run(work)
 
-    def test_one_who_has_something_to_read_is_not_asked(self):
+    def test_a_user_with_unread_data_is_not_pinged(self):
         async def work():
             wire = Wire(user_room=0)
             wire.guest.sends(b'x')
@@ -969,7 +692,7 @@ class ProtocolTest(RelayCase):
 
         run(work)
 
-    def test_nor_is_one_who_was_told_to_end(self):
+    def test_no_ping_is_sent_after_the_end(self):
         async def work():
             wire = Wire()
             wire.channel.end('revoked')
@@ -978,7 +701,7 @@ class ProtocolTest(RelayCase):
 
         run(work)
 
-    def test_a_user_who_reads_is_alive(self):
+    def test_reading_counts_as_a_response_of_the_user(self):
         async def work():
             wire = Wire(user_room=0)
             wire.guest.sends(b'x' * 1000)
@@ -988,7 +711,7 @@ class ProtocolTest(RelayCase):
 
         run(work)
 
-    def test_input_is_what_the_user_sends(self):
+    def test_data_from_the_user_counts_as_input(self):
         async def work():
             wire = Wire()
             await asyncio.sleep(10)
@@ -997,8 +720,8 @@ class ProtocolTest(RelayCase):
 
         run(work)
 
-    def test_an_empty_message_is_no_input(self):
-        """Else a page could keep a session from being idle without a byte."""
+    def test_an_empty_message_does_not_count_as_input(self):
+        """Otherwise a page could keep a session from becoming idle without sending a byte."""
 
         async def work():
             wire = Wire()
@@ -1010,7 +733,7 @@ class ProtocolTest(RelayCase):
 
 
 class GreetingTest(RelayCase):
-    def test_the_greeting_comes_before_what_the_guest_says(self):
+    def test_the_greeting_precedes_data_of_the_guest(self):
         async def work():
             wire = Wire(
                 greeting=UserHandshake(), input_filter=ClientMessages(view_only=False), rest=b'ServerInit'
@@ -1018,15 +741,15 @@ class GreetingTest(RelayCase):
             self.assertFalse(wire.channel.greeted)
             self.assertFalse(wire.guest.reading)
             wire.guest.sends(b' and more')
-            self.assertEqual(V38, wire.hear())
+            self.assertEqual(V38, wire.receive())
             wire.send(V38)
-            self.assertEqual(V38 + b'\1\1', wire.hear())
+            self.assertEqual(V38 + b'\1\1', wire.receive())
             self.assertEqual(b'', bytes(wire.guest.received))
             wire.send(b'\1')
             self.assertTrue(wire.channel.greeted)
             wire.guest.pump()
-            self.assertEqual(V38 + b'\1\1' + b'\0\0\0\0' + b'ServerInit and more', wire.hear())
-            self.assertEqual(b'', bytes(wire.guest.received), "the greeting is ours, not the guest's")
+            self.assertEqual(V38 + b'\1\1' + b'\0\0\0\0' + b'ServerInit and more', wire.receive())
+            self.assertEqual(b'', bytes(wire.guest.received), 'the greeting is not forwarded')
             wire.send(b'\1')
             self.assertEqual(b'\1', bytes(wire.guest.received))
 
@@ -1034,54 +757,52 @@ class GreetingTest(RelayCase):
 
     @unhurried
     @given(peers.cuts, st.booleans())
-    def test_in_any_pieces(self, cuts, early):
-        """What follows the greeting in the same message is the guest's."""
-
+    def test_the_greeting_may_be_split_anywhere_and_followed_by_input(self, cuts, early):
         async def work():
-            said = V38 + b'\1' + b'\1' + b'\4\1\0\0\0\0\0\x41'
-            pieces = [masked(Opcode.BINARY, piece) for piece in peers.pieces(said, cuts)]
+            sent = V38 + b'\1' + b'\1' + b'\4\1\0\0\0\0\0\x41'
+            pieces = [masked(Opcode.BINARY, piece) for piece in peers.pieces(sent, cuts)]
             first = pieces.pop(0) if early else b''
             wire = Wire(greeting=UserHandshake(), input_filter=ClientMessages(view_only=False), early=first)
             for piece in pieces:
                 wire.user.sends(piece)
             self.assertTrue(wire.channel.greeted)
             self.assertTrue(wire.guest.reading)
-            self.assertEqual(said[13:], bytes(wire.guest.received))
-            self.assertEqual(V38 + b'\1\1' + b'\0\0\0\0', wire.hear())
+            self.assertEqual(sent[13:], bytes(wire.guest.received))
+            self.assertEqual(V38 + b'\1\1' + b'\0\0\0\0', wire.receive())
 
         run(work)
 
-    def test_one_who_does_not_know_how_is_told_so(self):
+    def test_a_failed_greeting_ends_the_channel_with_an_explanation(self):
         async def work():
-            for said, farewell in (
+            for sent, farewell in (
                 (b'RFB 003.003\n', b'Only version 3.8 of the protocol is supported.'),
                 (V38 + b'\2', b'Only the security type None is offered.'),
                 (b'GET / HTTP/1', b''),
             ):
                 wire = Wire(greeting=UserHandshake())
-                wire.send(said)
-                self.assertTrue(wire.hear().endswith(farewell))
+                wire.send(sent)
+                self.assertTrue(wire.receive().endswith(farewell))
                 self.assertEqual([1002], [close.code for close in wire.close_frames()])
                 await settle()
                 self.assertEqual(EndReason.PROTOCOL_ERROR, wire.channel.reason)
                 self.assertEqual(b'', bytes(wire.guest.received))
-                self.assert_over(wire)
+                self.assert_closed(wire)
 
         run(work)
 
-    def test_a_viewer_does_nothing(self):
+    def test_only_harmless_messages_pass_in_view_only_mode(self):
         async def work():
             wire = Wire(input_filter=ClientMessages(view_only=True))
-            key, ask = b'\4\1\0\0\0\0\0\x41', b'\3\1\0\0\0\0\4\0\3\0'
-            wire.send(b'\0')  # ClientInit: alone, please
-            wire.send(key + ask + key)
+            key, update_request = b'\4\1\0\0\0\0\0\x41', b'\3\1\0\0\0\0\4\0\3\0'
+            wire.send(b'\0')  # ClientInit that asks for exclusive access
+            wire.send(key + update_request + key)
             wire.send(key)
-            self.assertEqual(b'\1' + ask, bytes(wire.guest.received))
-            self.assertEqual(1 + 3 * len(key) + len(ask), wire.channel.bytes_in)
+            self.assertEqual(b'\1' + update_request, bytes(wire.guest.received))
+            self.assertEqual(1 + 3 * len(key) + len(update_request), wire.channel.bytes_in)
 
         run(work)
 
-    def test_input_that_cannot_be_filtered_ends_it(self):
+    def test_input_that_cannot_be_filtered_ends_the_channel(self):
         async def work():
             wire = Wire(input_filter=ClientMessages(view_only=True))
             wire.send(b'\1')
@@ -1089,11 +810,11 @@ class GreetingTest(RelayCase):
             self.assertEqual([1002], [close.code for close in wire.close_frames()])
             await settle()
             self.assertEqual(b'\1', bytes(wire.guest.received))
-            self.assert_over(wire)
+            self.assert_closed(wire)
 
         run(work)
 
-    def test_what_only_the_display_needs_is_no_input(self):
+    def test_update_requests_of_the_display_do_not_count_as_input(self):
         async def work():
             wire = Wire(input_filter=ClientMessages(view_only=False))
             wire.send(b'\1')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One session: its transitions, when it ends, and that it ends once."""
+"""One session: its transitions, its timeouts, and its end."""
 
 import asyncio
 import datetime
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from consoled.objects import EndReason
 from consoled.proxy.session import TRANSITIONS, Event, InvalidTransition, Session, State, Timeouts
-from tests.unit.proxy import test_relay as relays
+from tests.unit.proxy import relay_base as relays
 from tests.unit.proxy.session_base import (
     ADDRESS,
     PATIENT,
@@ -28,7 +28,7 @@ from tests.unit.proxy.session_base import (
 unhurried = settings(deadline=None)
 
 
-class EndsTest(SessionCase):
+class EndTimeTest(SessionCase):
     @unhurried
     @given(
         st.datetimes(
@@ -37,18 +37,19 @@ class EndsTest(SessionCase):
         st.integers(1, 10**6),
         st.floats(0, 10**6),
     )
-    def test_only_the_clock_of_the_database_says_how_long_it_lasts(self, connected_at, lasts, now):
-        """Ours, and how far off it is, makes no difference (invariant 2)."""
+    def test_invariant_2_the_duration_does_not_depend_on_the_clock_of_the_proxy(
+        self, connected_at, lasts, now
+    ):
         session = Session(('hash', ADDRESS), Recorder())
         session.grant(granted(connected_at=connected_at, lasts=lasts), now)
         self.assertAlmostEqual(now + lasts, session.ends_at, places=3)
 
-    def test_one_without_an_end_has_none(self):
+    def test_a_session_without_an_end_time_has_none(self):
         session = Session(('hash', ADDRESS), Recorder())
         session.grant(granted(), 1.0)
         self.assertIsNone(session.ends_at)
 
-    def test_it_ends_when_its_time_is_over(self):
+    def test_a_session_ends_at_its_end_time(self):
         async def work():
             process = Process()
             session, wire = process.open(lasts=60)
@@ -62,8 +63,8 @@ class EndsTest(SessionCase):
         relays.run(work)
 
 
-class SilenceTest(SessionCase):
-    def test_idle_is_without_input(self):
+class IdleTest(SessionCase):
+    def test_a_session_without_input_is_idle_whatever_else_is_sent(self):
         async def work():
             loop = asyncio.get_running_loop()
             process = Process()
@@ -71,12 +72,12 @@ class SilenceTest(SessionCase):
             session, wire = process.open('serial')
             await asyncio.sleep(500)
             wire.send(b'x')
-            wire.guest.sends(b'a picture is no input')
+            wire.guest.sends(b'output of the guest is not input')
             await asyncio.sleep(599)
             session.check(timeouts, loop.time())
             self.assertIsNone(session.end_reason)
             wire.channel.ping()
-            wire.hear()  # nor is a pong
+            wire.receive()  # a pong is not input
             await asyncio.sleep(2)
             session.check(timeouts, loop.time())
             self.assertEqual([4408], self.codes(wire))
@@ -84,7 +85,7 @@ class SilenceTest(SessionCase):
 
         relays.run(work)
 
-    def test_nobody_is_idle_where_there_is_no_limit(self):
+    def test_without_an_idle_timeout_no_session_is_idle(self):
         async def work():
             process = Process()
             session, _ = process.open()
@@ -93,8 +94,8 @@ class SilenceTest(SessionCase):
 
         relays.run(work)
 
-    def test_one_who_has_not_connected_yet_is_not_idle(self):
-        """Connecting has a deadline of its own."""
+    def test_a_session_without_a_channel_is_not_idle(self):
+        """Connecting has its own deadline."""
 
         async def work():
             process = Process()
@@ -107,8 +108,8 @@ class SilenceTest(SessionCase):
         relays.run(work)
 
 
-class OverTest(SessionCase):
-    def test_one_that_did_not_connect(self):
+class EndTest(SessionCase):
+    def test_a_session_whose_only_websocket_fails_to_connect_ends(self):
         async def work():
             process = Process()
             session = process.granted()
@@ -119,7 +120,7 @@ class OverTest(SessionCase):
 
         relays.run(work)
 
-    def test_a_further_channel_that_did_not_connect_ends_nothing(self):
+    def test_a_further_websocket_that_fails_to_connect_does_not_end_the_session(self):
         async def work():
             process = Process()
             session, _ = process.open('spice-html5')
@@ -129,8 +130,8 @@ class OverTest(SessionCase):
 
         relays.run(work)
 
-    def test_it_is_not_over_while_another_channel_is_on_its_way(self):
-        """As when a page is loaded again: its websockets overtake the end of the old ones."""
+    def test_a_session_does_not_end_while_another_websocket_is_connecting(self):
+        """A reloaded page opens its new websockets before the old ones have ended."""
 
         async def work():
             process = Process()
@@ -145,7 +146,7 @@ class OverTest(SessionCase):
 
         relays.run(work)
 
-    def test_the_first_of_several_that_did_not_connect_does_not_end_the_others(self):
+    def test_the_first_websocket_that_fails_to_connect_does_not_end_the_others(self):
         async def work():
             process = Process()
             session = process.granted('spice-html5')
@@ -159,7 +160,7 @@ class OverTest(SessionCase):
 
         relays.run(work)
 
-    def test_one_that_was_cut_before_it_had_a_channel_keeps_that_reason(self):
+    def test_a_session_that_is_cut_before_its_first_channel_keeps_the_reason(self):
         async def work():
             process = Process()
             session = process.granted()
@@ -169,7 +170,7 @@ class OverTest(SessionCase):
 
         relays.run(work)
 
-    def test_one_that_came_cut_has_its_reason(self):
+    def test_a_session_that_is_granted_and_cut_at_once_keeps_the_reason(self):
         async def work():
             process = Process()
             session = process.granted(cut_reason='revoked')
@@ -177,7 +178,7 @@ class OverTest(SessionCase):
 
         relays.run(work)
 
-    def test_the_first_reason_stays(self):
+    def test_the_first_reason_counts(self):
         async def work():
             process = Process()
             session, wire = process.open(lasts=1)
@@ -190,7 +191,7 @@ class OverTest(SessionCase):
 
         relays.run(work)
 
-    def test_its_length_is_told(self):
+    def test_observers_see_the_duration(self):
         async def work():
             process = Process()
             session, wire = process.open()
@@ -203,7 +204,7 @@ class OverTest(SessionCase):
 
 
 class TransitionTest(testtools.TestCase):
-    """Every event in every state."""
+    """Each event in each state."""
 
     LEGAL = {
         (State.OPENING, Event.GRANTED): State.CONNECTING,
@@ -222,7 +223,7 @@ class TransitionTest(testtools.TestCase):
     }
 
     def session(self, state):
-        """A session that was brought into a state by what happens to sessions, with its observer."""
+        """Return a session in this state, reached by calls of its methods, and its observer."""
         recorder = Recorder()
         session = Session(('hash', ADDRESS), recorder)
         if state in (State.CONNECTING, State.OPEN):
@@ -236,7 +237,8 @@ class TransitionTest(testtools.TestCase):
         self.assertIs(state, session.state)
         return session, recorder
 
-    def happen(self, session, event):
+    def fire(self, session, event):
+        """Call the method of the session that fires the event."""
         if event is Event.GRANTED:
             session.grant(granted(), 1.0)
         elif event is Event.CONNECTED:
@@ -251,42 +253,42 @@ class TransitionTest(testtools.TestCase):
             session.connecting = 1
             session.abandon(EndReason.OPEN_FAILED)
 
-    def test_each(self):
+    def test_each_event_in_each_state_changes_the_state_or_is_invalid(self):
         for state, event in itertools.product(State, Event):
             session, recorder = self.session(state)
-            before = list(recorder.heard)
+            before = list(recorder.calls)
             if (state, event) in self.LEGAL:
-                self.happen(session, event)
+                self.fire(session, event)
                 self.assertIs(self.LEGAL[state, event], session.state, (state, event))
             else:
-                self.assertRaises(InvalidTransition, self.happen, session, event)
+                self.assertRaises(InvalidTransition, self.fire, session, event)
                 self.assertIs(state, session.state)
-            heard = [name for name, _ in recorder.heard[len(before) :]]
+            calls = [name for name, _ in recorder.calls[len(before) :]]
             opens = (state, event) == (State.CONNECTING, Event.CONNECTED)
             ends = session.state is State.ENDED and state is not State.ENDED
-            self.assertEqual(['opened'] * opens + ['ended'] * ends, heard, (state, event))
+            self.assertEqual(['opened'] * opens + ['ended'] * ends, calls, (state, event))
 
-    def test_the_table_has_no_other(self):
+    def test_the_table_has_no_other_transitions(self):
         self.assertEqual(
             self.LEGAL,
             {(state, event): to for state, events in TRANSITIONS.items() for event, to in events.items()},
         )
 
-    def test_each_state_is_reached_and_only_the_last_is_left_for_good(self):
+    def test_each_state_is_reachable_and_only_ended_is_final(self):
         self.assertEqual(set(State) - {State.OPENING}, set(self.LEGAL.values()))
         for state in State:
             leaves = {to for (at, _), to in self.LEGAL.items() if at is state} - {state}
             self.assertEqual(state is State.ENDED, not leaves, state)
             self.assertEqual(state is State.ENDED, Event.RELEASED not in TRANSITIONS[state], state)
 
-    def test_what_is_cut_before_it_is_granted_keeps_its_reason(self):
+    def test_a_session_that_is_cut_before_it_is_granted_keeps_the_reason(self):
         session, recorder = self.session(State.OPENING)
         session.end('revoked')
         session.grant(granted(cut_reason='instance_gone'), 1.0)
         session.abandon(EndReason.OPEN_FAILED)
         self.assertEqual([(session, 'revoked')], recorder.over)
 
-    def test_the_console_of_one_that_is_not_granted_is_not_known(self):
+    def test_a_session_that_is_not_granted_has_no_console(self):
         session, _ = self.session(State.OPENING)
         self.assertFalse(session.granted)
         self.assertRaises(RuntimeError, lambda: session.console)

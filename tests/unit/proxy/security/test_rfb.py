@@ -175,7 +175,7 @@ class HypervisorHandshakeTest(testtools.TestCase):
         self.assertTrue(len(exchange._buffer) <= MAX_REASON)
 
     @given(st.binary(max_size=40), peers.cuts)
-    def test_nor_does_it_after_tls(self, data, at):
+    def test_the_result_does_not_depend_on_how_bytes_after_tls_are_split(self, data, at):
         def play(stream):
             return peers.play(HypervisorHandshake(['vencrypt']), [TO_TLS], stream)
 
