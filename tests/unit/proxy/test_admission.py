@@ -357,7 +357,7 @@ class CutTest(AdmissionCase):
 
         relays.run(work)
 
-    def test_it_does_not_wait_for_a_console_that_hangs(self):
+    def test_a_cut_session_does_not_wait_for_a_console_that_hangs(self):
         """Its port may be another user's before the connection times out (invariant 4)."""
 
         async def work():
@@ -381,7 +381,7 @@ class CutTest(AdmissionCase):
 
         relays.run(work)
 
-    def test_nor_do_other_websockets_of_its_client(self):
+    def test_further_websockets_of_a_cut_session_do_not_wait_either(self):
         async def work():
             proxy = Proxy()
             proxy.managers.console_type = 'spice-html5'
@@ -725,7 +725,7 @@ class ExplainTest(AdmissionCase):
 
         relays.run(work)
 
-    def test_when_it_stops_the_managers_are_not_asked(self):
+    def test_while_stopping_the_managers_are_not_asked(self):
         async def work():
             proxy = Proxy()
             proxy.managers.answers = [exception.ConsoleInUse(since='noon')]

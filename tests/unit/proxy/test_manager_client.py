@@ -176,7 +176,7 @@ class OpenTest(ManagerCase):
         step.go.set()
         await proxy.validate(TOKEN)
 
-    def test_a_late_answer_does_not_close_a_session_that_lives(self):
+    def test_a_late_answer_does_not_close_a_live_session(self):
         """Its other websocket may have become a channel: without its row, the session could not be cut."""
 
         async def work():

@@ -475,7 +475,7 @@ class EndTest(RelayCase):
 
         run(work)
 
-    def test_nor_if_it_has_been_ending_for_another_reason(self):
+    def test_a_lost_lease_aborts_a_channel_that_is_already_ending(self):
         async def work():
             for leave in (lambda wire: wire.channel.end('revoked'), lambda wire: wire.user.fails()):
                 wire = Wire(guest_room=0)
