@@ -180,4 +180,4 @@ class Lease:
         self._registered = False
         self._until = None
         self._life.replace()
-        self._registry.cut_all(EndReason.LEASE_LOST)
+        self._registry.cut_stored(EndReason.LEASE_LOST)

@@ -91,6 +91,12 @@ class SessionRegistry:
             if session.limited:
                 _end(reason, session)
 
+    def cut_stored(self, reason: EndReason) -> None:
+        """End all sessions of which managers may have a row."""
+        for session in self:
+            if session.may_be_stored:
+                _end(reason, session)
+
     def cut_all(self, reason: EndReason) -> None:
         """End all sessions."""
         for session in self:

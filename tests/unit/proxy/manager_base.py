@@ -157,7 +157,7 @@ class Registry:
     :ivar live: ids of open sessions
     :ivar opening: sessions that are being opened, by id
     :ivar cuts: end reasons by session id, of each call of ``cut``
-    :ivar mass_cuts: 'limited' or 'all', of each call of ``cut_limited`` or ``cut_all``
+    :ivar mass_cuts: 'limited' or 'stored', of each call of ``cut_limited`` or ``cut_stored``
     """
 
     def __init__(self):
@@ -178,8 +178,8 @@ class Registry:
     def cut_limited(self, reason):
         self.mass_cuts.append('limited')
 
-    def cut_all(self, reason):
-        self.mass_cuts.append('all')
+    def cut_stored(self, reason):
+        self.mass_cuts.append('stored')
 
 
 class Managed:

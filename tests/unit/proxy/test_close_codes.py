@@ -75,7 +75,7 @@ class CloseCodesTest(testtools.TestCase):
                 if (
                     isinstance(node, ast.Call)
                     and isinstance(node.func, ast.Attribute)
-                    and node.func.attr in ('end', 'cut_all', 'cut_limited', 'abandon')
+                    and node.func.attr in ('end', 'cut_all', 'cut_limited', 'cut_stored', 'abandon')
                     and any(isinstance(each, ast.Constant) for each in node.args)
                 ):
                     wrong.append(f'{path.name}:{node.lineno}')

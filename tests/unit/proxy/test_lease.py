@@ -211,7 +211,7 @@ class LeaseTest(ManagerCase):
             async with self.proxy() as proxy:
                 self.step('renew', exception.ProxyUnknown(proxy_id='x'))
                 await until(lambda: len(self.managers.calls_to('register')) == 2)
-                self.assertIn('all', self.registry.mass_cuts)
+                self.assertIn('stored', self.registry.mass_cuts)
                 await until(lambda: proxy.ready)
                 first, second = self.managers.calls_to('register')
                 self.assertNotEqual(first['proxy_id'], second['proxy_id'])

@@ -284,6 +284,16 @@ class TickTest(SessionCase):
 
 
 class CutTest(SessionCase):
+    def test_only_sessions_that_managers_may_know_end_with_a_life_of_the_proxy(self):
+        async def work():
+            process = Process()
+            validating, known = process.registry.create(TOKEN, ADDRESS), process.granted()
+            process.registry.cut_stored(EndReason.LEASE_LOST)
+            self.assertIsNone(validating.end_reason)
+            self.assertEqual(EndReason.LEASE_LOST, known.end_reason)
+
+        relays.run(work)
+
     def test_cuts_of_sessions_of_other_processes_are_ignored(self):
         async def work():
             process = Process()
