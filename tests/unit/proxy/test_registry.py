@@ -175,6 +175,8 @@ class TickTest(SessionCase):
         relays.run(work)
 
     def test_a_failing_check_does_not_keep_others_from_ending(self):
+        self.useFixture(fixtures.FakeLogger())  # each check logs a traceback
+
         async def work():
             process = Process()
             process.registry.start()
@@ -572,6 +574,7 @@ class BrokenSessionTest(SessionCase):
 
 class BrokenObserverTest(SessionCase):
     def test_an_observer_that_fails_does_not_keep_the_others_from_being_notified(self):
+        self.useFixture(fixtures.FakeLogger())
         recorder, broken = Recorder(), mock.Mock()
         broken.opened.side_effect = broken.ended.side_effect = ZeroDivisionError('x')
         quota = SessionQuota(1, 1)
