@@ -20,7 +20,6 @@ from oslo_config import cfg
 
 from consoled import version
 from consoled.cli import errors
-from consoled.conf import files
 
 # by the value of --verbose: nothing with -q and by default, then INFO, then everything
 _LOG_LEVELS = {0: logging.CRITICAL, 1: logging.CRITICAL, 2: logging.INFO}
@@ -218,6 +217,8 @@ class App(cliff_app.App):
         :raises Failed: the value of an option is invalid
         :raises cfg.Error: a file cannot be read or parsed
         """
+        from consoled.conf import files  # loads oslo.messaging, which help does not need
+
         argv = [word for path in self.options.config_files for word in ('--config-file', path)]
         conf = cfg.ConfigOpts()
         try:
