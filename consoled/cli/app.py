@@ -139,7 +139,9 @@ class App(cliff_app.App):
             metavar='PATH',
             help='Write log lines of level INFO and above to this file.',
         )
-        parser.add_argument('--version', action='version', version=f'{self.NAME} {version}')
+        parser.add_argument(
+            '--version', action='version', version=f'{self.NAME} {version}', help='Show the version and exit.'
+        )
         parser.add_argument(
             '--config-file',
             action='append',

@@ -3,7 +3,7 @@
 
 The compute agent is a level-triggered controller, in the words of Kubernetes. The driver is its informer: it
 says which instance may have changed, not how. ``WorkQueue`` holds the UUIDs of those instances, each at most
-once, with back-off per key. ``Reconciler`` takes them off the queue in one thread and reconciles each:
+once, with a backoff per key. ``Reconciler`` takes them off the queue in one thread and reconciles each:
 ``Inspector`` reads the consoles that the instance has now, and ``Reporter`` calls a manager with them.
 
 Events that are lost, repeated or late do no harm: no event carries a state that could be out of date, and all
@@ -171,7 +171,7 @@ class Reconciler:
         try:
             self._inspect_all(self._inspected)
         except exception.HypervisorUnreachable:
-            LOG.warning('No answer from the hypervisor; nothing is concluded from that')
+            LOG.warning('The hypervisor does not answer; the managers keep what was last reported')
             self._queue.add_with_backoff(ALL_INSTANCES)
         except Exception:  # a fault here must not end the thread
             LOG.exception('Could not inspect the instances')
