@@ -171,7 +171,7 @@ class Reconciler:
         try:
             self._inspect_all(self._inspected)
         except exception.HypervisorUnreachable:
-            LOG.warning('The hypervisor does not answer; the managers keep what was last reported')
+            LOG.warning('No answer from the hypervisor: no instance is considered changed or gone')
             self._queue.add_with_backoff(ALL_INSTANCES)
         except Exception:  # a fault here must not end the thread
             LOG.exception('Could not inspect the instances')

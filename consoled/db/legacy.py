@@ -86,8 +86,8 @@ def adopt(
 
     What the database knows of the instance and the console takes precedence; only the rest is taken from the
     grant. If an agent has defined the instance, a token that was issued earlier must be for one of its
-    consoles: its host and port may meanwhile belong to another guest. Without an agent, a token that is being
-    issued now tells which console is at its host and port now. A repetition is harmless.
+    consoles: its host and port may belong to another guest now. Without an agent, a token that is being
+    issued shows which console is at its host and port now. A repetition is harmless.
 
     :returns: None if the token has expired or was revoked, or if its console is a different one now
     """

@@ -103,7 +103,7 @@ class _Sources:
         self.assert_invalid(self.issue())
 
     def test_a_token_for_a_console_that_its_agent_has_not_defined(self):
-        """Its port may meanwhile belong to another guest."""
+        """Its port may belong to another guest now."""
         self.define(10001)
         self.assert_invalid(self.issue(10000))
         self.assert_invalid(self.issue(10001, console_type='novnc'))

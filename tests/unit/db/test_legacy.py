@@ -64,7 +64,7 @@ class AdoptTests:
         self.assertEqual([(base.COMPUTE_HOST,)], self.rows(_T.compute_host))
 
     def test_a_defined_instance_has_no_other_consoles(self):
-        """The port of a token that was issued earlier may meanwhile be another guest's."""
+        """The port of a token that was issued earlier may belong to another guest now."""
         self.define(10001)
         self.assertIsNone(self.adopt(port=10000))
         self.assertIsNone(self.adopt(port=10001, console_type='novnc'))
