@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything is in pyproject.toml, but for one thing it can't say.
+"""The packages and data of the wheel; everything else is in pyproject.toml.
 
-The migrations live in the checkout's ``alembic/``, which is no package (as one it would shadow the library).
-They are installed as data of ``consoled.db``, so that a wheel can upgrade a database.
+The migrations live in the checkout's ``alembic/``, which is not a package: it would shadow the library. They
+are installed as data of ``consoled.db``, so that a wheel can upgrade a database.
 """
 
 import setuptools

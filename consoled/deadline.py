@@ -22,7 +22,7 @@ class NoThread(RuntimeError):
 def call(function: Callable[[], T], timeout: float, *, thread_name: str = 'deadline') -> T:
     """Call a function in a thread; return what it returns, or raise what it raises.
 
-    A hanging thread cannot be ended. It goes on, but does not keep the process from exiting.
+    A hanging thread cannot be ended. It keeps running, but does not keep the process from exiting.
 
     :param timeout: seconds to wait
     :param thread_name: name of the thread, for debuggers

@@ -20,7 +20,6 @@ from oslo_config import cfg
 
 from consoled import version
 from consoled.cli import errors
-from consoled.conf import files
 
 # by the value of --verbose: nothing with -q and by default, then INFO, then everything
 _LOG_LEVELS = {0: logging.CRITICAL, 1: logging.CRITICAL, 2: logging.INFO}
@@ -140,7 +139,9 @@ class App(cliff_app.App):
             metavar='PATH',
             help='Write log lines of level INFO and above to this file.',
         )
-        parser.add_argument('--version', action='version', version=f'{self.NAME} {version}')
+        parser.add_argument(
+            '--version', action='version', version=f'{self.NAME} {version}', help='Show the version and exit.'
+        )
         parser.add_argument(
             '--config-file',
             action='append',
@@ -218,6 +219,8 @@ class App(cliff_app.App):
         :raises Failed: the value of an option is invalid
         :raises cfg.Error: a file cannot be read or parsed
         """
+        from consoled.conf import files  # loads oslo.messaging, which help does not need
+
         argv = [word for path in self.options.config_files for word in ('--config-file', path)]
         conf = cfg.ConfigOpts()
         try:

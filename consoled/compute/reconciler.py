@@ -3,7 +3,7 @@
 
 The compute agent is a level-triggered controller, in the words of Kubernetes. The driver is its informer: it
 says which instance may have changed, not how. ``WorkQueue`` holds the UUIDs of those instances, each at most
-once, with back-off per key. ``Reconciler`` takes them off the queue in one thread and reconciles each:
+once, with a backoff per key. ``Reconciler`` takes them off the queue in one thread and reconciles each:
 ``Inspector`` reads the consoles that the instance has now, and ``Reporter`` calls a manager with them.
 
 Events that are lost, repeated or late do no harm: no event carries a state that could be out of date, and all

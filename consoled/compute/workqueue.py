@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work queue of the reconciler, with back-off per key."""
+"""Work queue of the reconciler, with a backoff per key."""
 
 from __future__ import annotations
 

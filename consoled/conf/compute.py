@@ -9,7 +9,7 @@ OPTS = [
     cfg.StrOpt(
         'driver',
         default='libvirt',
-        help='Driver of the hypervisor: libvirt, demo (imaginary guests, for trying consoled out), or the '
+        help='Driver of the hypervisor: libvirt, demo (simulated guests, for trying consoled out), or the '
         'name of an entry point of another package in the group consoled.compute.drivers.',
     ),
     cfg.StrOpt(

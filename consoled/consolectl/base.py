@@ -7,13 +7,16 @@ import argparse
 import functools
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from consoled import exception, objects
+from consoled import exception
 from consoled.cli import app, arguments, errors
-from consoled.consolectl.bus import Bus
 from consoled.context import RequestContext
-from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI
+
+if TYPE_CHECKING:  # the bus is loaded when a command uses it: help does not need it
+    from consoled import objects
+    from consoled.consolectl.bus import Bus
+    from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI
 
 _PAGE_SIZE = 1000  # sessions per call, the most that a manager returns
 _TIMEOUT = 10  # seconds
@@ -67,6 +70,8 @@ class ConsolectlApp(app.App):
     @functools.cached_property
     def bus(self) -> Bus:
         """The cell's message bus."""
+        from consoled.consolectl.bus import Bus
+
         bus = Bus(lambda: self.conf, self.options.timeout)
         self.resources.callback(bus.release)
         return bus

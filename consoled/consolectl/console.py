@@ -12,7 +12,6 @@ from typing import Any
 
 from consoled import exception, objects
 from consoled.cli import app, arguments, errors, output
-from consoled.conf import consoles
 from consoled.consolectl.base import Command
 from consoled.context import RequestContext
 from consoled.objects import ConsoleType
@@ -61,6 +60,8 @@ class ConsoleCommand(Command):
             project_id=parsed_args.project_id,
         )
         if grant.access_url is None:
+            from consoled.conf import consoles
+
             raise errors.Failed(
                 errors.REFUSED,
                 'no_access_url',

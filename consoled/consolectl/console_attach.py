@@ -8,7 +8,6 @@ import ssl
 
 from consoled import objects
 from consoled.cli import arguments
-from consoled.consolectl.attachment import Attachment
 from consoled.consolectl.console import ConsoleCommand, add_host, add_user
 from consoled.consolectl.terminal import Escape, Screen, Terminal
 
@@ -73,6 +72,8 @@ class AttachConsole(ConsoleCommand):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
+        from consoled.consolectl.attachment import Attachment  # loads the websocket library
+
         tls = self._tls_context(parsed_args.ca)
         stdin = self.app.stdin.fileno()
         attachment = Attachment(

@@ -39,8 +39,8 @@ def add_reason(parser: argparse.ArgumentParser) -> None:
         '--reason',
         type=arguments.text(64),
         default='operator',
-        help='A word or two for the logs, the session list and the user whose session is cut; at most 64 '
-        'characters. Default: operator.',
+        help='A word or two for the logs and the session list; at most 64 characters. The user whose session '
+        'is cut is not shown it. Default: operator.',
     )
 
 

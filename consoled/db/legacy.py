@@ -79,7 +79,7 @@ def adopt(
     db: Database,
     token_hash: str,
     grant: objects.ConsoleAuthToken,
-    origin: Provenance,
+    provenance: Provenance,
     request_id: str | None = None,
 ) -> Stored | None:
     """Copy a token that was issued elsewhere into the database, with the rest of its lifetime.
@@ -93,16 +93,18 @@ def adopt(
     """
     try:
         adopted = db.transaction(
-            lambda conn: _adopt(conn, token_hash, grant, origin, request_id), racing=True
+            lambda conn: _adopt(conn, token_hash, grant, provenance, request_id), racing=True
         )
     except _Unacceptable:
         return None
-    if origin.issued_at is None:
+    if provenance.issued_at is None:
         return adopted
     # A revocation that ran meanwhile has not seen the copy. It was recorded before it deleted anything, so it
     # is found here.
     try:
-        db.single(lambda conn: _check_not_revoked(conn, token_hash, grant.instance_uuid, origin.issued_at))
+        db.single(
+            lambda conn: _check_not_revoked(conn, token_hash, grant.instance_uuid, provenance.issued_at)
+        )
     except _Unacceptable:
         cleanup.revoke(db, {'instance_uuid': grant.instance_uuid}, _REVOKED)
         return None
@@ -113,14 +115,14 @@ def _adopt(
     conn: sa.Connection,
     token_hash: str,
     grant: objects.ConsoleAuthToken,
-    origin: Provenance,
+    provenance: Provenance,
     request_id: str | None,
 ) -> Stored:
     expires = load_expiry(conn, token_hash)
     if expires is not None:
         return Stored(clock.aware(expires), [])
-    _check_not_revoked(conn, token_hash, grant.instance_uuid, origin.issued_at)
-    compute_host, cut = _ensure_console(conn, grant, issued_earlier=origin.issued_at is not None)
+    _check_not_revoked(conn, token_hash, grant.instance_uuid, provenance.issued_at)
+    compute_host, cut = _ensure_console(conn, grant, issued_earlier=provenance.issued_at is not None)
     conn.execute(
         sa.insert(models.console_auth_token).values(
             token_hash=token_hash,
@@ -131,9 +133,9 @@ def _adopt(
             user_id=grant.user_id,
             project_id=grant.project_id,
             request_id=request_id,
-            expires=clock.utc_after(_remaining_ttl(conn, origin)),
+            expires=clock.utc_after(_remaining_ttl(conn, provenance)),
             created_at=clock.utc_now(),
-            source=origin.source,
+            source=provenance.source,
         )
     )
     expires = load_expiry(conn, token_hash)
@@ -176,15 +178,15 @@ def _complete(grant: objects.ConsoleAuthToken, console: Row | None) -> objects.C
     return completed
 
 
-def _remaining_ttl(conn: sa.Connection, origin: Provenance) -> int:
+def _remaining_ttl(conn: sa.Connection, provenance: Provenance) -> int:
     """Return the seconds until the token expires; an issuer's clock that is ahead does not make them more.
 
     :raises _Unacceptable: it has expired
     """
-    if origin.issued_at is None:
-        return origin.ttl
+    if provenance.issued_at is None:
+        return provenance.ttl
     now = clock.aware(conn.execute(clock.NOW).scalar_one()).timestamp()
-    remaining = min(origin.ttl, int(origin.issued_at + origin.ttl - now))
+    remaining = min(provenance.ttl, int(provenance.issued_at + provenance.ttl - now))
     if remaining <= 0:
         raise _Unacceptable
     return remaining

@@ -138,7 +138,7 @@ console_session = sa.Table(
     sa.Column('connected_at', Moment, nullable=False),
     sa.Column('ends_at', Moment),
     sa.Column('cut_reason', sa.String(64)),
-    # One session per slot, whatever the interleaving (doc/design.md, invariant 3). It also serves look-ups by
+    # One session per slot, whatever the interleaving (doc/design.md, invariant 3). It also serves lookups by
     # instance.
     sa.UniqueConstraint('instance_uuid', 'host', 'port', 'slot', name='uq_console_session_slot'),
     sa.Index('ix_console_session_proxy', 'proxy_id'),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sessions: look-ups, listing and closing. ``claims`` creates them."""
+"""Sessions: lookups, listing and closing. ``claims`` creates them."""
 
 from __future__ import annotations
 

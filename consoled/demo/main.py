@@ -39,9 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     with _stop_signals() as stopped:
         logging.basicConfig(level=logging.WARNING, format='%(levelname)s %(name)s: %(message)s')
-        logging.getLogger('consoled.proxy.pages').setLevel(
-            logging.ERROR
-        )  # the invitation lists missing pages
+        # The invitation lists missing pages.
+        logging.getLogger('consoled.proxy.pages').setLevel(logging.ERROR)
         try:
             with _state_directory(args.state_dir) as directory:
                 return _run(directory, args, stopped)

@@ -72,16 +72,16 @@ class SessionOpener:
 
         :raises ManagerBusy: half of the threads already wait for compute agents or proxies
         """
-        opening = self._find(token, session_id, proxy_id, client_address)
-        policy = self._policy(opening.console.console_type)
+        request = self._find(token, session_id, proxy_id, client_address)
+        policy = self._policy(request.console.console_type)
         # Repeated requests are checked too: a proxy that was slow to connect asks whether it still may.
-        self._check(context, opening)
-        if opening.already_open:
-            repeated = db_sessions.load(self._db, opening)
+        self._check(context, request)
+        if request.already_open:
+            repeated = db_sessions.load(self._db, request)
             if repeated is not None:
                 return repeated
-        session = self._claim(context, opening, policy)
-        self._token_service.count_use(opening.source)
+        session = self._claim(context, request, policy)
+        self._token_service.count_use(request.source)
         return session
 
     def check(self, context: RequestContext, token: str) -> objects.ConsoleConnection:
@@ -89,9 +89,9 @@ class SessionOpener:
 
         Raises what ``open`` raises, except the errors about proxies, limits and consoles in use.
         """
-        opening = self._find(token, '', '', None)
-        self._check(context, opening)
-        return opening.console
+        request = self._find(token, '', '', None)
+        self._check(context, request)
+        return request.console
 
     def _find(
         self, token: str, session_id: str, proxy_id: str, client_address: str | None
@@ -101,18 +101,18 @@ class SessionOpener:
                 self._db, tokens.hashed(token), session_id, proxy_id, client_address
             )
 
-        opening = find()
-        if opening is None and self._token_service.adopt(token):
-            opening = find()
-        if opening is None:
+        request = find()
+        if request is None and self._token_service.adopt(token):
+            request = find()
+        if request is None:
             raise exception.InvalidToken()
-        return opening
+        return request
 
-    def _check(self, context: RequestContext, opening: db_sessions.OpenRequest) -> None:
-        if opening.spent and self._conf.consoleauth.single_use and not opening.already_open:
+    def _check(self, context: RequestContext, request: db_sessions.OpenRequest) -> None:
+        if request.spent and self._conf.consoleauth.single_use and not request.already_open:
             raise exception.InvalidToken()
-        if opening.defined and self._conf.manager.check_port:
-            self._check_port(context, opening.console)
+        if request.defined and self._conf.manager.check_port:
+            self._check_port(context, request.console)
 
     def _check_port(self, context: RequestContext, console: objects.ConsoleConnection) -> None:
         """Ask the compute agent whether the console still belongs to its instance.
@@ -146,10 +146,10 @@ class SessionOpener:
         )
 
     def _claim(
-        self, context: RequestContext, opening: db_sessions.OpenRequest, policy: _Policy
+        self, context: RequestContext, request: db_sessions.OpenRequest, policy: _Policy
     ) -> objects.ConsoleSession:
         try:
-            return self._claim_once(opening, policy)
+            return self._claim_once(request, policy)
         except claims.SlotsTaken as taken:
             if not policy.steal:
                 raise _in_use(taken) from None
@@ -159,23 +159,23 @@ class SessionOpener:
         db_sessions.mark_taken_over(self._db, victim.id, EndReason.TAKEN_OVER)
         self._cutter.cut(context, [victim.id], EndReason.TAKEN_OVER)
         with self._share.permit():
-            return self._claim_when_free(opening, policy)
+            return self._claim_when_free(request, policy)
 
-    def _claim_when_free(self, opening: db_sessions.OpenRequest, policy: _Policy) -> objects.ConsoleSession:
+    def _claim_when_free(self, request: db_sessions.OpenRequest, policy: _Policy) -> objects.ConsoleSession:
         """Claim a slot once a proxy has cut the session that holds it (invariant 3 in doc/design.md)."""
         deadline = time.monotonic() + self._conf.manager.takeover_timeout
         while True:
             try:
-                return self._claim_once(opening, policy)
+                return self._claim_once(request, policy)
             except claims.SlotsTaken as taken:
                 if time.monotonic() > deadline:
                     raise _in_use(taken) from None
             time.sleep(_POLL_INTERVAL)
 
-    def _claim_once(self, opening: db_sessions.OpenRequest, policy: _Policy) -> objects.ConsoleSession:
+    def _claim_once(self, request: db_sessions.OpenRequest, policy: _Policy) -> objects.ConsoleSession:
         return claims.claim(
             self._db,
-            opening,
+            request,
             policy.limits,
             single_use=policy.single_use,
             ends_with_token=policy.ends_with_token,

@@ -153,8 +153,8 @@ class TokenService:
             _check(grant)
         except exception.InvalidConsole:
             return False
-        origin = legacy.Provenance(source.name, self._conf.consoleauth.token_ttl, issued.issued_at)
-        adopted = legacy.adopt(self._db, tokens.hashed(token), grant, origin) is not None
+        provenance = legacy.Provenance(source.name, self._conf.consoleauth.token_ttl, issued.issued_at)
+        adopted = legacy.adopt(self._db, tokens.hashed(token), grant, provenance) is not None
         if adopted:
             LOG.info('Adopted a token of %s for instance %s', source.name, issued.instance_uuid)
         else:

@@ -206,7 +206,7 @@ class _Sessions:
         self.assertEqual('rdp-html5', self.api.validate(self.context, granted.token).console_type)
         self.assert_refused('console_gone', self.proxy().open, granted.token)
 
-    # take-over
+    # takeover
 
     def test_stealing_waits_for_the_cut(self):
         self.set(serial_console__takeover='steal')

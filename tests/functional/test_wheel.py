@@ -105,13 +105,14 @@ class WheelTest(testtools.TestCase):
     def run_program(self, name, *arguments):
         return run(self.environment / 'bin' / name, *arguments, cwd=self.directory)
 
-    def test_contains_the_migrations_and_no_other_top_level_package(self):
+    def test_contains_migrations_and_type_marker_and_no_other_top_level_package(self):
         with zipfile.ZipFile(self.wheel) as archive:
             names = set(archive.namelist())
         kept = {path.relative_to(ROOT) for path in (ROOT / 'alembic').rglob('*') if path.is_file()}
         expected = {f'consoled/db/{path}' for path in kept if '__pycache__' not in path.parts}
         self.assertIn('consoled/db/alembic/versions/0001_initial.py', expected)
         self.assertEqual(set(), expected - names)
+        self.assertIn('consoled/py.typed', names)  # type checkers of other projects read the annotations
         tops = {name.split('/')[0] for name in names}
         self.assertEqual({'consoled', f'{self.wheel.name.rsplit("-", 3)[0]}.dist-info'}, tops)
 

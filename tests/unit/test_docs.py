@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pages name options, pages and headings that exist."""
+"""The pages name options, files, pages and headings that exist."""
 
 import pathlib
 import re
@@ -23,6 +23,11 @@ HEADING = re.compile(r'(?m)^#+ (.+)$')
 OLD = {('DEFAULT', 'console_token_ttl'), ('DEFAULT', 'memcached_servers')}
 ASSIGNED = re.compile(r'(\w+) = ')
 CITED = re.compile(r'\bdoc/[\w-]+\.md\b')
+FILE = re.compile(r'`([\w./-]+\.(?:py|sh|js))`')
+# where the pages' paths of files begin
+FOLDERS = ('', 'consoled')
+# patterns of names
+PATTERNS = {'alembic/versions/NNNN_what.py'}
 CODE = ('consoled', 'tests', 'alembic', 'tools', 'etc')
 
 
@@ -85,6 +90,12 @@ class DocsTest(testtools.TestCase):
                 if fragment:
                     anchors = {anchor(heading) for heading in HEADING.findall(linked.read_text())}
                     self.assertIn(fragment, anchors, f'{page.name}: {target}')
+
+    def test_files_that_are_named_exist(self):
+        for page in PAGES:
+            for name in set(FILE.findall(page.read_text())) - PATTERNS:
+                found = any((ROOT / folder / name).is_file() for folder in FOLDERS)
+                self.assertTrue(found, f'{page.name}: there is no file {name}')
 
     def test_pages_that_the_code_cites(self):
         found = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The work queue: order, deduplication, delays, back-off."""
+"""The work queue: order, deduplication, delays, backoff."""
 
 import threading
 from unittest import mock

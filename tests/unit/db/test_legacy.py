@@ -24,8 +24,8 @@ class AdoptTests:
         values = {'compute_host': consoles.UNKNOWN_HOST, 'user_id': None, 'project_id': None}
         grant = base.a_grant(self.instance, port, **(values | changes))
         issued_at = None if age is None else clock.now(self.db).timestamp() - age
-        origin = legacy.Provenance('memcached', ttl, issued_at)
-        return legacy.adopt(self.db, token_hash, grant, origin, 'req-1')
+        provenance = legacy.Provenance('memcached', ttl, issued_at)
+        return legacy.adopt(self.db, token_hash, grant, provenance, 'req-1')
 
     def console_row(self):
         return self.rows(_C.port, _C.console_type, _C.options, _C.access_url_base)

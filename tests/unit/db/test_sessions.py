@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sessions: look-ups, listing, closing."""
+"""Sessions: lookups, listing, closing."""
 
 from consoled import exception
 from consoled.db import cleanup, consoles, models, sessions
