@@ -8,7 +8,7 @@ import functools
 from oslo_config import cfg
 
 from consoled.cli import app, errors
-from consoled.db.session import Database
+from consoled.db.engine import Database
 
 
 class DatabaseApp(app.App):

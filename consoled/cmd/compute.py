@@ -25,7 +25,7 @@ def main() -> int:
     """Run the agent until SIGTERM."""
     _backend.select('threading')  # calls to libvirt block
     # imported here, since these read the backend at import
-    from consoled import notify
+    from consoled import systemd
     from consoled.compute import service
 
     conf = _daemon.configure(
@@ -38,7 +38,7 @@ def main() -> int:
     except ValueError as exc:
         print(f'{PROG}: {exc}', file=sys.stderr)
         return 1
-    service.run(conf, notify.from_process_environ())
+    service.run(conf, systemd.from_process_environ())
     return 0
 
 

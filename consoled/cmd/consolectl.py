@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # attaching needs threads that may block on the terminal
     _backend.select('threading' if 'attach' in argv else None)
     from consoled.cli import app
-    from consoled.consolectl.app import Consolectl
+    from consoled.consolectl.main import Consolectl
 
     return app.run(Consolectl(), argv)
 

@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _backend.select()
     from consoled.cli import app
-    from consoled.manage.app import Manage
+    from consoled.manage.main import Manage
 
     return app.run(Manage(), argv)
 

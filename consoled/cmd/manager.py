@@ -28,8 +28,8 @@ def main() -> int:
     # imported here, since these read the backend and the metrics directory at import
     from oslo_service import service
 
-    from consoled import notify
-    from consoled.db.session import Database
+    from consoled import systemd
+    from consoled.db.engine import Database
     from consoled.manager import legacy_bridge
     from consoled.manager import service as manager_service
     from consoled.rpc import versions
@@ -46,7 +46,7 @@ def main() -> int:
         print(f'{PROG}: {exc}', file=sys.stderr)
         return 1
     launcher = service.ProcessLauncher(conf, restart_method='mutate')
-    worker = manager_service.ManagerWorker(conf, notify.from_process_environ())
+    worker = manager_service.ManagerWorker(conf, systemd.from_process_environ())
     launcher.launch_service(worker, workers=conf.manager.workers)
     launcher.launch_service(manager_service.Housekeeper(conf), workers=1)
     launcher.wait()

@@ -26,7 +26,7 @@ def main() -> int:
     _backend.select('threading')
     _daemon.prepare_metrics()
     # imported here, since these read the backend and the metrics directory at import
-    from consoled import notify
+    from consoled import systemd
     from consoled.proxy import service
 
     conf = _daemon.configure(
@@ -39,7 +39,7 @@ def main() -> int:
     except (OSError, ValueError) as exc:
         print(f'{PROG}: {exc}', file=sys.stderr)
         return 1
-    service.run(shared, notify.from_process_environ())
+    service.run(shared, systemd.from_process_environ())
     return 0
 
 

@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _backend.select('threading')  # it waits, with a deadline, for a thread that queries the database
     from consoled.cli import app
-    from consoled.upgradecheck.app import Status
+    from consoled.upgradecheck.main import Status
 
     return app.run(Status(), argv)
 

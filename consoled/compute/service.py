@@ -33,11 +33,11 @@ from consoled.compute.workqueue import ALL_INSTANCES
 from consoled.conf import files
 from consoled.context import RequestContext
 from consoled.monitoring import Check, MonitoringServer, Readiness, application
-from consoled.notify import Notifier
 from consoled.rpc import server as rpc_server
 from consoled.rpc import versions
 from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
+from consoled.systemd import Notifier
 
 if TYPE_CHECKING:
     from cotyledon.types import WorkerId

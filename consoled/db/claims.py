@@ -13,7 +13,7 @@ from oslo_db import exception as db_exc
 
 from consoled import exception, objects
 from consoled.db import clock, models
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.db.sessions import BY_ID, OpenRequest, load, to_session
 
 _T = models.console_auth_token.c

@@ -11,7 +11,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from consoled.db.session import Database
+from consoled.db.engine import Database
 
 # The text form in which SQLAlchemy stores a DateTime on SQLite.
 _SQLITE = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now'%s) || '000'"

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from consoled import exception, objects
 from consoled.db import clock, models
+from consoled.db.engine import Database
 from consoled.db.models import Row
-from consoled.db.session import Database
 from consoled.objects import EndReason
 
 _I = models.instances.c

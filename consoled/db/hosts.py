@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import sqlalchemy as sa
 
 from consoled import objects
-from consoled.db import cleanup, clock, consoles, models
+from consoled.db import clock, consoles, models, revocation
+from consoled.db.engine import Database
 from consoled.db.models import Row
-from consoled.db.session import Database
 
 Consoles = Sequence[objects.ConsoleConnection]
 
@@ -71,7 +71,7 @@ def define(
     for instance_uuid in sorted(known.keys() - guests.keys()):
         if known[instance_uuid].defined:
             # Only what is left of it on this host: it may have moved to another one since the SELECT.
-            cut = cleanup.forget_instance(db, instance_uuid, reason, compute_host)
+            cut = revocation.forget_instance(db, instance_uuid, reason, compute_host)
             yield Change(instance_uuid, True, cut, True)
     new: dict[str, Consoles] = {}
     for instance_uuid, wanted in guests.items():

@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping
 import sqlalchemy as sa
 
 from consoled import objects
-from consoled.db import cleanup, clock, consoles, models
+from consoled.db import cleanup, clock, consoles, models, revocation
+from consoled.db.engine import Database
 from consoled.db.models import Row
-from consoled.db.session import Database
 from consoled.db.tokens import Stored, load_expiry
 
 _I = models.instances.c
@@ -106,7 +106,7 @@ def adopt(
             lambda conn: _check_not_revoked(conn, token_hash, grant.instance_uuid, provenance.issued_at)
         )
     except _Unacceptable:
-        cleanup.revoke(db, {'instance_uuid': grant.instance_uuid}, _REVOKED)
+        revocation.revoke(db, {'instance_uuid': grant.instance_uuid}, _REVOKED)
         return None
     return adopted
 
@@ -243,7 +243,7 @@ def delete_revocations(db: Database, *, older_than: int) -> int:
 def find_revoked(db: Database, filters: Mapping[str, str]) -> Revocations:
     """Return the tokens that a revocation with these filters revokes, as far as the database knows them.
 
-    :param filters: as for ``cleanup.revoke``
+    :param filters: as for ``revocation.revoke``
     """
     if set(filters) == {'instance_uuid'}:
         return {filters['instance_uuid']: None}
@@ -251,7 +251,7 @@ def find_revoked(db: Database, filters: Mapping[str, str]) -> Revocations:
         rows = db.single(lambda conn: conn.execute(_SELECT_BY_HOST, dict(filters)).scalars().all())
         return dict.fromkeys(rows)
     found: dict[str, set[str]] = {}
-    chosen = sa.select(_T.instance_uuid, _T.token_hash).where(*cleanup.tokens_where(filters))
+    chosen = sa.select(_T.instance_uuid, _T.token_hash).where(*revocation.tokens_where(filters))
     for row in db.single(lambda conn: conn.execute(chosen).all()):
         found.setdefault(row.instance_uuid, set()).add(row.token_hash)
     return found

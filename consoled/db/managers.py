@@ -8,7 +8,7 @@ import dataclasses
 import sqlalchemy as sa
 
 from consoled.db import clock, models
-from consoled.db.session import Database
+from consoled.db.engine import Database
 
 ALIVE_WITHIN = 180  # seconds since the last heartbeat
 

@@ -14,8 +14,8 @@ from alembic.script.revision import ResolutionError
 from alembic import command
 from alembic import config as alembic_config
 from consoled import exception
-from consoled.db import session
-from consoled.db.session import Database
+from consoled.db import engine
+from consoled.db.engine import Database
 
 LOG = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def current(db: Database) -> str | None:
                 conn, opts={'version_table': VERSION_TABLE}
             )
             return context.get_current_revision()
-    except session.TRANSIENT as exc:
+    except engine.TRANSIENT as exc:
         raise exception.DatabaseUnavailable() from exc
 
 
@@ -82,7 +82,7 @@ def upgrade(db: Database, revision: str = 'head') -> None:
     try:
         with db.transactional_engine.begin() as conn:
             command.upgrade(_config(conn), revision)
-    except session.TRANSIENT as exc:
+    except engine.TRANSIENT as exc:
         raise exception.DatabaseUnavailable() from exc
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from consoled import exception
 from consoled.db import clock, models
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.objects import EndReason
 
 _P = models.console_proxy.c

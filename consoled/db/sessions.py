@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from consoled import exception, objects
 from consoled.db import clock, consoles, models
+from consoled.db.engine import Database
 from consoled.db.models import Row
-from consoled.db.session import Database
 
 _I = models.instances.c
 _C = models.console_connection.c

@@ -17,8 +17,8 @@ from oslo_db import exception as db_exc
 
 from consoled import backoff, exception, objects
 from consoled.db import clock, consoles, models
+from consoled.db.engine import Database
 from consoled.db.models import Row
-from consoled.db.session import Database
 
 _I = models.instances.c
 _C = models.console_connection.c

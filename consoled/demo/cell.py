@@ -19,7 +19,7 @@ from consoled.compute.drivers import demo as demo_driver
 from consoled.compute.endpoint import ComputeConsoleEndpoint
 from consoled.context import RequestContext
 from consoled.db import migration
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.demo import bus
 from consoled.demo.proxy import ProxyThread
 from consoled.manager import service as manager_service

@@ -12,7 +12,7 @@ import tqdm
 
 from consoled.cli import app, arguments
 from consoled.cli.database_app import DatabaseCommand
-from consoled.db import cleanup
+from consoled.db import cleanup, revocation
 from consoled.manage import schema
 from consoled.objects import EndReason
 
@@ -55,7 +55,7 @@ class Purge(DatabaseCommand, app.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], tuple[Any, ...]]:
         db, older_than, host = self.app.db, parsed_args.older_than, parsed_args.compute_host
         schema.require_revision(db)
-        instances = 0 if host is None else cleanup.count_instances(db, host)
+        instances = 0 if host is None else revocation.count_instances(db, host)
         if instances and not parsed_args.yes:
             self.app.confirm(
                 f'Forget the instances of compute host {host} ({instances} in all)?', required=True
@@ -66,7 +66,7 @@ class Purge(DatabaseCommand, app.ShowOne):
         proxies = cleanup.delete_dead_proxies(db, ended_for=ended_for)
         if instances:
             with self._progress(instances, 'instances') as advance:
-                instances = cleanup.forget_compute_host(db, host, EndReason.COMPUTE_HOST_GONE, advance)
+                instances = revocation.forget_compute_host(db, host, EndReason.COMPUTE_HOST_GONE, advance)
         return self.columns, (tokens, proxies, instances)
 
     @contextlib.contextmanager

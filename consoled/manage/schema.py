@@ -10,7 +10,7 @@ from typing import Any
 from consoled.cli import app, arguments, errors
 from consoled.cli.database_app import DatabaseCommand
 from consoled.db import migration
-from consoled.db.session import Database
+from consoled.db.engine import Database
 
 UPGRADE_HINT = 'Run consoled-manage db upgrade.'
 

@@ -12,7 +12,7 @@ from consoled import exception, objects
 from consoled.context import RequestContext
 from consoled.db import consoles as db_consoles
 from consoled.db import hosts as db_hosts
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.manager import access_url
 from consoled.manager.session_cutter import SessionCutter
 from consoled.manager.thread_share import ThreadShare

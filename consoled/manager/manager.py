@@ -14,10 +14,10 @@ from oslo_config import cfg
 
 from consoled import exception, objects
 from consoled.context import RequestContext
-from consoled.db import cleanup, proxies
+from consoled.db import cleanup, proxies, revocation
 from consoled.db import consoles as db_consoles
 from consoled.db import sessions as db_sessions
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.manager import access_url, consoles
 from consoled.manager.metrics import Metrics
 from consoled.manager.session_cutter import SessionCutter
@@ -286,7 +286,7 @@ class ConsoleAuthManager(Endpoint):
                 argument='session_id', reason='cannot be combined with other filters'
             )
         self._tokens.void_by(given)
-        revoked = cleanup.revoke(self._db, given, reason)
+        revoked = revocation.revoke(self._db, given, reason)
         self._cutter.cut(context, revoked.sessions, reason)
         LOG.info(
             'Revoked by %s: %d tokens, %d sessions, reason %s',
@@ -302,7 +302,7 @@ class ConsoleAuthManager(Endpoint):
         self, context: RequestContext, instance_uuid: str, compute_host: str | None
     ) -> None:
         self._tokens.void({instance_uuid: None})
-        cut = cleanup.forget_instance(self._db, instance_uuid, EndReason.INSTANCE_GONE, compute_host)
+        cut = revocation.forget_instance(self._db, instance_uuid, EndReason.INSTANCE_GONE, compute_host)
         self._cutter.cut(context, cut, EndReason.INSTANCE_GONE)
 
     @exposed_cast(compute_host=arg.text())
@@ -337,7 +337,7 @@ class ConsoleAuthManager(Endpoint):
         """Revoke all tokens and sessions of an instance: an old compute host has removed its consoles."""
         filters = {'instance_uuid': instance_uuid}
         self._tokens.void_by(filters)
-        revoked = cleanup.revoke(self._db, filters, EndReason.CONSOLE_GONE)
+        revoked = revocation.revoke(self._db, filters, EndReason.CONSOLE_GONE)
         self._cutter.cut(context, revoked.sessions, EndReason.CONSOLE_GONE)
         self._tokens.count_use(source)
 

@@ -11,7 +11,7 @@ from oslo_config import cfg
 
 from consoled import exception, version
 from consoled.db import cleanup, legacy, managers
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.rpc import versions
 
 LOG = logging.getLogger(__name__)

@@ -19,17 +19,17 @@ from prometheus_client import multiprocess
 from consoled import backoff
 from consoled.context import RequestContext
 from consoled.db import migration
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.manager import periodic
 from consoled.manager.legacy_bridge import LegacyBridge
 from consoled.manager.manager import ConsoleAuthManager
 from consoled.monitoring import Check, MonitoringServer, Readiness, application
-from consoled.notify import Notifier
 from consoled.rpc import server as rpc_server
 from consoled.rpc import versions
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
 from consoled.sources import TokenSource
+from consoled.systemd import Notifier
 
 LOG = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from consoled.conf import consoles as console_conf
 from consoled.context import RequestContext
 from consoled.db import claims
 from consoled.db import sessions as db_sessions
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.manager.session_cutter import SessionCutter
 from consoled.manager.thread_share import ThreadShare
 from consoled.manager.tokens import TokenService

@@ -16,7 +16,7 @@ from consoled.context import RequestContext
 from consoled.db import consoles as db_consoles
 from consoled.db import legacy
 from consoled.db import tokens as db_tokens
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.manager import access_url
 from consoled.manager.thread_share import ThreadShare
 from consoled.sources import Issued, TokenSource

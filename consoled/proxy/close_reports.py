@@ -8,7 +8,7 @@ import contextlib
 import logging
 from concurrent import futures
 
-from consoled import exception
+from consoled import backoff, exception
 from consoled.context import RequestContext
 from consoled.objects import EndReason
 from consoled.proxy.lease import ProxyLife
@@ -88,7 +88,7 @@ class CloseReports:
                     await loop.run_in_executor(self._thread, self._send, batch)
                 except Exception as exc:
                     LOG.warning('Failed to report %d closed sessions: %s', len(batch), exc)
-                    await asyncio.sleep(_RETRY)
+                    await asyncio.sleep(backoff.jittered(_RETRY))
                     continue
                 for closing in batch:
                     if self._pending.get(closing.session_id) is closing:

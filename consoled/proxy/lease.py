@@ -119,7 +119,7 @@ class Lease:
                 continue
             except Exception as exc:
                 LOG.warning('Failed to renew the lease: %s', exc)
-                await asyncio.sleep(_RETRY)
+                await asyncio.sleep(backoff.jittered(_RETRY))
                 continue
             await self._pause()
 

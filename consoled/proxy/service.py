@@ -28,10 +28,10 @@ from prometheus_client import multiprocess
 
 from consoled.conf import files
 from consoled.monitoring import MonitoringServer, Readiness, application
-from consoled.notify import Notifier
 from consoled.proxy import listener, server, targets
 from consoled.proxy.pages import Pages
 from consoled.rpc.transport import get_transport
+from consoled.systemd import Notifier
 
 _TITLE = 'consoled-proxy'
 _GC_THRESHOLDS = (20000, 20, 50)

@@ -18,7 +18,7 @@ from typing import Any
 import fixtures
 
 from consoled.db import migration
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.testing.fixtures import wait_until
 from consoled.testing.services import free_port
 

@@ -21,7 +21,7 @@ from consoled import conf as consoled_conf
 from consoled import objects
 from consoled.context import RequestContext
 from consoled.db import migration
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.manager import service
 from consoled.manager.manager import ConsoleAuthManager
 from consoled.rpc import arguments as arg

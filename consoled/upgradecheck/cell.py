@@ -11,9 +11,9 @@ from oslo_db import exception as db_exc
 
 from consoled import deadline, exception
 from consoled.db import clock, legacy, managers, migration
+from consoled.db.engine import Database
 from consoled.db.legacy import Use
 from consoled.db.managers import Manager
-from consoled.db.session import Database
 
 # Seconds for all queries together. A database driver may wait forever for a server that went silent.
 _TIMEOUT = 15.0

@@ -14,7 +14,7 @@ from consoled.context import RequestContext
 from consoled.db import claims
 from consoled.db import sessions as db_sessions
 from consoled.db import tokens as db_tokens
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.rpc import client as rpc_client
 from consoled.rpc.replies import Closing
 from tests.bench import bus, data

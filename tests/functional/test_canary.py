@@ -15,7 +15,7 @@ from oslo_messaging import exceptions as messaging_exc
 from consoled import exception
 from consoled.context import RequestContext
 from consoled.db import models
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
 from consoled.testing import daemons, fixtures, services

@@ -17,7 +17,7 @@ import testtools
 from consoled import exception, objects
 from consoled.context import RequestContext
 from consoled.db import clock, models
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.manager import service
 from consoled.manager.manager import ConsoleAuthManager
 from consoled.rpc.client import ConsoleAuthAPI

@@ -16,7 +16,7 @@ import testtools
 
 from consoled import version
 from consoled.db import clock, legacy, managers, migration, models
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.testing import daemons, services
 from consoled.testing.fixtures import wait_until
 from tests.functional import base

@@ -36,11 +36,11 @@ COVERED_BY = {
         'objects/token.py': 'unit/objects/test_objects.py',
     },
     'a frame around the tools; tested as their users run them': {
-        'consolectl/app.py': 'unit/cli/test_app.py',
+        'consolectl/main.py': 'unit/cli/test_app.py',
         'consolectl/base.py': 'unit/cli/test_app.py',
         'consolectl/console_attach.py': 'functional/test_cli_console.py',
         'consolectl/filters.py': 'unit/cli/test_app.py',
-        'manage/app.py': 'unit/manage/test_schema.py',
+        'manage/main.py': 'unit/manage/test_schema.py',
     },
     'a program; started as a process': {
         'cmd/compute.py': 'functional/test_compute_daemon.py',

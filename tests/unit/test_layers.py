@@ -25,7 +25,7 @@ MAY_IMPORT = {
     'backoff': set(),
     'deadline': set(),
     'monitoring': set(),
-    'notify': set(),
+    'systemd': set(),
     'manager': {
         'backoff',
         'deadline',
@@ -38,7 +38,7 @@ MAY_IMPORT = {
         'conf',
         'exception',
         'monitoring',
-        'notify',
+        'systemd',
         'version',
     },
     'compute': {
@@ -50,7 +50,7 @@ MAY_IMPORT = {
         'conf',
         'exception',
         'monitoring',
-        'notify',
+        'systemd',
     },
     'proxy': {
         'backoff',
@@ -62,7 +62,7 @@ MAY_IMPORT = {
         'context',
         'exception',
         'monitoring',
-        'notify',
+        'systemd',
     },
     'contrib': {'rpc', 'context', 'objects', 'exception', 'token', 'conf', 'proxy'},
     'cli': {'conf', 'db', 'exception', 'objects', 'version'},

@@ -21,6 +21,7 @@ from consoled.objects import ConsoleType
 
 LOG = logging.getLogger(__name__)
 
+_JOIN_TIMEOUT = 5.0  # seconds; a file system that hangs must not keep the agent from stopping
 _POLL_INTERVAL = 0.1  # seconds between two reads of the file of guests
 
 
@@ -115,6 +116,7 @@ class DemoDriver(base.Driver):
         self._guests = {guest.uuid: guest for guest in guests}
         self._changed: base.Changed = lambda instance_uuid: None
         self._closed = threading.Event()
+        self._poller: threading.Thread | None = None
 
     def put(self, guest: Guest) -> None:
         """Add a guest, or replace the one with its UUID."""
@@ -183,7 +185,8 @@ class DemoDriver(base.Driver):
         if self._path is None:
             changed(None)
         else:
-            threading.Thread(target=self._poll, name='demo-guests', daemon=True).start()
+            self._poller = threading.Thread(target=self._poll, name='demo-guests', daemon=True)
+            self._poller.start()
 
     def _poll(self) -> None:
         known: dict[str, Guest] | None = None
@@ -205,3 +208,5 @@ class DemoDriver(base.Driver):
     def close(self) -> None:
         self._changed = lambda instance_uuid: None
         self._closed.set()
+        if self._poller is not None:
+            self._poller.join(_JOIN_TIMEOUT)  # it may be reporting a change

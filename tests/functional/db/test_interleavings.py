@@ -8,7 +8,7 @@ import threading
 import sqlalchemy as sa
 
 from consoled import exception
-from consoled.db import claims, cleanup, consoles, hosts, managers, models, sessions, tokens
+from consoled.db import claims, cleanup, consoles, hosts, managers, models, revocation, sessions, tokens
 from tests.functional.db import base
 from tests.unit.db.base import COMPUTE_HOST, a_console, a_grant, new_uuid
 
@@ -60,8 +60,8 @@ class _Interleavings:
             self.instance = new_uuid()
             token_hash = self.store()
             revoke = [
-                lambda: cleanup.revoke(self.db, {'instance_uuid': self.instance}, 'test'),
-                lambda: cleanup.forget_instance(self.db, self.instance, 'test'),
+                lambda: revocation.revoke(self.db, {'instance_uuid': self.instance}, 'test'),
+                lambda: revocation.forget_instance(self.db, self.instance, 'test'),
                 lambda: consoles.define(self.db, self.instance, COMPUTE_HOST, []),
             ][number % 3]
             opened, _ = self.at_once(lambda token_hash=token_hash: self.try_open(token_hash), revoke)
@@ -187,7 +187,7 @@ class _Interleavings:
         for _ in range(ROUNDS // 2):
             self.instance = new_uuid()
             self.store()
-            cleanup.revoke(self.db, {'instance_uuid': self.instance}, 'test')
+            revocation.revoke(self.db, {'instance_uuid': self.instance}, 'test')
             cleanup.retire_instances(self.db, unused_for=0)
             token_hash, _ = self.at_once(
                 lambda: self.store_one(10000), lambda: cleanup.retire_instances(self.db, unused_for=0)

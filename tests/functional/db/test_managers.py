@@ -8,7 +8,7 @@ import testtools
 
 from consoled import version
 from consoled.db import managers, migration
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.manager import periodic
 from consoled.rpc import versions
 from consoled.testing import fixtures as cell_fixtures

@@ -7,10 +7,11 @@ from tests.unit.db import (
     test_cleanup,
     test_clock,
     test_consoles,
+    test_engine,
     test_hosts,
     test_legacy,
     test_proxies,
-    test_session,
+    test_revocation,
     test_sessions,
     test_tokens,
 )
@@ -28,11 +29,11 @@ class _Legacy(test_legacy.AdoptTests, test_legacy.RevocationTests, test_legacy.U
     pass
 
 
-class _Instances(test_consoles.ConsolesTests, test_cleanup.CleanupTests):
+class _Instances(test_consoles.ConsolesTests, test_cleanup.CleanupTests, test_revocation.RevocationTests):
     pass
 
 
-class _Database(test_clock.ClockTests, test_session.DatabaseTests):
+class _Database(test_clock.ClockTests, test_engine.DatabaseTests):
     pass
 
 

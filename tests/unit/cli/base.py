@@ -13,8 +13,8 @@ import testtools
 
 from consoled import objects
 from consoled.cli import app as cli_app
-from consoled.consolectl.app import Consolectl
-from consoled.manage.app import Manage
+from consoled.consolectl.main import Consolectl
+from consoled.manage.main import Manage
 from consoled.rpc.replies import Revocation
 
 TOKEN = 'Zk3' + 'tOkEn_-' * 5 + 'tOkEn'

@@ -4,9 +4,9 @@
 import io
 
 from consoled import exception
-from consoled.consolectl.app import Consolectl
-from consoled.manage.app import Manage
-from consoled.upgradecheck.app import Status
+from consoled.consolectl.main import Consolectl
+from consoled.manage.main import Manage
+from consoled.upgradecheck.main import Status
 from tests.unit.cli.base import INSTANCE, TOKEN, CliCase, StubAPI
 
 COMMANDS = {app: sorted(app.COMMANDS) for app in (Consolectl, Manage, Status)}

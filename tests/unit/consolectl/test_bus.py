@@ -11,8 +11,8 @@ from consoled import exception
 from consoled.cli import errors
 from consoled.conf import files
 from consoled.consolectl import bus as consolectl_bus
-from consoled.consolectl.app import Consolectl
 from consoled.consolectl.bus import Bus
+from consoled.consolectl.main import Consolectl
 from tests.unit.cli.base import StubAPI
 
 

@@ -5,7 +5,7 @@ import io
 import json
 
 from consoled import exception, objects
-from consoled.consolectl.app import Consolectl
+from consoled.consolectl.main import Consolectl
 from tests.unit.cli.base import INSTANCE, MOMENT, TOKEN, CliCase, StubAPI
 
 HOST = 'compute7'

@@ -14,7 +14,7 @@ import testtools
 
 from consoled import objects
 from consoled.db import claims, clock, consoles, migration, models, proxies, sessions, tokens
-from consoled.db.session import Database
+from consoled.db.engine import Database
 
 BASE_URL = 'https://console.example.org/console.html'
 COMPUTE_HOST = 'node-1'

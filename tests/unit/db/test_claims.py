@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consoled import exception
-from consoled.db import claims, cleanup, models, sessions, tokens
+from consoled.db import claims, models, revocation, sessions, tokens
 from tests.unit.db import base
 
 _S = models.console_session.c
@@ -57,7 +57,7 @@ class ClaimsTests:
         self.assertEqual([0, 1, 2], self.slots())
         for number, session in enumerate(found):
             self.age(_S.connected_at, 10 - number, _S.id == session.id)
-        cleanup.revoke(self.db, {'session_id': found[1].id}, 'test')
+        revocation.revoke(self.db, {'session_id': found[1].id}, 'test')
         taken = self.assertRaises(claims.SlotsTaken, self.open, self.store(), proxy_id, 3)
         self.assertEqual([session.id for session in found], [holder.id for holder in taken.holders])
         self.assertEqual([False, True, False], [holder.cut for holder in taken.holders])

@@ -13,7 +13,7 @@ from oslo_db import exception as db_exc
 from alembic import autogenerate
 from consoled import exception
 from consoled.db import migration, models
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from tests.unit.db import base
 
 

@@ -2,7 +2,7 @@
 """Sessions: lookups, listing, closing."""
 
 from consoled import exception
-from consoled.db import cleanup, consoles, models, sessions
+from consoled.db import consoles, models, revocation, sessions
 from tests.unit.db import base
 
 _S = models.console_session.c
@@ -57,7 +57,7 @@ class SessionsTests:
     def test_it_is_found_after_its_token_was_revoked(self):
         request = self.request(self.store(), self.proxy())
         self.claim(request)
-        cleanup.revoke(self.db, {'session_id': request.session_id}, 'test')
+        revocation.revoke(self.db, {'session_id': request.session_id}, 'test')
         self.assertEqual('test', sessions.load(self.db, request).cut_reason)
 
     def test_the_session_of_another_token_or_proxy_is_refused(self):

@@ -6,7 +6,7 @@ import io
 import json
 
 from consoled.db import models
-from consoled.manage.app import Manage
+from consoled.manage.main import Manage
 from tests.unit.cli.base import INSTANCE, Terminal
 from tests.unit.manage.base import ManageCase
 

@@ -14,7 +14,7 @@ from oslo_messaging.rpc import dispatcher
 from consoled import objects
 from consoled.context import RequestContext
 from consoled.db import migration
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.manager.manager import ConsoleAuthManager
 from consoled.manager.metrics import Metrics
 from consoled.rpc.client import ConsoleAuthAPI

@@ -5,7 +5,7 @@ import fixtures as fixtures_library
 import testtools
 
 from consoled.manager import service
-from consoled.notify import Notifier
+from consoled.systemd import Notifier
 from consoled.testing import fixtures
 
 

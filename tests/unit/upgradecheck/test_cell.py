@@ -10,7 +10,7 @@ from oslo_db import exception as db_exc
 
 from consoled import exception
 from consoled.db import managers, migration
-from consoled.db.session import Database
+from consoled.db.engine import Database
 from consoled.upgradecheck import cell
 
 

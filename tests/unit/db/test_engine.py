@@ -15,8 +15,8 @@ from oslo_db import exception as db_exc
 from sqlalchemy import exc as sa_exc
 
 from consoled import exception
-from consoled.db import models, session
-from consoled.db.session import Database
+from consoled.db import engine, models
+from consoled.db.engine import Database
 from tests.unit.db import base
 
 _I = models.instances.c
@@ -53,8 +53,8 @@ class RetryTest(testtools.TestCase):
     def setUp(self):
         super().setUp()
         self.clock = FakeTime()
-        self.useFixture(fixtures.MockPatchObject(session, 'time', self.clock))
-        self.logged = self.useFixture(fixtures.FakeLogger('consoled.db.session', level=logging.ERROR))
+        self.useFixture(fixtures.MockPatchObject(engine, 'time', self.clock))
+        self.logged = self.useFixture(fixtures.FakeLogger('consoled.db.engine', level=logging.ERROR))
         self.db = self.database()
 
     def database(self, **options):
@@ -111,7 +111,7 @@ class RetryTest(testtools.TestCase):
     def test_pauses_are_bounded_in_number_length_and_sum(self, retry_time, seed):
         random.seed(seed)
         clock = FakeTime()
-        with mock.patch.object(session, 'time', clock):
+        with mock.patch.object(engine, 'time', clock):
             db = Database(self.url, pool_size=1, retry_time=retry_time)
             work = mock.Mock(side_effect=db_exc.DBDeadlock())
             self.assertRaises(exception.DatabaseUnavailable, db.transaction, work)

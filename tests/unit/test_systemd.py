@@ -7,7 +7,7 @@ import socket
 import fixtures
 import testtools
 
-from consoled import notify
+from consoled import systemd
 
 
 class NotifyTest(testtools.TestCase):
@@ -25,7 +25,7 @@ class NotifyTest(testtools.TestCase):
         ):
             sock = self.listening(address)
             environ = {'NOTIFY_SOCKET': name or address, 'WATCHDOG_USEC': '30000000', 'WATCHDOG_PID': '1'}
-            notifier = notify.Notifier.from_environ(environ)
+            notifier = systemd.Notifier.from_environ(environ)
             self.assertEqual({}, environ)
             self.assertEqual(10.0, notifier.interval)
             notifier.ready()
@@ -33,14 +33,14 @@ class NotifyTest(testtools.TestCase):
             self.assertEqual([b'READY=1', b'WATCHDOG=1'], [sock.recv(100), sock.recv(100)])
 
     def test_without_systemd_nothing_happens(self):
-        notifier = notify.Notifier.from_environ({})
+        notifier = systemd.Notifier.from_environ({})
         notifier.ready()
         notifier.alive()
         self.assertIsNone(notifier.interval)
 
     def test_a_service_manager_that_does_not_listen_is_no_error(self):
-        notify.Notifier('/nonexistent/notify').ready()
+        systemd.Notifier('/nonexistent/notify').ready()
 
     def test_an_invalid_watchdog_interval_means_none(self):
         for text in ('', '0', '-1', 'x'):
-            self.assertIsNone(notify.Notifier.from_environ({'WATCHDOG_USEC': text}).interval)
+            self.assertIsNone(systemd.Notifier.from_environ({'WATCHDOG_USEC': text}).interval)

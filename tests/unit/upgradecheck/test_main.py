@@ -10,8 +10,8 @@ from oslo_config import cfg
 
 from consoled import conf as consoled_conf
 from consoled.db import managers, migration
-from consoled.db.session import Database
-from consoled.upgradecheck.app import Status, memcached_problem
+from consoled.db.engine import Database
+from consoled.upgradecheck.main import Status, memcached_problem
 from consoled.version import VERSION
 from tests.unit.cli.base import CliCase
 
