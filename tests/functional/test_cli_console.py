@@ -296,10 +296,16 @@ class ConsoleTest(ConsoleCase):
         self.assertEqual(128 + signal.SIGHUP, user.process.wait(PATIENCE))
         wait_until(lambda: self.count('console_session') == 0, what='the end of the session')
 
+    def restart_proxy(self):
+        """Leave the proxy to the other tests as they need it, whatever became of this one."""
+        self.daemon.stop()
+        self.daemon.start()
+        self.daemon.wait_ready()
+
     def test_the_proxy_is_restarted(self):
         user = self.attach()
         user.expect(PROMPT)
-        self.addCleanup(self.daemon.start)  # the other tests need it, whatever becomes of this one
+        self.addCleanup(self.restart_proxy)
         self.daemon.stop()
         user.expect(b'\r\nconsolectl: proxy_restart: The console proxy is restarting.\r\n')
         user.expect(b'Press Enter to reconnect, Ctrl-] to detach.')
@@ -321,8 +327,6 @@ class ConsoleTest(ConsoleCase):
         user.expect(b'Press Enter')
         user.type(ESCAPE)
         self.assert_detached(user, 3)
-        self.daemon.start()
-        self.daemon.wait_ready()
 
     # volume
 
