@@ -91,6 +91,8 @@ class Stopwatch(testtools.StreamResult):
 
 
 def _listed(*regex):
+    if not pathlib.Path('.stestr').is_dir():  # the records of this run may lie elsewhere
+        subprocess.run(['stestr', 'init'], check=True)
     listing = subprocess.run(['stestr', 'list', *regex], stdout=subprocess.PIPE, text=True)
     if listing.returncode:
         sys.exit(listing.stdout)

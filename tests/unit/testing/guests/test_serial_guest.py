@@ -37,6 +37,16 @@ class SerialGuestTest(testtools.TestCase):
         return plain(data)
 
     @staticmethod
+    def read_past(sock, text):
+        """Read until the text has come; more may follow it at once."""
+        data = b''
+        while text not in plain(data):
+            piece = sock.recv(4096)
+            if not piece:
+                raise EOFError(data)
+            data += piece
+
+    @staticmethod
     def read_all(sock):
         while sock.recv(4096):
             pass
@@ -76,7 +86,7 @@ class SerialGuestTest(testtools.TestCase):
         typist = threading.Thread(target=keep_typing)
         typist.start()
         try:
-            self.read_to(sock, f'received\r\n{PROMPT}')
+            self.read_past(sock, f'received\r\n{PROMPT}')
         finally:
             done.set()
             typist.join()
