@@ -398,7 +398,7 @@ class CutTest(AdmissionCase):
 
         relays.run(work)
 
-    def test_a_user_who_leaves_as_it_is_cut_leaves(self):
+    def test_a_cancellation_during_a_cut_is_not_swallowed(self):
         async def work():
             for first in ('cut', 'leave'):
                 proxy = Proxy()
@@ -417,7 +417,7 @@ class CutTest(AdmissionCase):
 
         relays.run(work)
 
-    def test_nor_for_managers_that_are_asked_again(self):
+    def test_a_cut_session_does_not_wait_for_a_second_answer(self):
         async def work():
             proxy = Proxy()
             proxy.managers.age = LateTest.LATE
@@ -435,7 +435,7 @@ class CutTest(AdmissionCase):
 
         relays.run(work)
 
-    def test_nor_does_a_channel_let_another_begin(self):
+    def test_a_cut_session_gets_no_further_channel(self):
         """A SPICE session with a channel is not asked for again, but may have been cut."""
 
         async def work():

@@ -554,7 +554,7 @@ class RegistryMachineTest(testtools.TestCase):
 
 
 class BrokenSessionTest(SessionCase):
-    def test_one_that_cannot_be_ended_keeps_nothing_from_the_others(self):
+    def test_a_session_that_cannot_be_ended_does_not_keep_others_alive(self):
         """Those that come after it are cut too, and the lease goes on."""
         reasons = []
         for cut in (
