@@ -19,14 +19,17 @@ def anywhere(interval: float) -> float:
     return interval * random.uniform(0, 1)
 
 
-def after(failures: int, first: float, longest: float) -> float:
-    """Return the pause after a number of failures in a row.
-
-    It doubles with each failure and is then shortened by up to a half.
+def doubled(failures: int, first: float, longest: float) -> float:
+    """Return the pause after a number of failures in a row, without jitter: it doubles with each failure.
 
     :param failures: 1 or more
-    :param first: the pause after one failure, before jitter
+    :param first: the pause after one failure
     :param longest: the longest pause, in the same unit
     """
     pause: float = min(first * 2 ** min(failures - 1, _MAX_DOUBLINGS), longest)
-    return pause * random.uniform(0.5, 1)
+    return pause
+
+
+def after(failures: int, first: float, longest: float) -> float:
+    """Return the pause of ``doubled``, shortened by up to a half."""
+    return doubled(failures, first, longest) * random.uniform(0.5, 1)

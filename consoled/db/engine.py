@@ -136,7 +136,7 @@ class Database:
         transient: tuple[type[Exception], ...],
     ) -> T:
         deadline = time.monotonic() + self._retry_time
-        pause = _FIRST_PAUSE
+        failures = 0
         while True:
             try:
                 with connect() as conn:
@@ -145,12 +145,12 @@ class Database:
                 if _is_permanent(exc):
                     raise
                 # Full jitter, so that transactions that collided do not collide again.
-                pause_now = backoff.anywhere(pause)
-                if time.monotonic() + pause_now > deadline:
+                failures += 1
+                pause = backoff.anywhere(backoff.doubled(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
+                if time.monotonic() + pause > deadline:
                     LOG.error('The database does not answer: %s', str(exc).partition('\n')[0])
                     raise exception.DatabaseUnavailable() from exc
-            time.sleep(pause_now)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            time.sleep(pause)
 
 
 def _is_permanent(error: Exception) -> bool:

@@ -27,6 +27,7 @@ class BackoffTest(testtools.TestCase):
 
     def test_it_doubles_with_each_failure(self):
         for failures, longest in ((1, 1), (2, 2), (3, 4), (4, 8), (5, 10), (500, 10)):
+            self.assertEqual(longest, backoff.doubled(failures, 1, 10))
             pause = backoff.after(failures, 1, 10)
             self.assertTrue(longest / 2 <= pause <= longest, (failures, pause))
 
