@@ -161,7 +161,8 @@ class MoveCase(testtools.TestCase):
 
     def start_manager(self, enabled=True, env=(), **options):
         settings = {
-            'manager': {'workers': 2},
+            # The proxy of the test has nobody who renews its lease.
+            'manager': {'workers': 2, 'lease': 3600},
             'cache': {
                 'enabled': True,
                 'backend': 'dogpile.cache.memcached',
