@@ -163,5 +163,5 @@ def _checked(name: str, given: object) -> Any:
     """Return a value for the text of an error: the given one if it is well-formed."""
     try:
         return _VALUES[name](given)
-    except ValueError:
+    except (KeyError, ValueError):
         return _UNKNOWN
