@@ -40,12 +40,12 @@ def read(context: object) -> dict[str, str | None]:
 
     What is malformed is None: it only labels the call.
 
-    :param context: what ``to_dict`` of oslo.context or of a subclass returns, an object with such a method,
-        or whatever else a peer may send
+    :param context: a context of oslo.context or of a subclass, the dict that its ``to_dict`` returns, or
+        whatever else a peer may send
     """
-    to_dict = getattr(context, 'to_dict', None)
-    values = to_dict() if callable(to_dict) else context
-    known: Mapping[str, Any] = values if isinstance(values, Mapping) else {}
+    known: Mapping[str, Any] = context if isinstance(context, Mapping) else {}
+    if isinstance(context, oslo_context.RequestContext):
+        known = {name: getattr(context, name) for name in _READ}
     return {
         name: next((good for key in keys if (good := check(known.get(key))) is not None), None)
         for name, (keys, check) in _READ.items()

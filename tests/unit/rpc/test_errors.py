@@ -15,8 +15,8 @@ import consoled
 from consoled import exception
 from consoled.rpc import errors
 from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI
-from consoled.rpc.transport import REMOTE_EXCEPTIONS, get_transport
-from consoled.testing import fixtures
+from consoled.rpc.transport import REMOTE_EXCEPTIONS
+from tests.unit.rpc import fake_bus
 from tests.unit.rpc.test_caller import FailingTarget
 
 CANARY = 'Log in again at http://evil.example/'
@@ -68,10 +68,7 @@ class PeerTestCase(testtools.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        fixture = fixtures.Conf(transport_url='fake:/')
-        fixture.setUp()
-        cls.addClassCleanup(fixture.cleanUp)
-        transport = get_transport(fixture.conf)
+        transport = fake_bus.transport(cls)
         cls.agent, cls.manager = ComputeConsoleAPI(transport), ConsoleAuthAPI(transport)
         for api in (cls.agent, cls.manager):
             api._connected.set()  # no thread of its own for the first call

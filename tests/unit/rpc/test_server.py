@@ -15,8 +15,7 @@ from consoled import exception
 from consoled.context import RequestContext
 from consoled.rpc import arguments as arg
 from consoled.rpc import server
-from consoled.rpc.transport import get_transport
-from consoled.testing import fixtures
+from tests.unit.rpc import fake_bus
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -128,10 +127,7 @@ class DispatcherTest(testtools.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        fixture = fixtures.Conf(transport_url='fake:/')
-        fixture.setUp()
-        cls.addClassCleanup(fixture.cleanUp)
-        made = server.get_server(get_transport(fixture.conf), 'topic', 'server', [Greeter()])
+        made = server.get_server(fake_bus.transport(cls), 'topic', 'server', [Greeter()])
         cls.dispatch = staticmethod(made.dispatcher.dispatch)
 
     def refused(self, message, **how):
