@@ -106,9 +106,13 @@ class Caller:
         try:
             result = call() if self._connected.is_set() else self._first_call(call, target.timeout)
         except exception.ConsoledException as exc:
-            raise self._rebuilt(method, exc, values) from None
+            rebuilt = self._rebuilt(method, exc, values)
+            errors.forget(exc)
+            raise rebuilt from None
         except oslo_messaging.RemoteError as exc:
-            raise _unexpected(method, exc.exc_type) from None
+            name = exc.exc_type
+            errors.forget(exc)
+            raise _unexpected(method, name) from None
         except messaging_exc.MessagingTimeout as exc:
             raise self.unreachable(reason='no answer in time') from exc
         except _BUS_ERRORS as exc:
@@ -116,6 +120,7 @@ class Caller:
         except Exception as exc:
             # A peer can raise each of Python's own errors here (TimeoutError, StopIteration), and the library
             # fails in several ways on malformed ones.
+            errors.forget(exc)
             raise _unexpected(method, type(exc).__name__) from None
         return self._checked(method, result, values)
 

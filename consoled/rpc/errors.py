@@ -148,6 +148,24 @@ def rebuild(
     return cls(**{name: _checked(name, given.get(name)) for name in _PLACEHOLDER.findall(cls.msg_fmt)})
 
 
+def forget(error: Exception) -> None:
+    """Drop what a peer wrote from an error that the library made of it.
+
+    The text is in a class that the library derives for each error, and the traceback leads back to the error.
+    Only the garbage collector frees such circles, and to it a megabyte is no reason to hurry.
+    """
+    cls = type(error)
+    if cls.__module__ == exception.__name__:
+        return  # the peer's own object: on a bus in memory
+    for derived in (cls, *cls.__subclasses__()):  # the library fails to give a builtin error its new class
+        if derived.__module__.endswith('_Remote'):
+            for name in {'__str__', '__unicode__'} & vars(derived).keys():
+                delattr(derived, name)
+    vars(error).clear()
+    error.args = ()
+    error.__traceback__ = None
+
+
 def _class_of(error: exception.ConsoledException) -> type[exception.ConsoledException] | None:
     """Return the class of an error. The library derives one from it, with a traceback in its text."""
     return next((cls for cls in type(error).__mro__ if cls.__module__ == exception.__name__), None)

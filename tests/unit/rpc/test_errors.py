@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors of peers are made anew: whatever a peer sends, its words do not reach those who read the error."""
 
+import gc
 import inspect
 import json
 import pathlib
 import re
+import tracemalloc
 
 import testtools
 from hypothesis import given
@@ -169,6 +171,26 @@ class ManagerTest(PeerTestCase):
         error = self.raised(self.manager, method, json.dumps(failure), proxy_id=INSTANCE)
         self.assertIn(type(error), errors.OF_MANAGERS)
         self.assertTrue(len(str(error)) < 700 and str(error).isprintable())
+
+
+class MemoryTest(PeerTestCase):
+    def test_a_large_text_is_not_kept_until_the_garbage_collector_comes(self):
+        large = 'x' * 10**6
+        kinds = (('InstanceNotReady', 'consoled.exception'), ('X', 'os'), ('KeyError', 'builtins'))
+        sent = [
+            json.dumps({'class': cls, 'module': module, 'message': large, 'args': [large], 'tb': [large]})
+            for cls, module in kinds
+        ]
+        for each in sent:  # what is made once is made now
+            self.raised(self.agent, 'check_console', each)
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        kept = [self.raised(self.agent, 'check_console', each) for each in sent * 3]
+        self.assertEqual(9, len(kept))
+        self.assertTrue(tracemalloc.get_traced_memory()[0] < len(large))
 
 
 class KindsTest(testtools.TestCase):
