@@ -11,6 +11,7 @@ from typing import Any
 
 import oslo_messaging
 from oslo_config import cfg
+from oslo_versionedobjects import exception as ovo_exc
 
 from consoled import exception, objects
 from consoled.context import RequestContext
@@ -34,6 +35,7 @@ from consoled.sources import Issued, TokenSource
 LOG = logging.getLogger(__name__)
 
 _MAX_BYTES = 2**63 - 1
+_MAX_OBJECTS = 64  # whose versions a call may name
 _MAX_SESSIONS = 20000  # that one proxy process may name in a call
 
 _CLOSING = {
@@ -344,18 +346,20 @@ class ConsoleAuthManager(Endpoint):
     # the service itself
 
     @exposed(
-        primitive=arg.Argument(lambda value: value),
-        object_versions=arg.Argument(lambda value: value),
+        primitive=arg.instance_of(objects.ConsoledObject),
+        object_versions=arg.mapping_of(arg.text(64), arg.version(), _MAX_OBJECTS),
     )
-    def object_backport_versions(self, context: RequestContext, primitive: Any, object_versions: Any) -> Any:
-        checked = arg.checked(
-            {'primitive': arg.instance_of(objects.ConsoledObject)}, {'primitive': primitive}
-        )['primitive']
-        if not isinstance(object_versions, dict) or checked.obj_name() not in object_versions:
+    def object_backport_versions(
+        self, context: RequestContext, primitive: objects.ConsoledObject, object_versions: dict[str, str]
+    ) -> Any:
+        wanted = object_versions.get(primitive.obj_name())
+        if wanted is None:
             raise exception.InvalidArgument(argument='object_versions', reason='does not name the object')
-        return checked.obj_to_primitive(
-            target_version=object_versions[checked.obj_name()], version_manifest=object_versions
-        )
+        try:
+            return primitive.obj_to_primitive(target_version=wanted, version_manifest=object_versions)
+        except ovo_exc.VersionedObjectsException:
+            reason = 'names a version that the object does not have'
+            raise exception.InvalidArgument(argument='object_versions', reason=reason) from None
 
     @exposed()
     def ping(self, context: RequestContext) -> str:

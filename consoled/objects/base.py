@@ -11,9 +11,13 @@ the annotations change nothing at run time and give callers types.
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any, ClassVar, Self
 
-from oslo_versionedobjects import base
+from oslo_versionedobjects import base, exception
+
+# The library accepts a third number, and ignores it.
+_VERSION = re.compile(r'[0-9]{1,4}\.[0-9]{1,4}(\.[0-9]{1,4})?')
 
 
 class ConsoledObject(base.VersionedObject):  # type: ignore[misc]
@@ -44,6 +48,22 @@ class ConsoledObject(base.VersionedObject):  # type: ignore[misc]
                 if attribute in held
             },
         }
+
+    @classmethod
+    def obj_class_from_name(cls, objname: Any, objver: Any) -> type[base.VersionedObject]:
+        """Return the class of an object that a peer sent.
+
+        The library logs a name that it does not know, and its errors show a version that is none: both are
+        text of the peer.
+
+        :raises UnsupportedObjectError: name or version is none of ours
+        :raises IncompatibleObjectVersion: this release does not know the version
+        """
+        known = isinstance(objname, str) and objname in base.VersionedObjectRegistry.obj_classes()
+        if not known or not isinstance(objver, str) or not _VERSION.fullmatch(objver):
+            raise exception.UnsupportedObjectError(objtype='?')
+        found: type[base.VersionedObject] = super().obj_class_from_name(objname, objver)
+        return found
 
     def copy(self) -> Self:
         """Return an independent copy of the object."""

@@ -138,9 +138,15 @@ class Secret(_Checked):
 class Moment(fields.DateTime):  # type: ignore[misc]
     """A date and time with a zone; on the wire ISO 8601 in UTC, in whole seconds."""
 
+    MAX_LENGTH = 64  # characters
+
     def coerce(self, obj: Any, attr: str, value: Any) -> Any:
         try:
-            return super().coerce(obj, attr, value)
+            if isinstance(value, str):
+                checked_text(value, self.MAX_LENGTH)
+            moment = super().coerce(obj, attr, value)
+            moment.astimezone(datetime.UTC)  # fails in the first and last hours of the calendar
+            return moment
         except (ValueError, TypeError, OverflowError):
             raise ValueError(f'{attr} must be an ISO 8601 date and time') from None
 
@@ -153,6 +159,15 @@ class OneConsoleType(_Checked):
         if value not in ConsoleType.ALL:
             raise ValueError('must be one of ' + ', '.join(ConsoleType.ALL))
         return str(value)
+
+
+class Boolean(_Checked):
+    """A truth value. The library's makes true of any text that is not empty, 'false' too."""
+
+    def check(self, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError('must be true or false')
+        return value
 
 
 class Options(_Checked):
@@ -207,6 +222,10 @@ class ConsoleTypeField(fields.AutoTypedField[str]):  # type: ignore[misc]
 
 class MomentField(fields.AutoTypedField[datetime.datetime]):  # type: ignore[misc]
     AUTO_TYPE = Moment()
+
+
+class BooleanField(fields.AutoTypedField[bool]):  # type: ignore[misc]
+    AUTO_TYPE = Boolean()
 
 
 class OptionsField(fields.AutoTypedField[dict[str, str | None]]):  # type: ignore[misc]

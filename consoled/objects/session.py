@@ -43,7 +43,7 @@ class ConsoleSession(base.ConsoledObject):
         'user_id': fields.NameField(nullable=True, default=None),
         'project_id': fields.NameField(nullable=True, default=None),
         'client_address': fields.NameField(nullable=True, default=None),
-        'limited': ovo_fields.BooleanField(default=False),
+        'limited': fields.BooleanField(default=False),
         'connected_at': fields.MomentField(),
         'ends_at': fields.MomentField(nullable=True, default=None),
         'cut_reason': fields.ShortNameField(nullable=True, default=None),

@@ -117,8 +117,16 @@ class UserConnection(asyncio.Protocol):
             self._loop.call_soon(self._advance)
 
     def _advance(self) -> None:
-        """Answer the next request that was received. Reading resumes only after it is answered."""
+        """Answer the next request that was received. Whatever fails ends the connection."""
         self._advancing = False
+        try:
+            self._answer_next()
+        except Exception:
+            LOG.exception('Failed to answer a request: closing its connection')
+            self._transport.abort()
+
+    def _answer_next(self) -> None:
+        """Answer the next request. Reading resumes only after it is answered."""
         while self._task is None and not self._blocked and not self._transport.is_closing():
             try:
                 event = self._http.next_event()
@@ -175,12 +183,24 @@ class UserConnection(asyncio.Protocol):
         self._task = self._loop.create_task(self._guarded(work))
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work``, and answer with the error that it raises."""
+        """Run ``work``, and answer with the error that it raises. Whatever else fails ends the connection."""
+        try:
+            await self._answered(work)
+        except Exception:
+            LOG.exception('Failed to answer a request: closing its connection')
+            self._transport.abort()
+        except BaseException:
+            self._transport.abort()
+            raise
+
+    async def _answered(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except exception.ConsoledException as exc:
             self._refuse(exc)
         except Exception:
+            if self._upgraded:
+                raise
             LOG.exception('Failed to answer a request')
             self._refuse(exception.InternalError())
         self._task = None

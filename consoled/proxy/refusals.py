@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import collections
-import copy
-import math
 import time
 
 from consoled import exception
@@ -14,6 +12,8 @@ from consoled.proxy.audit import Audit
 from consoled.proxy.limits import FailureRateLimit
 from consoled.proxy.metrics import Metrics
 from consoled.proxy.session import Session
+
+_MAX_TEXT = 300  # characters of a refusal that is remembered
 
 
 class RecentRefusals:
@@ -35,16 +35,35 @@ class RecentRefusals:
 
     def note(self, token: str, error: exception.ConsoledException, now: float) -> None:
         """Remember a refusal."""
-        # A copy has no traceback. The traceback would keep the connection alive, and with it the clear token.
-        self._recent[tokens.hashed(token)] = (now, copy.copy(error))
+        self._forget_old(now)
+        # Not the error itself: its traceback would keep the connection alive, and with it the clear token.
+        self._recent[tokens.hashed(token)] = (now, _small(error))
         self._recent.move_to_end(tokens.hashed(token))
         while len(self._recent) > self._limit:
             self._recent.popitem(last=False)
 
     def recent(self, token: str, now: float) -> exception.ConsoledException | None:
         """Return the last refusal of this token; None if there was none within ``keep`` seconds."""
-        refused_at, error = self._recent.get(tokens.hashed(token), (-math.inf, None))
-        return error if now - refused_at <= self._keep else None
+        self._forget_old(now)
+        _, error = self._recent.get(tokens.hashed(token), (now, None))
+        return error
+
+    def _forget_old(self, now: float) -> None:
+        while self._recent:
+            oldest = next(iter(self._recent))
+            if now - self._recent[oldest][0] <= self._keep:
+                return
+            del self._recent[oldest]
+
+
+def _small(error: exception.ConsoledException) -> exception.ConsoledException:
+    """Return a copy of an error with a bounded text and bounded values."""
+    kept = type(error)(str(error)[:_MAX_TEXT])
+    kept.kwargs = {
+        name: value if isinstance(value, int | float) else str(value)[:_MAX_TEXT]
+        for name, value in error.kwargs.items()
+    }
+    return kept
 
 
 class Refusals:

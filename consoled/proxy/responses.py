@@ -13,6 +13,7 @@ from consoled import exception
 from consoled.proxy import pages
 
 _RETRY_AFTER = 5  # seconds, unless the error has its own
+_MAX_RETRY_AFTER = 10**6  # seconds
 
 _EXTRA_HEADERS = {
     405: [('Allow', 'GET, HEAD')],
@@ -33,8 +34,16 @@ def refusal(error: exception.ConsoledException, *, as_json: bool) -> tuple[h11.R
         *_EXTRA_HEADERS.get(error.http_status, []),
     ]
     if error.retryable:
-        headers.append(('Retry-After', str(math.ceil(error.kwargs.get('seconds', _RETRY_AFTER)))))
+        headers.append(('Retry-After', str(_retry_after(error))))
     return response(error.http_status, headers, len(body)), body
+
+
+def _retry_after(error: exception.ConsoledException) -> int:
+    seconds = error.kwargs.get('seconds')
+    # The comparison does not hold for NaN.
+    if isinstance(seconds, int | float) and 0 < seconds <= _MAX_RETRY_AFTER:
+        return math.ceil(seconds)
+    return _RETRY_AFTER
 
 
 def page(found: pages.Page) -> tuple[h11.Response, bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,11 +17,13 @@ from oslo_utils import timeutils
 
 from consoled import exception
 from consoled import token as tokens
-from consoled.objects import fields
+from consoled.objects import ConsoledObject, fields
 
 Check = Callable[[object], Any]
 
 _REQUIRED = object()
+
+_VERSION = re.compile(r'[0-9]{1,4}\.[0-9]{1,4}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,15 +89,73 @@ def integer(minimum: int, maximum: int) -> Argument:
     return Argument(check)
 
 
+def seconds(maximum: float) -> Argument:
+    """A length of time: a number above 0, and at most ``maximum``."""
+
+    def check(value: object) -> float:
+        # Neither comparison holds for NaN.
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= maximum:
+            raise ValueError(f'must be a number of seconds above 0, at most {maximum}')
+        return value
+
+    return Argument(check)
+
+
+def boolean() -> Argument:
+    """True or false; nothing else counts as either."""
+    return Argument(fields.Boolean().check)
+
+
+def version() -> Argument:
+    """A version of the contract: MAJOR.MINOR."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str) or not _VERSION.fullmatch(value):
+            raise ValueError('must be MAJOR.MINOR')
+        return value
+
+    return Argument(check)
+
+
 def moment() -> Argument:
     """An ISO 8601 date and time; returned as an aware datetime in UTC."""
 
     def check(value: object) -> datetime.datetime:
         try:
             parsed: datetime.datetime = timeutils.parse_isotime(fields.checked_text(value, 64))
-        except ValueError:
+            return parsed.astimezone(datetime.UTC)
+        except (ValueError, OverflowError):
             raise ValueError('must be an ISO 8601 date and time') from None
-        return parsed.astimezone(datetime.UTC)
+
+    return Argument(check)
+
+
+def identifier(max_length: int) -> Argument:
+    """The name of a method or an argument."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str) or len(value) > max_length or not value.isidentifier():
+            raise ValueError(f'must be a name of at most {max_length} characters')
+        return value
+
+    return Argument(check)
+
+
+def tree(max_depth: int, max_nodes: int) -> Argument:
+    """A dict of JSON values of any form, nested no deeper and with no more values than that."""
+
+    def check(value: object) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ValueError('must be a dict')
+        level: list[Any] = [value]
+        nodes = depth = 0
+        while level:
+            depth, nodes = depth + 1, nodes + sum(len(each) for each in level)
+            if depth > max_depth or nodes > max_nodes:
+                raise ValueError(f'must be nested at most {max_depth} deep, with at most {max_nodes} values')
+            inner = (each.values() if isinstance(each, dict) else each for each in level)
+            level = [part for each in inner for part in each if isinstance(part, dict | list | tuple)]
+        return value
 
     return Argument(check)
 
@@ -116,13 +177,34 @@ def instance_of(cls: type[Any]) -> Argument:
     def check(value: object) -> Any:
         if not isinstance(value, cls):
             raise ValueError(f'must be a {cls.obj_name()}')
-        if _unset(value):
-            value.obj_set_defaults()
-        if missing := _unset(value):
-            raise ValueError('is missing ' + ', '.join(sorted(missing)))
-        return value
+        return _completed(value)
 
     return Argument(check)
+
+
+def objects_of(cls: type[Any], max_items: int) -> Argument:
+    """A ``...List`` object of at most ``max_items`` complete objects."""
+
+    def check(value: object) -> Any:
+        found = instance_of(cls).check(value)
+        if len(found.objects) > max_items:
+            raise ValueError(f'must have at most {max_items} items')
+        for each in found.objects:
+            _completed(each)
+        return found
+
+    return Argument(check)
+
+
+def _completed(value: Any) -> Any:
+    if _unset(value):
+        value.obj_set_defaults()
+    if missing := _unset(value):
+        raise ValueError('is missing ' + ', '.join(sorted(missing)))
+    for name in value.fields:
+        if isinstance(part := getattr(value, name), ConsoledObject):
+            _completed(part)
+    return value
 
 
 def _unset(value: Any) -> list[str]:
@@ -136,6 +218,17 @@ def list_of(item: Argument, max_items: int) -> Argument:
         if not isinstance(value, list | tuple) or len(value) > max_items:
             raise ValueError(f'must be a list of at most {max_items} items')
         return [item.check(each) for each in value]
+
+    return Argument(check)
+
+
+def mapping_of(key: Argument, item: Argument, max_items: int) -> Argument:
+    """A dict of at most ``max_items`` such keys and values."""
+
+    def check(value: object) -> dict[Any, Any]:
+        if not isinstance(value, dict) or len(value) > max_items:
+            raise ValueError(f'must be a dict of at most {max_items} items')
+        return {key.check(name): item.check(each) for name, each in value.items()}
 
     return Argument(check)
 

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import functools
+import logging
+import re
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import kombu.exceptions
 import oslo_messaging
@@ -14,8 +16,10 @@ from oslo_messaging import exceptions as messaging_exc
 
 from consoled import deadline, exception
 from consoled.context import RequestContext
-from consoled.rpc import versions
-from consoled.rpc.serializer import Serializer
+from consoled.rpc import arguments, errors, versions
+from consoled.rpc.serializer import ReplySerializer
+
+LOG = logging.getLogger(__name__)
 
 # Seconds to wait for an answer where the caller does not say. Managers give up earlier.
 CALL_TIMEOUT = 10.0
@@ -35,17 +39,21 @@ _BUS_ERRORS = (
 )
 
 
-def _without_traceback(error: exception.ConsoledException) -> exception.ConsoledException:
-    """Return the error without the remote traceback that oslo.messaging adds to its text."""
-    for cls in type(error).__mro__:
-        if cls.__module__ == exception.__name__:
-            return cls(*error.args, **error.kwargs)  # type: ignore[no-any-return]
-    return exception.InternalError()
+# A class name of an error that is none of ours, so that it may be logged.
+_NAME = re.compile(r'[A-Za-z_][A-Za-z0-9_]{0,63}')
 
 
 class Caller:
     """Client of one topic.
 
+    What a peer answers is checked here: nothing but what the contract allows reaches the caller.
+
+    :cvar unreachable: error for a peer that does not answer
+    :cvar trusted: whether words in the errors of these peers are shown
+    :cvar refusals: errors that the peers may raise; others become InternalError
+    :cvar refusals_of: the same for methods that have their own
+    :cvar replies: checks of the results of methods; others have no result, or one that ``replies.py`` reads
+    :cvar repeated: arguments that the result, or each object in it, repeats, by method
     :param level: ``[upgrade_levels]`` value for this topic, or None for the newest version
     :param timeout: seconds to wait for an answer
     :raises ValueError: this release does not know the level
@@ -53,6 +61,11 @@ class Caller:
 
     topic: str
     unreachable: type[exception.ConsoledException] = exception.ManagerUnreachable
+    trusted: ClassVar[bool] = True
+    refusals: ClassVar[errors.Kinds] = errors.OF_MANAGERS
+    refusals_of: ClassVar[Mapping[str, errors.Kinds]] = {}
+    replies: ClassVar[Mapping[str, arguments.Argument]] = {}
+    repeated: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def __init__(
         self,
@@ -68,7 +81,7 @@ class Caller:
             version_cap=version,
             timeout=timeout,
             retry=_CONNECT_RETRIES,
-            serializer=Serializer(pins, backport=self._backport),
+            serializer=ReplySerializer(pins, backport=self._backport),
             transport_options=_OPTIONS,
         )
         self._connecting = threading.Lock()
@@ -78,27 +91,63 @@ class Caller:
         raise exception.IncompatibleObject(
             name=primitive.get('consoled_object.name'),
             version=primitive.get('consoled_object.version'),
-            supported=wanted,
+            supported=wanted.get(str(primitive.get('consoled_object.name'))),
         )
 
-    def _call(self, context: RequestContext, method: str, target: Any = None, **values: Any) -> Any:
+    def _call(self, context: RequestContext, method: str, target: Any = None, /, **values: Any) -> Any:
         """Call a method and return its result.
 
         :param target: a prepared client; None for any server of the topic
-        :raises ConsoledException: what the peer raised, or ``unreachable``
+        :raises ConsoledException: what the peer raised; ``unreachable``; InternalError for an answer that is
+            not in the contract
         """
         target = target or self._client
         call = functools.partial(target.call, context, method, **values)
         try:
-            return call() if self._connected.is_set() else self._first_call(call, target.timeout)
+            result = call() if self._connected.is_set() else self._first_call(call, target.timeout)
         except exception.ConsoledException as exc:
-            raise _without_traceback(exc) from None
+            rebuilt = self._rebuilt(method, exc, values)
+            errors.forget(exc)
+            raise rebuilt from None
         except oslo_messaging.RemoteError as exc:
-            raise exception.InternalError() from exc
+            name = exc.exc_type
+            errors.forget(exc)
+            raise _unexpected(method, name) from None
         except messaging_exc.MessagingTimeout as exc:
             raise self.unreachable(reason='no answer in time') from exc
         except _BUS_ERRORS as exc:
             raise self.unreachable(reason=type(exc).__name__) from exc
+        except Exception as exc:
+            # A peer can raise each of Python's own errors here (TimeoutError, StopIteration), and the library
+            # fails in several ways on malformed ones.
+            errors.forget(exc)
+            raise _unexpected(method, type(exc).__name__) from None
+        return self._checked(method, result, values)
+
+    def _rebuilt(
+        self, method: str, error: exception.ConsoledException, values: Mapping[str, Any]
+    ) -> exception.ConsoledException:
+        allowed = self.refusals_of.get(method, self.refusals)
+        rebuilt = errors.rebuild(error, allowed, values, trusted=self.trusted)
+        return rebuilt or _unexpected(method, error.code)
+
+    def _checked(self, method: str, result: Any, values: Mapping[str, Any]) -> Any:
+        """Return the result of a method.
+
+        :raises InternalError: it is not what the method returns
+        """
+        if method not in self.replies:
+            return result
+        try:
+            checked = self.replies[method].check(result)
+            for each in getattr(checked, 'objects', [checked]):
+                for name in self.repeated.get(method, ()):
+                    if getattr(each, name) != str(values[name]).lower():
+                        raise ValueError(f'has another {name}')
+        except ValueError as exc:
+            LOG.error('The result of %s %s', method, exc)
+            raise exception.InternalError() from None
+        return checked
 
     def _first_call(self, call: Callable[[], Any], timeout: float) -> Any:
         """Make a call while no connection to the bus is known to exist.
@@ -124,7 +173,7 @@ class Caller:
         except deadline.DeadlineExceeded:
             raise messaging_exc.MessagingTimeout() from None
 
-    def _cast(self, context: RequestContext, method: str, target: Any = None, **values: Any) -> None:
+    def _cast(self, context: RequestContext, method: str, target: Any = None, /, **values: Any) -> None:
         """Send a message without waiting for a result.
 
         :raises ConsoledException: ``unreachable``: the bus did not take it
@@ -133,3 +182,10 @@ class Caller:
             (target or self._client).cast(context, method, **values)
         except _BUS_ERRORS as exc:
             raise self.unreachable(reason=type(exc).__name__) from exc
+
+
+def _unexpected(method: str, name: object) -> exception.InternalError:
+    """Log that an error is none that the contract allows, and return what the caller gets instead."""
+    shown = name if isinstance(name, str) and _NAME.fullmatch(name) else '?'
+    LOG.error('%s failed: the peer, or the way to it, raised %s', method, shown)
+    return exception.InternalError()

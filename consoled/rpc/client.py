@@ -12,9 +12,13 @@ from typing import Any
 
 from consoled import exception, objects
 from consoled.context import RequestContext
-from consoled.rpc import versions
+from consoled.rpc import arguments as arg
+from consoled.rpc import errors, replies, versions
 from consoled.rpc.caller import CALL_TIMEOUT, Caller
 from consoled.rpc.replies import Closing, HostChanges, LeaseGrant, LeaseRenewal, Revocation
+
+_MAX_CONSOLES = 256  # of an instance
+_MAX_SESSIONS = 1000  # on a page
 
 __all__ = ['CALL_TIMEOUT', 'ComputeConsoleAPI', 'ConsoleAuthAPI', 'ProxyAPI']
 
@@ -23,6 +27,15 @@ class ConsoleAuthAPI(Caller):
     """Client of the managers (topic ``consoled``), for compute agents, proxies and operators."""
 
     topic = versions.TOPIC
+    replies = {
+        'authorize': replies.grant(),
+        'validate': replies.grant(),
+        'list_free_ports': arg.objects_of(objects.ConsoleConnectionList, _MAX_CONSOLES),
+        'open_session': arg.instance_of(objects.ConsoleSession),
+        'list_sessions': arg.objects_of(objects.ConsoleSessionList, _MAX_SESSIONS),
+        'object_backport_versions': arg.instance_of(objects.ConsoledObject),
+        'ping': arg.version(),
+    }
 
     def _backport(self, context: Any, primitive: dict[str, Any], wanted: dict[str, str]) -> Any:
         return self.object_backport_versions(context, primitive, wanted)
@@ -243,6 +256,17 @@ class ComputeConsoleAPI(Caller):
 
     topic = versions.COMPUTE_TOPIC
     unreachable = exception.ComputeUnreachable
+    # Whoever has taken a compute host over speaks here.
+    trusted = False
+    refusals = errors.OF_AGENTS
+    refusals_of = {'check_console': errors.OF_CHECKS}
+    replies = {
+        'get_console': replies.grant(),
+        'list_consoles': arg.objects_of(objects.ConsoleConnectionList, _MAX_CONSOLES),
+        'check_console': arg.boolean(),
+        'ping': arg.version(),
+    }
+    repeated = {'get_console': ('instance_uuid', 'console_type'), 'list_consoles': ('instance_uuid',)}
 
     def get_console(
         self, context: RequestContext, compute_host: str, instance_uuid: str, console_type: str
@@ -283,17 +307,16 @@ class ComputeConsoleAPI(Caller):
         :raises ComputeUnreachable: the agent does not answer
         """
         target = self._client.prepare(server=console.compute_host, timeout=timeout, retry=0)
-        return bool(
-            self._call(
-                context,
-                'check_console',
-                target,
-                instance_uuid=console.instance_uuid,
-                host=console.host,
-                port=console.port,
-                console_type=console.console_type,
-            )
+        result: bool = self._call(
+            context,
+            'check_console',
+            target,
+            instance_uuid=console.instance_uuid,
+            host=console.host,
+            port=console.port,
+            console_type=console.console_type,
         )
+        return result
 
     def ping(self, context: RequestContext, compute_host: str, timeout: float) -> str:
         """Return the version of the contract that the agent speaks.

@@ -10,8 +10,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
+from urllib import parse
 
-from consoled import exception
+from consoled import exception, objects
+from consoled.rpc import arguments as arg
+
+_SCHEMES = ('http', 'https', 'ws', 'wss')
+_COUNT = arg.integer(0, 2**63 - 1)
+_LEASE = arg.seconds(86400)
+_NOW = arg.text(64)
+_CUT = arg.mapping_of(arg.text(64), arg.text(64), 20000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +58,7 @@ class LeaseGrant:
 
         :raises InternalError: the reply is malformed
         """
-        return cls(lease=_read(reply, 'lease', float, int), now=_read(reply, 'now', str))
+        return cls(lease=_read(reply, 'lease', _LEASE), now=_read(reply, 'now', _NOW))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +77,7 @@ class LeaseRenewal(LeaseGrant):
         :raises InternalError: the reply is malformed
         """
         grant = LeaseGrant.from_wire(reply)
-        return cls(lease=grant.lease, now=grant.now, cut=_read(reply, 'cut', dict))
+        return cls(lease=grant.lease, now=grant.now, cut=_read(reply, 'cut', _CUT))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +93,7 @@ class Revocation:
 
         :raises InternalError: the reply is malformed
         """
-        return cls(tokens=_read(reply, 'tokens', int), sessions=_read(reply, 'sessions', int))
+        return cls(tokens=_read(reply, 'tokens', _COUNT), sessions=_read(reply, 'sessions', _COUNT))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,15 +112,28 @@ class HostChanges:
 
         :raises InternalError: the reply is malformed
         """
-        return cls(retired=_read(reply, 'retired', int), changed=_read(reply, 'changed', int))
+        return cls(retired=_read(reply, 'retired', _COUNT), changed=_read(reply, 'changed', _COUNT))
 
 
-def _read(reply: Mapping[str, Any], key: str, *types: type) -> Any:
+def grant() -> arg.Argument:
+    """A grant, as a peer returns it. Users open its URL in a browser, so its scheme must be one of those."""
+    complete = arg.instance_of(objects.ConsoleAuthToken)
+
+    def check(value: object) -> objects.ConsoleAuthToken:
+        found: objects.ConsoleAuthToken = complete.check(value)
+        if found.access_url is not None and parse.urlsplit(found.access_url).scheme not in _SCHEMES:
+            raise ValueError('must have an http(s) or ws(s) URL')
+        return found
+
+    return arg.Argument(check)
+
+
+def _read(reply: object, key: str, argument: arg.Argument) -> Any:
     """Return a value of a reply.
 
-    :raises InternalError: it is missing, or of none of these types
+    :raises InternalError: it is missing or malformed
     """
-    value = reply.get(key) if isinstance(reply, Mapping) else None
-    if not isinstance(value, types):
-        raise exception.InternalError(f'The reply of the manager is malformed: {key}.')
-    return value
+    try:
+        return argument.check(reply[key] if isinstance(reply, Mapping) else None)
+    except (KeyError, ValueError):
+        raise exception.InternalError(f'The reply of the manager is malformed: {key}.') from None

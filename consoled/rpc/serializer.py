@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,8 +11,10 @@ from oslo_versionedobjects import base as ovo_base
 from oslo_versionedobjects import exception as ovo_exc
 
 from consoled import exception
-from consoled.context import RequestContext
+from consoled.context import RequestContext, wire_form
 from consoled.objects.base import ConsoledObject
+
+LOG = logging.getLogger(__name__)
 
 # Called with the context, the primitive of an object that is too new, and the wanted versions by object name.
 # Returns the object in its older form.
@@ -61,8 +64,20 @@ class Serializer(ovo_base.VersionedObjectSerializer):  # type: ignore[misc]
             reason = 'is not an object of this contract'
             raise exception.InvalidArgument(argument='object', reason=reason) from None
 
-    def serialize_context(self, context: RequestContext) -> dict[str, str | None]:
-        return context.to_wire()
+    def serialize_context(self, context: object) -> dict[str, str | None]:
+        """Return the wire form of a context: one of ours, or of the service that uses our clients."""
+        return wire_form(context)
 
     def deserialize_context(self, context: Any) -> RequestContext:
         return RequestContext.from_wire(context)
+
+
+class ReplySerializer(Serializer):
+    """Reads replies. A malformed one is a fault of the peer, and none of the arguments that it was sent."""
+
+    def deserialize_entity(self, context: Any, entity: Any) -> Any:
+        try:
+            return super().deserialize_entity(context, entity)
+        except exception.InvalidArgument as exc:
+            LOG.error('A reply is malformed: %s', exc)
+            raise exception.InternalError() from None

@@ -11,12 +11,20 @@ from typing import Any, TypeVar
 
 import oslo_messaging
 from oslo_messaging.rpc import dispatcher
+from oslo_messaging.rpc import server as messaging_server
 
 from consoled import exception
 from consoled.rpc import arguments
 from consoled.rpc.serializer import Serializer
 
 LOG = logging.getLogger(__name__)
+
+# What a message has besides its context and its namespace.
+_MESSAGE = {
+    'method': arguments.identifier(64),
+    'version': arguments.version().default_to('1.0'),
+    'args': arguments.tree(max_depth=16, max_nodes=1_000_000).default_to({}),
+}
 
 Method = TypeVar('Method', bound=Callable[..., Any])
 
@@ -47,7 +55,8 @@ def exposed_cast(**spec: arguments.Argument) -> Callable[[Method], Method]:
 
 def _expose(spec: dict[str, arguments.Argument], level: int, method: Method) -> Method:
     @functools.wraps(method)
-    def run(self: Endpoint, context: Any, **values: Any) -> Any:
+    def run(self: Endpoint, context: Any, /, **values: Any) -> Any:
+        # Positional, so that a peer's arguments may have any name, and are refused if it is not a known one.
         started = time.perf_counter()
         code = 'ok'
         try:
@@ -85,6 +94,50 @@ class _ServerSerializer(Serializer):
             raise dispatcher.ExpectedException from exc
 
 
+class _Dispatcher(dispatcher.RPCDispatcher):  # type: ignore[misc]
+    """Refuses messages that the library fails on, or logs with a traceback, as expected errors.
+
+    Its own errors for methods and versions that nobody serves stay, because callers know them.
+    """
+
+    def dispatch(self, incoming: Any) -> Any:
+        try:
+            self._check(incoming.message)
+        except (exception.InvalidArgument, dispatcher.RPCDispatcherError) as exc:
+            LOG.warning('Refused a message: %s', exc)
+            raise dispatcher.ExpectedException from exc
+        if not _is_monitoring_timeout(incoming.client_timeout):
+            incoming.client_timeout = None
+        return super().dispatch(incoming)
+
+    def _check(self, message: Any) -> None:
+        """Check that a message names a method that can be called, and that its arguments can be read.
+
+        :raises InvalidArgument: it is malformed
+        :raises RPCDispatcherError: there is no such method, or not in this version
+        """
+        if not isinstance(message, dict):
+            raise exception.InvalidArgument(argument='message', reason='must be a dict')
+        found = arguments.checked(_MESSAGE, {name: message[name] for name in _MESSAGE if name in message})
+        served = [
+            endpoint
+            for endpoint in self.endpoints
+            for target in [getattr(endpoint, 'target', None) or self._default_target]
+            if self._is_namespace(target, message.get('namespace'))
+            and self._is_compatible(target, found['version'])
+        ]
+        method = found['method']
+        if not served:
+            raise dispatcher.UnsupportedVersion(found['version'], method=method)
+        if not any(self.access_policy.is_allowed(endpoint, method) for endpoint in served):
+            raise dispatcher.NoSuchMethod(method)
+
+
+def _is_monitoring_timeout(value: object) -> bool:
+    """Return whether a caller may get heartbeats in this interval, in seconds, while it waits."""
+    return isinstance(value, int | float) and 2 <= value <= 3600  # False for NaN
+
+
 def drain(server: oslo_messaging.RPCServer) -> None:
     """Stop a server after it has finished the calls that it has received.
 
@@ -113,10 +166,8 @@ def get_server(
     :param server: name of this server, unique on its topic
     :param exchange: None for the cell's own exchange
     """
-    return oslo_messaging.get_rpc_server(
+    return messaging_server.RPCServer(
         transport,
         oslo_messaging.Target(exchange=exchange, topic=topic, server=server),
-        list(endpoints),
-        serializer=_ServerSerializer(),
-        access_policy=oslo_messaging.ExplicitRPCAccessPolicy,
+        _Dispatcher(list(endpoints), _ServerSerializer(), oslo_messaging.ExplicitRPCAccessPolicy),
     )

@@ -12,14 +12,14 @@ from oslo_config import cfg
 # Errors of these modules reach the caller as themselves, all others as RemoteError.
 REMOTE_EXCEPTIONS = ['consoled.exception']
 
-# These loggers log whole messages: each one at TRACE, late replies at DEBUG. Loggers made by oslo.log have
-# a dot in their names, those made by logging an underscore.
+# These loggers log whole messages: each one at TRACE, late replies at DEBUG; and names that peers give to
+# their errors. Loggers made by oslo.log have a dot in their names, those made by logging an underscore.
 _LOGGERS_WITH_CONTENT = tuple(
     f'{library}._drivers.{module}'
     for library in ('oslo.messaging', 'oslo_messaging')
-    for module in ('amqpdriver', 'impl_rabbit')
+    for module in ('amqpdriver', 'common', 'impl_rabbit')
 )
-_CONTENT = re.compile(r'%\((msg|message)\)s|(?<=message )%s')
+_CONTENT = re.compile(r'%\((msg|message)\)s|(?<=message )%s|(?<=rebuild remote exception due to error: )%s')
 
 
 def _hide_content(record: logging.LogRecord) -> bool:

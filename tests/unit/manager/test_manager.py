@@ -208,6 +208,9 @@ class OldServiceTest(base.ManagerCase):
         self.assertRaises(exception.InvalidToken, self.api.validate, self.context, self.token)
 
 
+WRONG_VERSIONS = ('9.9', '1', 'x', None, 1.0, ['1.0'], '1' * 10**5)
+
+
 class ServiceTest(base.ManagerCase):
     def backport(self, primitive, versions_wanted):
         return self.api.object_backport_versions(self.context, primitive, versions_wanted)
@@ -219,7 +222,11 @@ class ServiceTest(base.ManagerCase):
         console = functional_base.a_console(self.instance, 10000)
         primitive = self.backport(console, {'ConsoleConnection': '1.0'})
         self.assertEqual(10000, primitive.port)
-        for wrong in (None, {}, {'ConsoleSession': '1.0'}):
+        for wrong in (
+            *(None, {}, {'ConsoleSession': '1.0'}, [], 'x'),
+            *({'ConsoleConnection': version} for version in WRONG_VERSIONS),
+            {**{f'X{number}': '1.0' for number in range(64)}, 'ConsoleConnection': '1.0'},
+        ):
             self.assertRaises(exception.InvalidArgument, self.backport, console, wrong)
         self.assertRaises(exception.InvalidArgument, self.backport, 'text', {'ConsoleConnection': '1.0'})
 

@@ -196,6 +196,17 @@ class ConsoleTest(testtools.TestCase):
         for missing in ('host', 'port'):
             self.assertRaises(ValueError, a_token(**{missing: None}).console)
 
+    def test_a_truth_value_is_one(self):
+        for value in ('false', 'true', 0, 1, []):
+            self.assertRaises(ValueError, objects.ConsoleSession, limited=value)
+        self.assertIs(True, objects.ConsoleSession(limited=True).limited)
+
+    def test_moments_can_be_sent(self):
+        good = '2026-01-01T00:00:00Z'
+        for value in ('0001-01-01T00:00:00+14:00', '9999-12-31T23:59:59-12:00', good + 'x' * 99):
+            self.assertRaises(ValueError, objects.ConsoleSession, ends_at=value)
+        self.assertEqual(2026, objects.ConsoleSession(ends_at=good).ends_at.year)
+
     def test_a_copy_is_independent(self):
         token = a_token()
         copied = token.copy()

@@ -133,6 +133,25 @@ class RecentRefusalsTest(testtools.TestCase):
         self.assertIsNone(alive())
         self.assertIsInstance(recent.recent(TOKEN, 100.0), exception.TargetFailed)
 
+    def test_what_is_remembered_is_small(self):
+        recent = refusals.RecentRefusals()
+        for error in (
+            exception.InstanceNotReady('x' * 10**6),
+            exception.InstanceNotReady(instance_uuid='x' * 10**6, reason=['x' * 10**6]),
+        ):
+            recent.note(TOKEN, error, 100.0)
+            known = recent.recent(TOKEN, 100.0)
+            self.assertIs(exception.InstanceNotReady, type(known))
+            self.assertTrue(len(repr(vars(known))) + len(str(known)) < 2000)
+
+    def test_what_is_too_old_is_forgotten(self):
+        recent = refusals.RecentRefusals(keep=60)
+        for number in range(100):
+            recent.note(f'{number:016}', exception.ConsoleGone(), float(number))
+        self.assertEqual(61, len(recent._recent))
+        recent.recent(TOKEN, 1000.0)
+        self.assertEqual(0, len(recent._recent))
+
     def test_the_original_error_keeps_its_traceback(self):
         recent = refusals.RecentRefusals()
         try:

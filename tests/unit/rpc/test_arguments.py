@@ -31,6 +31,12 @@ class ArgumentsTest(testtools.TestCase):
         arg.token(),
         arg.list_of(arg.uuid(), 3),
         arg.mapping(a=arg.port()),
+        arg.mapping_of(arg.text(3), arg.port(), 3),
+        arg.seconds(60),
+        arg.boolean(),
+        arg.version(),
+        arg.identifier(10),
+        arg.tree(2, 3),
     )
 
     @given(value=anything, argument=st.sampled_from(checks))
@@ -65,6 +71,30 @@ class ArgumentsTest(testtools.TestCase):
         for wrong in ({}, {'a': None}, {'a': 5, 'b': None}):
             self.assertRaises(exception.InvalidArgument, arg.checked, spec, wrong)
 
+    def test_numbers_are_finite_and_within_bounds(self):
+        for argument, good in ((arg.integer(0, 9), (0, 9)), (arg.seconds(60), (0.1, 1, 60))):
+            for value in good:
+                self.assertEqual(value, argument.check(value))
+            for value in (-1, 61, float('nan'), float('inf'), float('-inf'), 10**400, True, '5', None):
+                self.assertRaises(ValueError, argument.check, value)
+
+    def test_dicts_are_bounded(self):
+        argument = arg.mapping_of(arg.text(3), arg.port(), 2)
+        self.assertEqual({'a': 1, 'b': 2}, argument.check({'a': 1, 'b': 2}))
+        for value in ({'a': 1, 'b': 2, 'c': 3}, {'a': 0}, {'abcd': 1}, {1: 1}, [], None):
+            self.assertRaises(ValueError, argument.check, value)
+
+    def test_trees_are_bounded_in_depth_and_number(self):
+        argument = arg.tree(max_depth=3, max_nodes=4)
+        for value in ({}, {'a': 'x' * 1000}, {'a': [{}]}, {'a': 1, 'b': 2, 'c': [3]}):
+            self.assertIs(value, argument.check(value))
+        for value in ({'a': [[[]]]}, {'a': [1, 2, 3, 4]}, dict.fromkeys('abcde'), [], None, 'x'):
+            self.assertRaises(ValueError, argument.check, value)
+
+    def test_the_first_and_last_hours_of_the_calendar_are_no_moments(self):
+        for value in ('0001-01-01T00:00:00+14:00', '9999-12-31T23:59:59-12:00'):
+            self.assertRaises(ValueError, arg.moment().check, value)
+
     def test_a_moment_is_returned_in_utc(self):
         for text in ('2026-01-01T12:00:00+00:00', '2026-01-01T14:00:00+02:00', '2026-01-01T12:00:00Z'):
             moment = arg.checked({'x': arg.moment()}, {'x': text})['x']
@@ -78,6 +108,12 @@ class ArgumentsTest(testtools.TestCase):
         )
         checked = arg.checked(argument, {'x': console})['x']
         self.assertEqual((None, {}), (checked.access_url_base, checked.options))
+        session = objects.ConsoleSession(
+            id=instance, proxy_id=instance, connected_at='2026-01-01T00:00:00Z', console=console
+        )
+        self.assertIs(session, arg.instance_of(objects.ConsoleSession).check(session))
         incomplete = objects.ConsoleConnection(instance_uuid=instance)
+        session.console = incomplete
+        self.assertRaises(ValueError, arg.instance_of(objects.ConsoleSession).check, session)
         error = self.assertRaises(exception.InvalidArgument, arg.checked, argument, {'x': incomplete})
         self.assertIn('compute_host, console_type, host, port', str(error))

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Failures of calls become domain errors."""
 
+import logging
 import threading
 
+import fixtures as fixtures_library
 import kombu.exceptions
 import oslo_messaging
 import testtools
 from oslo_messaging import exceptions as messaging_exc
 
-from consoled import exception
+from consoled import exception, objects
 from consoled.rpc import client
 from consoled.rpc.transport import get_transport
 from consoled.testing import fixtures
+from tests.functional import base
 
 
 class FailingTarget:
@@ -83,3 +86,97 @@ class ClientErrorsTest(testtools.TestCase):
         )
         self.assertEqual('The console has been in use since noon.', str(error))
         self.assertIs(exception.ConsoleInUse, type(error))
+
+
+class Answering:
+    """A prepared client whose calls return ``result``."""
+
+    timeout = 1
+
+    def __init__(self, result):
+        self.result = result
+
+    def call(self, *args, **kwargs):
+        return self.result
+
+
+class ResultsTest(testtools.TestCase):
+    """A result is what the contract says, or an internal error, and the log says which call it was."""
+
+    def setUp(self):
+        super().setUp()
+        transport = get_transport(self.useFixture(fixtures.Conf(transport_url='fake:/')).conf)
+        self.agent, self.manager = client.ComputeConsoleAPI(transport), client.ConsoleAuthAPI(transport)
+        self.logged = self.useFixture(fixtures_library.FakeLogger(level=logging.ERROR))
+        self.instance = base.new_uuid()
+        self.consoles = objects.ConsoleConnectionList(objects=[base.a_console(self.instance, 5900)])
+        self.grant = base.a_grant(self.instance, 5900)
+
+    def assert_malformed(self, api, method, *results, **values):
+        for result in results:
+            error = self.assertRaises(
+                exception.InternalError, api._call, None, method, Answering(result), **values
+            )
+            self.assertEqual(str(exception.InternalError()), str(error))
+        self.assertEqual(len(results), self.logged.output.count(f'The result of {method}'))
+        self.assertNotIn('canary', self.logged.output)
+
+    def test_good_results_pass(self):
+        sent = {'instance_uuid': self.instance.upper(), 'console_type': self.grant.console_type}
+        for api, method, result in (
+            (self.agent, 'check_console', False),
+            (self.agent, 'ping', '1.0'),
+            (self.agent, 'get_console', self.grant),
+            (self.agent, 'list_consoles', self.consoles),
+            (self.agent, 'list_consoles', objects.ConsoleConnectionList(objects=[])),
+            (self.manager, 'validate', self.grant),
+            (self.manager, 'close_session', None),
+        ):
+            self.assertIs(result, api._call(None, method, Answering(result), **sent))
+
+    def test_anything_but_a_boolean_is_no_yes(self):
+        self.assert_malformed(self.agent, 'check_console', None, 'false', 1, [True], {}, self.grant)
+
+    def test_a_version_is_one(self):
+        self.assert_malformed(
+            self.agent, 'ping', None, 1.0, 'canary', '1.0\x1b[2J', '1' * 10**6, '1', '1.0.0'
+        )
+
+    def test_an_object_is_complete_and_of_its_kind(self):
+        half = objects.ConsoleConnection(instance_uuid=self.instance)
+        session = objects.ConsoleSession(
+            **{name: base.new_uuid() for name in ('id', 'proxy_id')},
+            connected_at='2026-01-01T00:00:00Z',
+            console=half,
+        )
+        wrong = (None, 'canary', [self.grant], self.consoles, half, session)
+        self.assert_malformed(self.manager, 'open_session', *wrong)
+        self.assert_malformed(self.manager, 'authorize', *wrong)
+
+    def test_lists_are_bounded_and_complete(self):
+        console = base.a_console(self.instance, 5900)
+        for items in ([console] * 257, [objects.ConsoleConnection(instance_uuid=self.instance)]):
+            too_many = objects.ConsoleConnectionList(objects=items)
+            self.assertRaises(
+                exception.InternalError, self.manager._call, None, 'list_free_ports', Answering(too_many)
+            )
+
+    def test_an_agent_speaks_of_the_instance_it_was_asked_about(self):
+        other = {'instance_uuid': base.new_uuid(), 'console_type': self.grant.console_type}
+        self.assert_malformed(self.agent, 'get_console', self.grant, **other)
+        self.assert_malformed(self.agent, 'list_consoles', self.consoles, **other)
+
+    def test_a_url_is_one_that_a_browser_opens_as_a_page(self):
+        sent = {'instance_uuid': self.instance, 'console_type': self.grant.console_type}
+        self.grant.access_url = 'javascript:alert(1)'
+        self.assert_malformed(self.agent, 'get_console', self.grant, **sent)
+
+    def test_errors_of_python_s_own_are_internal_ones(self):
+        """A peer can raise each of them here. StopIteration would never end an asyncio caller's future."""
+        for error in (StopIteration('canary'), TimeoutError('canary'), KeyError('canary'), RecursionError()):
+            raised = self.assertRaises(
+                exception.InternalError, self.agent._call, None, 'ping', FailingTarget(error)
+            )
+            self.assertTrue(raised.__suppress_context__)
+            self.assertIn(f'raised {type(error).__name__}', self.logged.output)
+        self.assertNotIn('canary', self.logged.output)

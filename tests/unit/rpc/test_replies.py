@@ -38,6 +38,19 @@ class RepliesTest(testtools.TestCase):
                     error = self.assertRaises(exception.InternalError, cls.from_wire, reply)
                     self.assertIn(key, str(error))
 
+    def test_values_out_of_bounds_are_an_internal_error(self):
+        long = 'x' * 10**6
+        for cls, key, values in (
+            (LeaseGrant, 'lease', (float('nan'), float('inf'), -1, 0, True, 10**9, '60')),
+            (LeaseGrant, 'now', (long, '', 'now\n', '\x1b[2J')),
+            (LeaseRenewal, 'cut', ({'an-id': long}, {long: 'idle'}, {'an-id': None}, {'an-id': 'x\ny'})),
+            (Revocation, 'tokens', (-1, True, 1.5, 2**63, float('nan'))),
+            (HostChanges, 'changed', (-1, True, 1.5, 2**63)),
+        ):
+            for value in values:
+                error = self.assertRaises(exception.InternalError, cls.from_wire, {**GOOD[cls], key: value})
+                self.assertEqual(f'The reply of the manager is malformed: {key}.', str(error))
+
     @given(reply=st.one_of(st.none(), st.text(), st.integers(), st.dictionaries(st.text(), st.integers())))
     def test_anything_is_read_or_refused(self, reply):
         for cls in GOOD:

@@ -7,10 +7,11 @@ import fixtures as fixtures_library
 import testtools
 from hypothesis import given
 from hypothesis import strategies as st
+from oslo_context import context as oslo_context
 
 from consoled import exception, objects
 from consoled.context import RequestContext
-from consoled.rpc.serializer import Serializer
+from consoled.rpc.serializer import ReplySerializer, Serializer
 from tests.functional import base
 
 JSON = st.recursive(
@@ -70,17 +71,55 @@ class SerializerTest(testtools.TestCase):
             self.primitive(**{'consoled_object.data': {**data, 'options': {'canary': 1}}}),
             self.primitive(**{'consoled_object.name': 'Canary'}),
             self.primitive(**{'consoled_object.namespace': 'canary'}),
+            self.primitive(**{'consoled_object.version': 'canary'}),
+            self.primitive(**{'consoled_object.version': '1.canary'}),
+            self.primitive(**{'consoled_object.version': ['canary']}),
+            self.primitive(**{'consoled_object.name': ['canary']}),
         ):
             error = self.assertRaises(exception.ConsoledException, self.read, wrong)
             self.assertIn(error.code, ('invalid_argument', 'incompatible_object'))
             self.assertNotIn('canary', str(error))
 
-    @given(data=JSON, name=st.sampled_from(['ConsoleConnection', 'ConsoleSession', 'ConsoleAuthToken', 'x']))
-    def test_whatever_a_peer_sends_is_read_or_refused(self, data, name):
+    def test_no_name_or_version_that_a_peer_gives_is_logged(self):
+        logged = self.useFixture(fixtures_library.FakeLogger(level=1))
+        nested = {**self.primitive(), 'consoled_object.name': 'canary'}
+        for wrong in (
+            self.primitive(**{'consoled_object.name': 'canary'}),
+            self.primitive(
+                **{
+                    'consoled_object.name': 'ConsoleConnectionList',
+                    'consoled_object.data': {'objects': [nested]},
+                }
+            ),
+        ):
+            self.assertRaises(exception.InvalidArgument, self.read, wrong)
+        self.assertNotIn('canary', logged.output)
+
+    def test_a_malformed_reply_is_no_fault_of_the_caller(self):
+        wrong = self.primitive(**{'consoled_object.data': {'port': 'canary'}})
+        logged = self.useFixture(fixtures_library.FakeLogger(level=1))
+        error = self.assertRaises(
+            exception.InternalError, ReplySerializer().deserialize_entity, self.context, wrong
+        )
+        self.assertNotIn('canary', f'{error}{logged.output}')
+        self.assertIn('A reply is malformed: Argument object: port', logged.output)
+
+    def test_a_context_of_another_service_is_sent_as_ours(self):
+        own = oslo_context.RequestContext(user_id='u', project_id='p', auth_token='canary')
+        expected = {'user_id': 'u', 'project_id': 'p', 'request_id': own.request_id}
+        self.assertEqual(expected, Serializer().serialize_context(own))
+        self.assertEqual(expected, Serializer().serialize_context(own.to_dict()))
+
+    @given(
+        data=JSON,
+        name=st.sampled_from(['ConsoleConnection', 'ConsoleSession', 'ConsoleAuthToken', 'x']) | JSON,
+        version=st.sampled_from(['1.0', '1.0.1', '1.1', '2.0', '1']) | JSON,
+    )
+    def test_whatever_a_peer_sends_is_read_or_refused(self, data, name, version):
         primitive = {
             'consoled_object.name': name,
             'consoled_object.namespace': 'consoled',
-            'consoled_object.version': '1.0',
+            'consoled_object.version': version,
             'consoled_object.data': data,
         }
         try:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """No message content reaches the logs of the library."""
 
+import json
 import logging
 
 import fixtures as fixtures_library
 import testtools
+from oslo_messaging._drivers import common as driver
 
 from consoled.rpc import transport
 from consoled.testing import fixtures
@@ -28,6 +30,13 @@ class ContentTest(testtools.TestCase):
         self.assertNotIn('canary', self.logged.output)
         self.assertEqual(12, self.logged.output.count('content not logged'))
         self.assertIn('to consoled', self.logged.output)
+
+    def test_names_that_peers_give_to_their_errors_are_hidden(self):
+        for name in ('canary', 'Canary' * 1000):
+            failure = json.dumps({'class': name, 'module': 'consoled.exception'})
+            driver.deserialize_remote_exception(failure, transport.REMOTE_EXCEPTIONS)
+        self.assertNotIn('canary', self.logged.output.lower())
+        self.assertEqual(2, self.logged.output.count('Failed to rebuild remote exception'))
 
     def test_the_rest_is_logged_as_it_is(self):
         logging.getLogger(LOGGERS[0]).error('Connection to %s lost after %d s', 'node-1', 5)
