@@ -11,13 +11,14 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from oslo_config import cfg
 
 from consoled import exception
 from consoled.proxy.forwarded import Network, contains, parse_address, parse_networks
 from consoled.proxy.security.base import Exchange, SecurityFailed
+from consoled.proxy.resolver import Resolver
 from consoled.proxy.security.rfb import HypervisorHandshake
 from consoled.proxy.security.tunnel import Tunnel
 
@@ -89,6 +90,7 @@ class Connector:
         self._tls = tls
 
     @classmethod
+        self._resolver = Resolver()
     def from_conf(cls, conf: cfg.ConfigOpts) -> Connector:
         """Build the connector from the configuration, reading the certificates now.
 
@@ -189,7 +191,7 @@ class Connector:
             raise exception.TargetForbidden()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
-        found = await _resolve(host, port)
+        found = await self._resolver.resolve(host, port)
         addresses = [info for info in found if contains(self._networks, parse_address(str(info[4][0])))]
         if not addresses:
             LOG.error('Console host %s is not in [proxy] allowed_networks', host)
@@ -217,15 +219,6 @@ class Connector:
                 sock.close()
                 raise
         raise failure
-
-
-async def _resolve(host: str, port: int) -> list[Any]:
-    """Return the addresses of a host, as getaddrinfo does."""
-    try:  # an IP address needs no resolver and, hence, no thread
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        loop = asyncio.get_running_loop()
-        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 def _set_socket_options(sock: socket.socket) -> None:
