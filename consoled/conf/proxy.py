@@ -123,7 +123,7 @@ _DEADLINES = [
         default=3.0,
         min=0.1,
         max=60,
-        help='Time, in seconds, that a peer has to close its connection after the proxy has ended the '
+        help='Time, in seconds, that a user has to close the connection after the proxy has ended the '
         'session.',
     ),
     cfg.IntOpt(
@@ -218,7 +218,7 @@ _LIMITS = [
         min=1024,
         max=67108864,
         help='Maximum size of a websocket message from a user, in bytes. A larger one ends the session '
-        '(1009).',
+        '(1009). Messages are forwarded as they come, so this is no memory that a session takes.',
     ),
     cfg.IntOpt(
         'max_channels',

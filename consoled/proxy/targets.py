@@ -10,6 +10,7 @@ import logging
 import re
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,8 @@ from oslo_config import cfg
 
 from consoled import exception
 from consoled.proxy.forwarded import Network, contains, parse_address, parse_networks
-from consoled.proxy.security.base import Exchange, SecurityFailed
 from consoled.proxy.resolver import Resolver
+from consoled.proxy.security.base import Exchange, SecurityFailed
 from consoled.proxy.security.rfb import HypervisorHandshake
 from consoled.proxy.security.tunnel import Tunnel
 
@@ -31,6 +32,7 @@ _KEEPALIVE_IDLE = 30  # seconds of silence before the kernel probes the connecti
 _KEEPALIVE_INTERVAL = 10  # seconds between probes
 _KEEPALIVE_COUNT = 3
 _USER_TIMEOUT = 60000  # milliseconds that sent data may stay unacknowledged
+_RESET = struct.pack('ii', 1, 0)  # struct linger: on, 0 seconds
 
 _PORT_RANGE = re.compile(r'([0-9]{1,5})(?:-([0-9]{1,5}))?')
 
@@ -88,9 +90,9 @@ class Connector:
         self._schemes = schemes
         self._vencrypt = vencrypt
         self._tls = tls
+        self._resolver = Resolver()
 
     @classmethod
-        self._resolver = Resolver()
     def from_conf(cls, conf: cfg.ConfigOpts) -> Connector:
         """Build the connector from the configuration, reading the certificates now.
 
@@ -222,7 +224,13 @@ class Connector:
 
 
 def _set_socket_options(sock: socket.socket) -> None:
-    """Send small messages at once, and detect a hypervisor that is gone without closing the connection."""
+    """Send small messages at once, detect a hypervisor that is gone, and reset what is closed before its end.
+
+    QEMU does not see that a connection to a serial port was closed while its guest does not read the port.
+    It sees a reset, which the kernel now sends whenever the connection is closed before both streams have
+    ended: also if this process is killed.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
