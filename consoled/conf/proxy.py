@@ -15,8 +15,20 @@ _LISTEN = [
     cfg.StrOpt(
         'unix_socket',
         help='Path of a unix socket to listen on as well, for a web server on this host that forwards '
-        'requests. X-Forwarded headers that arrive by it are trusted, so restrict who may enter its '
-        'directory.',
+        'requests. X-Forwarded headers that arrive by it are trusted, so restrict who may connect: see '
+        'unix_socket_mode.',
+    ),
+    cfg.StrOpt(
+        'unix_socket_mode',
+        default='0660',
+        regex=r'^0?[0-7]{3}$',
+        help='Permissions of unix_socket, in octal; whoever may write to it may connect. Its directory must '
+        'let the web server in, too.',
+    ),
+    cfg.StrOpt(
+        'unix_socket_group',
+        help='Group of unix_socket, by name or number: that of the web server. The user of the proxy must '
+        'be a member (in a systemd unit: SupplementaryGroups). By default, it is the group of the proxy.',
     ),
     cfg.IntOpt(
         'workers',
