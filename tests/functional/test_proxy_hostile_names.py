@@ -151,8 +151,12 @@ class TargetsTest(proxy_base.ProxyTestCase):
     def test_users_of_other_names_do_not_wait_for_one_that_hangs(self):
         self.use_another(connect_timeout=60)
         guest = self.listen(2, 3)
-        slow = self.grant(guest, host='slow.test', console_type='webmks')
-        waiting = [self.user().send(handshake(slow)) for _ in range(40)]
+        waiting = []
+        for _ in range(40):  # more than asyncio's own threads; a token has 16 sessions at most
+            self.instance = base.new_uuid()
+            slow = self.grant(guest, host='slow.test', console_type='webmks')
+            waiting.append(self.user().send(handshake(slow)))
+        self.wait_until(lambda: self.count('console_session') == len(waiting), 'all that wait')
         for host in ('inside.test', 'both.test', 'second.test', 'mapped.test') * 2:
             self.instance = base.new_uuid()
             user = self.opened(target=self.grant(guest, host=host))
