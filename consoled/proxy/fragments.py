@@ -89,10 +89,13 @@ class Fragmenter:
         if not second & _MASKED or first & _KIND > _LAST_KIND:
             self._verbatim = True
             return beyond
-        header = _header_size(data, at)
+        header, length = _SHORTEST, second & _LENGTH
+        if length > _MAX_CONTROL:
+            header = _header_size(data, at)
         if len(data) - at < header:
             return beyond
-        length = _payload_size(data, at)
+        if length > _MAX_CONTROL:
+            length = _payload_size(data, at)
         if first & _CONTROL:
             if length > _MAX_CONTROL:
                 self.violation = 'control frame too long'
