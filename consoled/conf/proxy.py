@@ -15,8 +15,20 @@ _LISTEN = [
     cfg.StrOpt(
         'unix_socket',
         help='Path of a unix socket to listen on as well, for a web server on this host that forwards '
-        'requests. X-Forwarded headers that arrive by it are trusted, so restrict who may enter its '
-        'directory.',
+        'requests. X-Forwarded headers that arrive by it are trusted, so restrict who may connect: see '
+        'unix_socket_mode.',
+    ),
+    cfg.StrOpt(
+        'unix_socket_mode',
+        default='0660',
+        regex=r'^0?[0-7]{3}$',
+        help='Permissions of unix_socket, in octal; whoever may write to it may connect. Its directory must '
+        'let the web server in, too.',
+    ),
+    cfg.StrOpt(
+        'unix_socket_group',
+        help='Group of unix_socket, by name or number: that of the web server. The user of the proxy must '
+        'be a member (in a systemd unit: SupplementaryGroups). By default, it is the group of the proxy.',
     ),
     cfg.IntOpt(
         'workers',
@@ -123,7 +135,7 @@ _DEADLINES = [
         default=3.0,
         min=0.1,
         max=60,
-        help='Time, in seconds, that a peer has to close its connection after the proxy has ended the '
+        help='Time, in seconds, that a user has to close the connection after the proxy has ended the '
         'session.',
     ),
     cfg.IntOpt(
@@ -218,7 +230,7 @@ _LIMITS = [
         min=1024,
         max=67108864,
         help='Maximum size of a websocket message from a user, in bytes. A larger one ends the session '
-        '(1009).',
+        '(1009). Messages are forwarded as they come, so this is no memory that a session takes.',
     ),
     cfg.IntOpt(
         'max_channels',

@@ -29,6 +29,8 @@ These features are missing and need consoled-proxy:
   instance and the next ``define_consoles`` a token may lead to the instance that uses the port now.
 - There are no limits for the sessions of a token, instance or project, or for failed attempts, no check of
   the web page's origin, and no time limit for connecting to the console.
+- A serial port whose guest does not read it stays taken after its user has left: websockify closes its
+  connection, and does not reset it, which is all that QEMU would notice then.
 - The connection of a refused user is closed without an HTTP status. The log has the reason and a request id,
   which is also in the log of the manager.
 - Each user costs a process, and each open makes two connections to the bus (closed before the user is

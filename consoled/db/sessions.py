@@ -35,6 +35,10 @@ SESSION_COLUMNS = (
     _S.slot,
 )
 
+# Seconds after its first use for which the session of a single-use token gets further channels (SPICE). A
+# proxy that is slow to connect asks again, too.
+_OPENS_FOR = 60
+
 # Everything that the decision to open a session needs, in one statement.
 _FOR_OPEN = (
     sa.select(
@@ -46,6 +50,7 @@ _FOR_OPEN = (
         _T.user_id,
         _T.project_id,
         _T.used_at,
+        (_T.used_at < clock.utc_after(-_OPENS_FOR)).label('used_before'),
         _T.source,
         _C.console_type,
         _C.access_url_base,
@@ -73,6 +78,7 @@ class OpenRequest:
     """A request to open a session, with the console and the user of its token.
 
     :ivar spent: the token has been used
+    :ivar used_before: that was so long ago that it is no part of this open
     :ivar defined: a compute agent has defined the console
     :ivar already_open: the same request was carried out before
     :ivar source: where the token was issued, if not by ``authorize``
@@ -86,6 +92,7 @@ class OpenRequest:
     user_id: str | None
     project_id: str | None
     spent: bool
+    used_before: bool
     defined: bool
     already_open: bool
     source: str | None
@@ -112,6 +119,7 @@ def find_for_open(
         user_id=row.user_id,
         project_id=row.project_id,
         spent=row.used_at is not None,
+        used_before=bool(row.used_before),
         defined=bool(row.defined),
         already_open=row.session_id is not None,
         source=row.source,

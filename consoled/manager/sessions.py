@@ -109,7 +109,8 @@ class SessionOpener:
         return request
 
     def _check(self, context: RequestContext, request: db_sessions.OpenRequest) -> None:
-        if request.spent and self._conf.consoleauth.single_use and not request.already_open:
+        repeated = request.already_open and not request.used_before
+        if request.spent and self._conf.consoleauth.single_use and not repeated:
             raise exception.InvalidToken()
         if request.defined and self._conf.manager.check_port:
             self._check_port(context, request.console)

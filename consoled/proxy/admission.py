@@ -127,7 +127,9 @@ class Admission:
 
     async def _connect(self, session: Session, upgrade: handshake.Upgrade) -> Admitted:
         try:
-            if not session.granted:
+            if session.granted:
+                await self._ask_again(session, upgrade.token)
+            else:
                 await self._grant(session, upgrade)
             _check_not_cut(session)
             input_filter = input_filter_for(session.console.console_type, session.console.options.get('mode'))
@@ -176,12 +178,18 @@ class Admission:
             session.asking = asyncio.Lock()
         async with session.asking:
             _check_not_cut(session)
-            if session.channels or time.monotonic() - session.asked_at <= _FRESH:
-                return
-            granted = await self._managers.open_session(session, token)
-            if granted.cut_reason is not None:
-                session.end(granted.cut_reason)
-            _check_not_cut(session)
+            if not session.channels and time.monotonic() - session.asked_at > _FRESH:
+                await self._ask_again(session, token)
+
+    async def _ask_again(self, session: Session, token: str) -> None:
+        """Ask a manager whether the session may have a channel now, by opening it with the same id.
+
+        :raises ConsoledException: as for the first question
+        """
+        granted = await self._managers.open_session(session, token)
+        if granted.cut_reason is not None:
+            session.end(granted.cut_reason)
+        _check_not_cut(session)
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

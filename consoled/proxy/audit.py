@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Audit trail: a log line and a notification for each session that opens or closes, and for each refusal.
+"""Audit trail: a log line and a notification when a session opens, is joined or closes, and for each refusal.
 
 Neither ever contains the token. Notifications are sent with oslo.messaging, by the drivers that are set in
 ``[oslo_messaging_notifications]``; by default there are none.
@@ -58,6 +58,10 @@ class Audit:
     def opened(self, session: Session) -> None:
         """Record that a session is open."""
         self._record('opened', _facts(session))
+
+    def joined(self, session: Session) -> None:
+        """Record that another websocket has joined a session."""
+        self._record('joined', _facts(session) | {'channels': len(session.channels)})
 
     def ended(self, session: Session) -> None:
         """Record the end of a session that was open."""

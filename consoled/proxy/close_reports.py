@@ -65,6 +65,9 @@ class CloseReports:
     def opened(self, session: Session) -> None:
         """Do nothing: a manager opened the session and knows."""
 
+    def joined(self, session: Session) -> None:
+        """Do nothing: a manager was asked."""
+
     def ended(self, session: Session) -> None:
         """Report the end of the session, unless the managers certainly have no row for it."""
         if session.may_be_stored:

@@ -18,7 +18,8 @@ from consoled.objects import ConsoleType
 from consoled.proxy import handshake, responses
 from consoled.proxy.admission import Admission, Admitted
 from consoled.proxy.pages import Pages
-from consoled.proxy.relay import Channel, ReadBuffer, report_all_unsent
+from consoled.proxy.read_buffer import ReadBuffer, report_all_unsent
+from consoled.proxy.relay import Channel
 from consoled.proxy.security.rfb import UserHandshake
 
 LOG = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import grp
 import logging
 import os
 import socket
@@ -36,26 +37,53 @@ def bind_sockets(conf: cfg.ConfigOpts) -> list[socket.socket]:
     """Bind the sockets that users connect to, once before the fork: all workers share them.
 
     :raises OSError: an address is in use, or does not belong to this host
+    :raises ValueError: the group of the unix socket is unknown, or not one of this user's
     """
     address = (conf.proxy.host, conf.proxy.port)
     dual = conf.proxy.host == '::'
     family = socket.AF_INET6 if ':' in conf.proxy.host else socket.AF_INET
     sockets = [socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=dual)]
     if conf.proxy.unix_socket:
-        sockets.append(_bind_unix_socket(conf.proxy.unix_socket))
+        sockets.append(_bind_unix_socket(conf))
     for sock in sockets:
         sock.setblocking(False)
     return sockets
 
 
-def _bind_unix_socket(path: str) -> socket.socket:
+def _bind_unix_socket(conf: cfg.ConfigOpts) -> socket.socket:
+    path = conf.proxy.unix_socket
+    group = _group_id(conf.proxy.unix_socket_group)
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode):
             os.unlink(path)  # left behind by a process that was killed
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.bind(path)
-    sock.listen(_BACKLOG)
+    try:
+        sock.bind(path)
+    except OSError as exc:
+        raise OSError(f'[proxy] unix_socket {path}: {exc.strerror or exc}') from None
+    if group is not None:
+        try:
+            os.chown(path, -1, group)
+        except PermissionError:
+            raise ValueError(
+                f'[proxy] unix_socket_group: this user is not in {conf.proxy.unix_socket_group}'
+            ) from None
+    os.chmod(path, int(conf.proxy.unix_socket_mode, 8))  # the umask has restricted it further
+    sock.listen(_BACKLOG)  # nobody could connect before
     return sock
+
+
+def _group_id(group: str | None) -> int | None:
+    """Return the number of a group that is given by name or number.
+
+    :raises ValueError: there is no group of this name
+    """
+    if not group or group.isdecimal():
+        return int(group) if group else None
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ValueError(f'[proxy] unix_socket_group: there is no group {group!r}') from None
 
 
 def tls_context_from_conf(conf: cfg.ConfigOpts) -> ssl.SSLContext | None:

@@ -67,6 +67,9 @@ class Metrics:
         self._opened.labels(self._cell, console_type).inc()
         self._sessions.labels(self._cell, console_type).inc()
 
+    def joined(self, session: Session) -> None:
+        """Do nothing: sessions are counted, not their channels."""
+
     def ended(self, session: Session) -> None:
         """Count the end of a session, if it was open."""
         if not session.was_open:

@@ -39,6 +39,9 @@ class SessionQuota:
     def opened(self, session: Session) -> None:
         """Do nothing: the slot was acquired before the session was created."""
 
+    def joined(self, session: Session) -> None:
+        """Do nothing: all channels of a session share its slot."""
+
     def ended(self, session: Session) -> None:
         """Release the slot of the session."""
         self._limit.release(session.client_address)

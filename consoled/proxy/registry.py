@@ -106,22 +106,26 @@ class SessionRegistry:
 
     def opened(self, session: Session) -> None:
         """Notify the observers that the session is open."""
-        for observer in self._observers:
-            try:
-                observer.opened(session)
-            except Exception:  # the other observers must be notified all the same
-                LOG.exception('Failed to notify %s that session %s opened', _name(observer), session.id)
+        self._notify('opened', session)
+
+    def joined(self, session: Session) -> None:
+        """Notify the observers that the session has another channel."""
+        self._notify('joined', session)
 
     def ended(self, session: Session) -> None:
         """Forget the session, and notify the observers that it has ended."""
         del self._by_id[session.id]
         if self._joinable.get(session.client) is session:
             del self._joinable[session.client]
+        self._notify('ended', session)
+
+    def _notify(self, event: str, session: Session) -> None:
         for observer in self._observers:
             try:
-                observer.ended(session)
-            except Exception:  # as above
-                LOG.exception('Failed to notify %s that session %s ended', _name(observer), session.id)
+                getattr(observer, event)(session)
+            except Exception:  # the other observers must be notified all the same
+                name = type(observer).__name__
+                LOG.exception('Failed to notify %s that session %s %s', name, session.id, event)
 
     # the timer
 
@@ -147,10 +151,6 @@ class SessionRegistry:
                     LOG.exception('Failed to check session %s', session.id)
                 if number % _SLICE == _SLICE - 1:
                     await asyncio.sleep(0)
-
-
-def _name(observer: SessionObserver) -> str:
-    return type(observer).__name__
 
 
 def _end(reason: str, session: Session) -> None:

@@ -2,9 +2,9 @@
 """Relay between one websocket and one connection to a guest's console.
 
 The protocol core of the ``websockets`` library, without its I/O, handles frames, control frames and the
-closing handshake. Only data from the guest to the user, which is the bulk, takes a shorter path: it is
-received into a buffer with room for a frame header in front, the header is written there, and both are sent
-without a copy.
+closing handshake. What a user sends is forwarded as it comes, also in the middle of a frame (``fragments``).
+Data from the guest to the user, which is the bulk, takes a shorter path: it is received into a buffer with
+room for a frame header in front, the header is written there, and both are sent without a copy.
 
 Back-pressure: data that a peer does not accept is buffered once, and nothing more is read for that peer until
 it has accepted the data.
@@ -14,72 +14,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 from collections.abc import Callable
 from typing import cast
 
 from websockets.exceptions import PayloadTooBig
-from websockets.frames import Frame, Opcode
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import OPEN, SEND_EOF, Protocol, Side
 
 from consoled.objects import EndReason
 from consoled.proxy import close_codes
+from consoled.proxy.fragments import Fragmenter
 from consoled.proxy.input_filter import InputFilter
+from consoled.proxy.read_buffer import USER_CHUNK, ReadBuffer, report_all_unsent
 from consoled.proxy.security.base import Exchange, SecurityFailed
 
-_HEADROOM = 10  # bytes of the longest header of a frame from a server (RFC 6455, section 5.2)
-_CHUNK = 256 * 1024  # bytes read from a guest at a time
-# Bytes read from a user at a time. A frame may be as small as 6 bytes, and all other users wait while the
-# frames of a read are parsed.
-_USER_CHUNK = 16 * 1024
 _MANY_FRAMES = 200  # after a read with this many frames, less is read from the user at a time
 _SHORTER = 8  # factor by which less is read
-_TARGET_BUFFER = 64 * 1024  # bytes buffered for a guest before reading from its user pauses
-_USER_BUFFER = 64 * 1024  # bytes of replies to a user's pings before reading from that user pauses
+_TARGET_BUFFER = 16 * 1024  # bytes buffered for a guest before reading from its user pauses
+_LEAVE_TIMEOUT = 0.5  # seconds that a guest has to read what is left for it and to close its console
+_MAX_DROPPED = 8 * 1024 * 1024  # bytes read from a guest after the end until it is cut off
+_USER_BUFFER = 16 * 1024  # bytes of replies to a user's pings before reading from that user pauses
 
-_FIN_BINARY = 0x80 | Opcode.BINARY
 _DATA = (Opcode.BINARY, Opcode.TEXT, Opcode.CONT)
 
 # The library logs the frames that it parses, and they contain the keys that users press.
 _SILENT = logging.Logger('consoled.proxy.websocket', level=logging.CRITICAL + 1)
-
-
-class ReadBuffer:
-    """Memory that a process reads into, shared by all its connections.
-
-    Its content is processed before control returns to the event loop. If a part could not be sent at once,
-    the transport keeps the memory until it is sent, and new memory is allocated.
-    """
-
-    def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        """Allocate new memory; the old memory is left to the transport that still refers to it."""
-        self.memory = bytearray(_HEADROOM + _CHUNK)
-        self.view = memoryview(self.memory)
-        self.payload = self.view[_HEADROOM:]
-        self.user = self.view[:_USER_CHUNK]
-
-    def framed(self, length: int) -> memoryview:
-        """Return the first ``length`` bytes of the payload as one binary message (RFC 6455, section 5.2)."""
-        if length < 126:
-            start = _HEADROOM - 2
-            struct.pack_into('!BB', self.memory, start, _FIN_BINARY, length)
-        elif length < 65536:
-            start = _HEADROOM - 4
-            struct.pack_into('!BBH', self.memory, start, _FIN_BINARY, 126, length)
-        else:
-            start = _HEADROOM - 10
-            struct.pack_into('!BBQ', self.memory, start, _FIN_BINARY, 127, length)
-        return self.view[start : _HEADROOM + length]
-
-
-def report_all_unsent(transport: asyncio.Transport) -> None:
-    """Make a transport call ``pause_writing`` as soon as there is a byte that it could not send at once."""
-    # For asyncio's TLS transport, an empty buffer exceeds a limit of 0: it would pause for ever.
-    tls = transport.get_extra_info('sslcontext') is not None
-    transport.set_write_buffer_limits(high=int(tls), low=0)
 
 
 class Channel:
@@ -116,6 +75,7 @@ class Channel:
         self._target = target
         self._read_buffer = read_buffer
         self._socket = Protocol(Side.SERVER, state=OPEN, max_size=max_message_size, logger=_SILENT)
+        self._fragmenter = Fragmenter(max_message_size)
         self._input_filter = input_filter
         self._greeting = greeting
         self._rest = rest
@@ -123,11 +83,12 @@ class Channel:
         self._released = released
         self._closed = closed
         self._open = {user, target}  # connections that are not closed yet
-        self._abort: asyncio.TimerHandle | None = None
-        self._unsent: dict[asyncio.Transport, int] = {}  # bytes, when the channel began to end
+        self._giving_up: dict[asyncio.Transport, asyncio.TimerHandle] = {}
         self._unsent_to_user = self._unsent_to_guest = 0  # bytes, at the last ``note_progress``
-        self.room = _USER_CHUNK  # bytes read from the user at a time
+        self.room = USER_CHUNK  # bytes read from the user at a time
+        self._waits = False  # the user has data to accept
         self._flooding = False  # reading from the user is paused: it does not read the replies to its pings
+        self._dropped = 0  # bytes from the guest after the end
         self.reason: str | None = None
         self.bytes_in = 0  # from the user
         self.bytes_out = 0  # to the user
@@ -183,6 +144,9 @@ class Channel:
     def target_data(self, length: int) -> None:
         """Forward ``length`` bytes in the read buffer's payload."""
         if self._socket.state is not OPEN:
+            self._dropped += length
+            if self._dropped > _MAX_DROPPED:
+                self._target.abort()
             return
         self.bytes_out += length
         self._user.write(self._read_buffer.framed(length))
@@ -206,14 +170,21 @@ class Channel:
             self._close_user()
 
     def user_full(self) -> None:
-        self._target.pause_reading()
+        self._set_waits(True)
+        if self.reason is None:  # after the end, reading the target notices that it is closed
+            self._target.pause_reading()
 
     def user_drained(self) -> None:
         self.last_heard = self._loop.time()
+        self._set_waits(False)
         self._flooding = False
         if self.greeted:
             self._target.resume_reading()
         self._read_user()
+
+    def _set_waits(self, waits: bool) -> None:
+        self._read_buffer.waiting += waits - self._waits
+        self._waits = waits
 
     def _read_user(self) -> None:
         if self.stalled is None and not self._flooding:
@@ -224,18 +195,22 @@ class Channel:
     def user_data(self, data: bytes | memoryview) -> None:
         self.last_heard = self._loop.time()
         self.pinged = None
-        self._socket.receive_data(cast(bytes, data))
+        self._socket.receive_data(cast(bytes, self._fragmenter.feed(data)))
+        if self._fragmenter.violation is not None:
+            self._socket.fail(CloseCode.PROTOCOL_ERROR, self._fragmenter.violation)
         self._flush()
         frames = self._socket.events_received()
-        self.room = _USER_CHUNK if len(frames) < _MANY_FRAMES else _USER_CHUNK // _SHORTER
+        self.room = USER_CHUNK if len(frames) < _MANY_FRAMES else USER_CHUNK // _SHORTER
         payload = [frame.data for frame in frames if isinstance(frame, Frame) and frame.opcode in _DATA]
-        if payload:
+        if payload and self.reason is None:
             self._forward(bytes(payload[0]) if len(payload) == 1 else b''.join(payload))
         if self._socket.parser_exc is not None:
             too_big = isinstance(self._socket.parser_exc, PayloadTooBig)
             self.end(EndReason.MESSAGE_TOO_BIG if too_big else EndReason.PROTOCOL_ERROR)
         elif self._socket.close_rcvd is not None:
             self.end(EndReason.USER_LEFT)
+        elif self._fragmenter.violation is not None:
+            self.end(EndReason.PROTOCOL_ERROR)
 
     def _forward(self, data: bytes) -> None:
         self.bytes_in += len(data)
@@ -254,7 +229,7 @@ class Channel:
             return
         if is_input:
             self.last_input = self.last_heard
-        if data and not self._target.is_closing():
+        if data and self.reason is None and not self._target.is_closing():
             self._target.write(data)
 
     def target_full(self) -> None:
@@ -276,6 +251,7 @@ class Channel:
 
     def user_lost(self) -> None:
         self.end(EndReason.USER_LEFT)
+        self._set_waits(False)
         self._lost(self._user)
 
     def target_lost(self) -> None:
@@ -304,32 +280,48 @@ class Channel:
         if reason == EndReason.LEASE_LOST:
             self._target.abort()
         elif not self._target.is_closing():
+            self._leave_target()
+        for transport, seconds in ((self._user, self._close_timeout), (self._target, _LEAVE_TIMEOUT)):
+            if transport in self._open:
+                self._give_up_later(transport, seconds)
+
+    def _leave_target(self) -> None:
+        """End the stream to the guest, and wait until it ends its own: then it has read everything.
+
+        A guest that does not read its serial port keeps QEMU from seeing the end, and the port stays taken.
+        QEMU does see the reset that follows, when the connection is aborted (``targets``).
+        """
+        if not self._target.can_write_eof():  # TLS has an end of its own, which asyncio waits for
             self._target.close()
-        self._unsent = {transport: transport.get_write_buffer_size() for transport in self._open}
-        self._abort = self._loop.call_later(self._close_timeout, self._give_up)
+            return
+        try:
+            self._target.write_eof()
+        except OSError:  # the connection is broken, which asyncio has not noticed yet
+            self._target.abort()
+        self._target.resume_reading()
 
     def _close_user(self) -> None:
         if not self._user.is_closing():  # closing it twice breaks asyncio's TLS transport
             self._user.close()
 
-    def _give_up(self) -> None:
-        """Abort the connections whose peers no longer accept data."""
-        progress = False
-        for transport in list(self._open):  # asyncio's transports must not be aborted once they are closed
-            waiting = transport.get_write_buffer_size()
-            if 0 < waiting < self._unsent[transport]:
-                self._unsent[transport] = waiting
-                progress = True
-            else:
-                transport.abort()
-        if progress:
-            self._abort = self._loop.call_later(self._close_timeout, self._give_up)
+    def _give_up_later(self, transport: asyncio.Transport, seconds: float) -> None:
+        waiting = transport.get_write_buffer_size()
+        self._giving_up[transport] = self._loop.call_later(
+            seconds, self._give_up, transport, seconds, waiting
+        )
+
+    def _give_up(self, transport: asyncio.Transport, seconds: float, before: int) -> None:
+        """Abort the connection, unless its peer has accepted some of the ``before`` bytes that were left."""
+        if transport.get_write_buffer_size() < before:
+            self._give_up_later(transport, seconds)
+        else:
+            transport.abort()
 
     def _lost(self, transport: asyncio.Transport) -> None:
-        self._open.discard(transport)
+        self._open.discard(transport)  # asyncio's transports must not be aborted once they are closed
+        if (timer := self._giving_up.pop(transport, None)) is not None:
+            timer.cancel()
         if not self._open:
-            if self._abort is not None:
-                self._abort.cancel()
             self._closed()
 
 

@@ -71,10 +71,16 @@ class InvalidTransition(Exception):
 
 
 class SessionObserver(Protocol):
-    """Observer of sessions. ``ended`` is called once for each session, ``opened`` once before it or never."""
+    """Observer of sessions. ``ended`` is called once for each session, ``opened`` once before it or never.
+
+    ``joined`` may be called between the two, any number of times.
+    """
 
     def opened(self, session: Session) -> None:
         """Handle a session whose first channel is up."""
+
+    def joined(self, session: Session) -> None:
+        """Handle a session that has got another channel."""
 
     def ended(self, session: Session) -> None:
         """Handle the end of a session: its ``end_reason`` is set, and its port may be used again."""
@@ -240,8 +246,7 @@ class Session:
         self._fire(Event.CONNECTED)
         self.connecting -= 1
         self.channels.add(channel)
-        if first:
-            self._observer.opened(self)
+        self._observer.opened(self) if first else self._observer.joined(self)
 
     def abandon(self, reason: EndReason) -> None:
         """Discount a websocket that will not become a channel.

@@ -10,13 +10,15 @@ import logging
 import re
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from oslo_config import cfg
 
 from consoled import exception
 from consoled.proxy.forwarded import Network, contains, parse_address, parse_networks
+from consoled.proxy.resolver import Resolver
 from consoled.proxy.security.base import Exchange, SecurityFailed
 from consoled.proxy.security.rfb import HypervisorHandshake
 from consoled.proxy.security.tunnel import Tunnel
@@ -30,6 +32,7 @@ _KEEPALIVE_IDLE = 30  # seconds of silence before the kernel probes the connecti
 _KEEPALIVE_INTERVAL = 10  # seconds between probes
 _KEEPALIVE_COUNT = 3
 _USER_TIMEOUT = 60000  # milliseconds that sent data may stay unacknowledged
+_RESET = struct.pack('ii', 1, 0)  # struct linger: on, 0 seconds
 
 _PORT_RANGE = re.compile(r'([0-9]{1,5})(?:-([0-9]{1,5}))?')
 
@@ -87,6 +90,7 @@ class Connector:
         self._schemes = schemes
         self._vencrypt = vencrypt
         self._tls = tls
+        self._resolver = Resolver()
 
     @classmethod
     def from_conf(cls, conf: cfg.ConfigOpts) -> Connector:
@@ -189,7 +193,7 @@ class Connector:
             raise exception.TargetForbidden()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
-        found = await _resolve(host, port)
+        found = await self._resolver.resolve(host, port)
         addresses = [info for info in found if contains(self._networks, parse_address(str(info[4][0])))]
         if not addresses:
             LOG.error('Console host %s is not in [proxy] allowed_networks', host)
@@ -219,17 +223,14 @@ class Connector:
         raise failure
 
 
-async def _resolve(host: str, port: int) -> list[Any]:
-    """Return the addresses of a host, as getaddrinfo does."""
-    try:  # an IP address needs no resolver and, hence, no thread
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        loop = asyncio.get_running_loop()
-        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-
-
 def _set_socket_options(sock: socket.socket) -> None:
-    """Send small messages at once, and detect a hypervisor that is gone without closing the connection."""
+    """Send small messages at once, detect a hypervisor that is gone, and reset what is closed before its end.
+
+    QEMU does not see that a connection to a serial port was closed while its guest does not read the port.
+    It sees a reset, which the kernel now sends whenever the connection is closed before both streams have
+    ended: also if this process is killed.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (

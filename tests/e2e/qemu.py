@@ -4,6 +4,7 @@
 import subprocess
 
 import fixtures as fixtures_library
+import psutil
 
 from consoled.testing import services
 from consoled.testing.fixtures import wait_until
@@ -43,6 +44,11 @@ class Qemu(fixtures_library.Fixture):
         """Kill the process, like a power failure."""
         self._process.kill()
         self._process.wait()
+
+    def accepted(self):
+        """Return the ports of the clients whose connections to the console QEMU has accepted."""
+        ends = psutil.Process(self._process.pid).net_connections('tcp')
+        return {end.raddr.port for end in ends if end.raddr and end.laddr.port == self.port}
 
     def _listens(self, log):
         if self._process.poll() is not None:

@@ -7,6 +7,7 @@ from consoled.testing.fixtures import wait_until
 from tests.e2e import base
 from tests.e2e.certificates import Certificates
 from tests.e2e.qemu import Qemu
+from tests.functional import raw_user
 
 # the bytes that spice-html5 sends for an encrypted password
 _TICKET = """
@@ -61,6 +62,23 @@ class QemuTest(base.BrowserTestCase):
         self.assertEqual([1, 0, 0, 0] + 125 * [0] + [5, 6, 7], ticket)
         self.browser.open('about:blank')
         wait_until(lambda: self.count('console_session') == 0, what='the end of the session')
+
+    def test_a_serial_port_that_the_guest_does_not_read_is_free_for_the_next_user(self):
+        guest = self.useFixture(
+            Qemu(
+                *('-chardev', 'socket,id=port,host=127.0.0.1,port={port},server=on,wait=off'),
+                *('-device', 'isa-serial,chardev=port'),
+            )
+        )
+        for _ in range(4):
+            before = guest.accepted()
+            token = self.grant(guest, 'serial', 'serial.html').token
+            with raw_user.User(self.proxy_process.port) as user:
+                user.send(raw_user.handshake(f'/?token={token}'))
+                self.assertEqual(101, user.answer().status)
+                user.send(raw_user.frame(b'login'))
+                wait_until(lambda before=before: guest.accepted() - before, what='the connection')
+            wait_until(lambda: self.count('console_session') == 0, what='the end of the session')
 
     def test_a_guest_that_ends(self):
         guest = self.useFixture(Qemu('-vnc', '127.0.0.1:{vnc}'))

@@ -7,7 +7,7 @@ Each test ends with nothing left behind: no session, row, connection or descript
 from tests.functional import proxy_base
 from tests.functional.test_proxy_hostile_ends import Ends, EndsAtTheManager, EndsInTLS, LateAnswers
 from tests.functional.test_proxy_hostile_frames import Frames
-from tests.functional.test_proxy_hostile_guests import Flow, Guests
+from tests.functional.test_proxy_hostile_guests import Flow, Guests, Ports
 from tests.functional.test_proxy_hostile_refusals import RecentRefusals
 from tests.functional.test_proxy_hostile_requests import ManyRequests, Requests, RequestsInTLS
 
@@ -24,7 +24,16 @@ _OPTIONS = {
 
 
 class HostileTest(
-    Frames, Requests, ManyRequests, Ends, LateAnswers, Flow, Guests, RecentRefusals, proxy_base.ProxyTestCase
+    Frames,
+    Requests,
+    ManyRequests,
+    Ends,
+    LateAnswers,
+    Flow,
+    Ports,
+    Guests,
+    RecentRefusals,
+    proxy_base.ProxyTestCase,
 ):
     proxy_options = _OPTIONS
 

@@ -7,7 +7,7 @@ import threading
 
 from consoled.testing.guests.tcp_guests import StreamGuest
 from tests.functional import proxy_base
-from tests.functional.raw_user import CLOSE, CONT, MIB, PING, PONG, TEXT, close_frame, frame
+from tests.functional.raw_user import BINARY, CLOSE, CONT, MIB, PING, PONG, TEXT, close_frame, frame
 
 _FLAT = 8 * MIB  # limit for the growth of the worker's memory
 
@@ -83,6 +83,23 @@ class Frames:
             self.assert_ended(user, (1009, None), 'message_too_big', before)
         self.guests.settle()
         self.assertLessEqual(guest.uploads[0].received, MIB)
+
+    def test_invariant_9_frames_that_lack_a_byte_use_no_memory(self):
+        guests = [self.add(StreamGuest(total=0)) for _ in range(16)]
+        before = self.ended_as('user_lost')
+        with self.memory_within(_FLAT):
+            for guest, opcode in zip(guests, (BINARY, TEXT) * 8, strict=True):
+                self.opened(guest).send(frame(b'x' * MIB, opcode)[:-1])
+            for guest in guests:
+                self.wait_until(lambda guest=guest: guest.uploads[0].received == MIB - 1, 'the payload')
+            # Within a frame, they cannot answer a ping.
+            self.wait_until(lambda: self.ended_as('user_lost') == before + len(guests), 'the ends')
+
+    def test_invariant_9_a_long_control_frame_ends_the_session_for_its_header(self):
+        for opcode in (PING, PONG, CLOSE):
+            before = self.ended_as('protocol_error')
+            user = self.opened().send(frame(opcode=opcode, length=MIB))
+            self.assert_ended(user, (1002,), 'protocol_error', before)
 
     def test_invariant_9_many_empty_fragments_use_no_memory(self):
         user = self.opened()

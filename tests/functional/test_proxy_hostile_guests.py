@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Guests that refuse, stall, disconnect or stream endlessly; users and guests that do not read."""
 
+import asyncio
 import contextlib
 import pathlib
+import select
 import socket
 import struct
 
@@ -13,6 +15,16 @@ from tests.functional.raw_user import MIB, PATIENCE, close_frame, frame, handsha
 
 _FLAT = 8 * MIB  # limit for the growth of the worker's memory
 _VERSION = b'RFB 003.008\n'
+
+
+async def _notice_a_reset(reader, writer):
+    """Read nothing, and end when the connection is reset, as QEMU does for a guest that does not read."""
+    writer.transport.pause_reading()
+    broken = select.poll()
+    broken.register(writer.get_extra_info('socket').fileno(), 0)
+    while not broken.poll(0):
+        await asyncio.sleep(0.01)
+    writer.transport.abort()
 
 
 class Flow:
@@ -67,6 +79,58 @@ class Flow:
             if [end.rpartition(':')[2] for end in (local, remote)] == ends:
                 return int(queues.rpartition(':')[2], 16)
         return None
+
+
+class Ports:
+    """Serial ports that take one connection at a time, and do not notice its end while nobody reads them."""
+
+    def taken(self, guest):
+        """Return a user whose five keys the guest has not read."""
+        user = self.opened(guest)
+        user.send(frame(b'login'))
+        self.wait_until(lambda: guest.clients == 1, 'the connection')
+        return user
+
+    def assert_free(self, guest):
+        self.assert_nothing_left()
+        self.wait_until(lambda: guest.clients == 0, 'the free port')
+
+    def test_the_port_of_a_guest_that_does_not_read_is_free_when_its_user_has_left(self):
+        guest = self.add(ScriptedGuest(_notice_a_reset, clients=1))
+        for way in ('leave', 'reset', 'eof'):
+            with self.subTest(way):
+                getattr(self.taken(guest), way)()
+                self.assert_free(guest)
+
+    def test_the_port_of_a_guest_that_does_not_read_is_free_when_its_user_was_cut(self):
+        guest = self.add(ScriptedGuest(_notice_a_reset, clients=1))
+        user = self.taken(guest)
+        self.api.revoke(self.context, 'left_the_project', instance_uuid=self.instance)
+        self.assertEqual(4403, user.close_code())
+        user.leave()
+        self.assert_free(guest)
+
+    def test_the_port_of_a_guest_that_does_not_read_is_free_when_the_proxy_was_killed(self):
+        guest = self.add(ScriptedGuest(_notice_a_reset, clients=1))
+        self.use_another()
+        self.taken(guest)
+        self.daemon.kill()
+        self.wait_until(lambda: guest.clients == 0, 'the free port')
+        self.daemon.start()  # a new life of the proxy, which ends the session of the earlier one
+        self.daemon.wait_ready()
+        [self.worker] = self.daemon.worker_pids()
+
+    def test_what_a_user_typed_before_leaving_is_delivered(self):
+        guest = self.add(StreamGuest(total=0))
+        for way in ('leave', 'reset', 'eof'):
+            user = self.opened(guest)
+            before = len(guest.uploads)
+            user.send(frame(pattern(0, 60000)) + close_frame())
+            self.assertEqual(1000, user.close_code())
+            getattr(user, way)()
+            self.assert_nothing_left()
+            upload = guest.uploads[before - 1]
+            self.assertEqual((60000, True), (upload.received, upload.correct))
 
 
 class Guests:

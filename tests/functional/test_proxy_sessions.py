@@ -5,6 +5,7 @@ import asyncio
 import json
 import struct
 
+import sqlalchemy as sa
 import websockets.exceptions
 
 from consoled.testing.guests.base import FakeGuest
@@ -207,6 +208,29 @@ class _Spice:
         self.assertEqual(101, joined.status)
         self.assert_echo(user)
         self.assertEqual(2, self.guest.connections)
+
+    def long_ago(self, column):
+        """Set a moment of all tokens to long ago."""
+        change = sa.text(f"UPDATE console_auth_token SET {column} = '2020-01-01 00:00:00.000000'")
+        self.cell.db.single(lambda conn: conn.execute(change))
+
+    def test_an_expired_token_joins_no_spice_session(self):
+        target = self.grant(console_type='spice-html5')
+        user, joined = self.opened(target=target), self.opened(target=target)
+        self.long_ago('expires')
+        self.assertEqual(401, self.ask(target)[1].status)
+        self.assert_echo(user)
+        self.assert_echo(joined)
+        self.assertEqual(1, self.sessions())
+
+    def test_a_spent_token_joins_its_spice_session_for_a_short_time_only(self):
+        self.set(consoleauth__single_use=True)
+        target = self.grant(console_type='spice-html5')
+        user, joined = self.opened(target=target), self.opened(target=target)
+        self.long_ago('used_at')
+        self.assertEqual(401, self.ask(target)[1].status)
+        self.assert_echo(user)
+        self.assert_echo(joined)
 
     def test_all_websockets_of_a_spice_session_are_cut_together(self):
         target = self.grant(console_type='spice-html5')

@@ -5,9 +5,11 @@ import contextlib
 import types
 
 import fixtures as fixtures_library
+import sqlalchemy as sa
 
 from consoled import exception
 from consoled import token as tokens
+from consoled.db import clock, models
 from consoled.manager import sessions
 from consoled.rpc.replies import Closing
 from tests.functional import base as functional_base
@@ -53,6 +55,28 @@ class OpenTest(base.ManagerCase):
         session = self.open(self.proxy_id, token)
         self.assertEqual(session.id, self.open(self.proxy_id, token, session.id).id)
         self.assertRaises(exception.InvalidToken, self.open, self.proxy_id, token)
+
+    def test_a_single_use_token_that_was_spent_long_ago_gives_its_session_no_further_channel(self):
+        for single_use, allowed in ((True, False), (False, True)):
+            self.config.set(consoleauth__single_use=True)
+            token = self.authorize(console_type='spice-html5').token
+            session = self.open(self.proxy_id, token)
+            self.assertEqual(session.id, self.open(self.proxy_id, token, session.id).id)
+            spent = sa.update(models.console_auth_token).values(used_at=clock.utc_after(-61))
+            self.db.single(lambda conn, spent=spent: conn.execute(spent))
+            self.config.set(consoleauth__single_use=single_use)
+            if allowed:
+                self.assertEqual(session.id, self.open(self.proxy_id, token, session.id).id)
+            else:
+                self.assertRaises(exception.InvalidToken, self.open, self.proxy_id, token, session.id)
+
+    def test_an_expired_token_gives_its_session_no_further_channel(self):
+        token = self.authorize(console_type='spice-html5').token
+        session = self.open(self.proxy_id, token)
+        expired = sa.update(models.console_auth_token).values(expires=clock.utc_after(-1))
+        self.db.single(lambda conn: conn.execute(expired))
+        self.assertRaises(exception.InvalidToken, self.open, self.proxy_id, token, session.id)
+        self.assertEqual({session.id}, self.sessions())
 
     def test_a_type_without_a_proxy(self):
         token = self.authorize(console_type='rdp-html5').token

@@ -10,7 +10,8 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import Protocol, Side
 
 from consoled.proxy.input_filter import AllowAll
-from consoled.proxy.relay import Channel, ReadBuffer
+from consoled.proxy.read_buffer import ReadBuffer
+from consoled.proxy.relay import Channel
 
 CLOSE_TIMEOUT = 3.0
 PLENTY = 10**9
@@ -75,11 +76,13 @@ class Transport(asyncio.Transport):
     them before it is sent therefore corrupts ``received``, and the test fails.
 
     :ivar room: bytes that the peer's kernel accepts before the peer has to read
+    :param deaf: whether the peer does not notice that the stream to it has ended, so it does not end its own
     :ivar received: bytes that the peer has accepted
     """
 
-    def __init__(self, room=PLENTY):
+    def __init__(self, room=PLENTY, *, deaf=False):
         super().__init__()
+        self._deaf = deaf
         self._loop = asyncio.get_running_loop()
         self.room = room
         self.received = bytearray()
@@ -90,6 +93,7 @@ class Transport(asyncio.Transport):
         self._ended = False
         self._unsent = []
         self._closing = False
+        self._eof = False  # ``write_eof`` was called
         self._writing_paused = False
         self._high, self._low = 64 * 1024, 16 * 1024
         self._protocol = None
@@ -126,6 +130,7 @@ class Transport(asyncio.Transport):
         return self.reading
 
     def write(self, data):
+        assert not self._eof
         if not data or self.lost:
             return
         view = memoryview(data)
@@ -134,6 +139,17 @@ class Transport(asyncio.Transport):
         if view:
             self._unsent.append(view)
             self._maybe_pause()
+
+    def can_write_eof(self):
+        return True
+
+    def write_eof(self):
+        self._eof = True
+        self._end_when_sent()
+
+    def _end_when_sent(self):
+        if self._eof and not self._unsent and not self._deaf:
+            self._loop.call_soon(self.ends)
 
     def is_closing(self):
         return self._closing
@@ -188,6 +204,7 @@ class Transport(asyncio.Transport):
             self._protocol.resume_writing()
         if self._closing and not self._unsent:
             self._lose()
+        self._end_when_sent()
 
     def sends(self, data):
         """Send data from the peer. It arrives as soon as reading is not paused."""
@@ -232,7 +249,8 @@ class Wire:
     def __init__(
         self, read_buffer=None, *, user_room=PLENTY, guest_room=PLENTY, max_size=2**20, early=b'', **values
     ):
-        self.user, self.guest = Transport(user_room), Transport(guest_room)
+        self.user = Transport(user_room)
+        self.guest = Transport(guest_room, deaf=values.pop('deaf', False))
         self.client = Protocol(Side.CLIENT, max_size=None, logger=SILENT)
         self.released, self.closed = [], 0
         self._read = 0

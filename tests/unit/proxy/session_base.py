@@ -67,6 +67,9 @@ class Recorder:
     def opened(self, session):
         self.calls.append(('opened', session))
 
+    def joined(self, session):
+        self.calls.append(('joined', session))
+
     def ended(self, session):
         self.calls.append(('ended', session))
         self.over.append((session, session.end_reason))

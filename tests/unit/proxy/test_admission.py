@@ -88,6 +88,8 @@ class Closes:
     def opened(self, session):
         """Do nothing."""
 
+    joined = opened
+
     def ended(self, session):
         if session.may_be_stored:
             self._log.append(('close', session.end_reason, session.bytes_in, session.bytes_out))
@@ -134,6 +136,9 @@ class AuditTrail:
 
     def opened(self, session):
         self.records.append(('opened', session.id))
+
+    def joined(self, session):
+        self.records.append(('joined', session.id))
 
     def ended(self, session):
         if session.was_open:
@@ -581,17 +586,17 @@ class LateTest(AdmissionCase):
             proxy.managers.age = 0
             proxy.guests.wait.set()
             await asyncio.gather(first, second)
-            self.assertEqual(['open', 'connect', 'connect', 'open'], proxy.log)
+            self.assertEqual(['open', 'connect'] * 2 + ['open'], proxy.log)
 
         relays.run(work)
 
-    def test_a_session_with_a_channel_is_not_asked_for_again(self):
+    def test_a_late_channel_of_a_session_with_another_is_asked_for_once(self):
         async def work():
             proxy = self.proxy()
             proxy.managers.console_type = 'spice-html5'
             await proxy.connected()
             await proxy.connected()
-            self.assertEqual(['open', 'connect', 'open', 'connect'], proxy.log)
+            self.assertEqual(['open', 'connect', 'open', 'open', 'connect'], proxy.log)
 
         relays.run(work)
 
@@ -646,16 +651,53 @@ class LimitTest(AdmissionCase):
 
 
 class JoinTest(AdmissionCase):
-    def test_further_websockets_of_a_spice_client_join_without_a_question(self):
+    def test_further_websockets_of_a_spice_client_join_when_a_manager_agrees(self):
         async def work():
             proxy = Proxy()
             proxy.managers.console_type = 'spice-html5'
             first, _ = await proxy.connected()
             second, _ = await proxy.connected()
             self.assertIs(first.session, second.session)
-            self.assertEqual(['open', 'connect', 'connect'], proxy.log)
-            self.assertEqual(1, len(proxy.audit.records))
+            self.assertEqual(['open', 'connect'] * 2, proxy.log)
+            self.assertEqual([(TOKEN, first.session.id, ADDRESS)] * 2, proxy.managers.opened)
+            self.assertEqual(
+                [(event, first.session.id) for event in ('opened', 'joined')], proxy.audit.records
+            )
             self.assertEqual(1, proxy.quota.taken)
+
+        relays.run(work)
+
+    def test_a_join_that_a_manager_refuses_leaves_the_session_alone(self):
+        """The token has expired or is spent, no manager answers, or the guest is gone."""
+
+        async def work():
+            for error in (
+                exception.InvalidToken(),
+                exception.ManagerUnreachable(reason='x'),
+                exception.ConsoleGone(),
+            ):
+                proxy = Proxy()
+                proxy.managers.console_type = 'spice-html5'
+                first, wire = await proxy.connected()
+                proxy.managers.answers = [error]
+                await self.refused(type(error), proxy.open())
+                self.assertEqual(1, proxy.log.count('connect'))
+                refusal = ('refused', error.code, ADDRESS, first.session.id)
+                self.assertEqual([('opened', first.session.id), refusal], proxy.audit.records)
+                self.assertIsNone(wire.channel.reason)
+                await proxy.connected()
+
+        relays.run(work)
+
+    def test_a_join_learns_that_the_session_is_to_be_cut(self):
+        async def work():
+            proxy = Proxy()
+            proxy.managers.console_type = 'spice-html5'
+            _, wire = await proxy.connected()
+            proxy.managers.answers = [session_base.granted('spice-html5', cut_reason='revoked')]
+            await self.refused(exception.InvalidToken, proxy.open())
+            self.assertEqual('revoked', wire.channel.reason)
+            self.assertEqual(1, proxy.log.count('connect'))
 
         relays.run(work)
 

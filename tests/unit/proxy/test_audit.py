@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The audit trail: one log line for each session that opens or closes, and for each refusal."""
+"""The audit trail: one log line for each session that opens, is joined or closes, and for each refusal."""
 
 import fixtures as fixtures_library
 import testtools
@@ -46,6 +46,12 @@ class AuditTest(testtools.TestCase):
         session = self.process.granted()
         self.audit.opened(session)
         self.assertEqual(('opened', self.facts(session)), self.line())
+
+    def test_a_websocket_that_joins_a_session_is_recorded_with_their_number(self):
+        session = self.process.granted()
+        session.channels = {Channel(), Channel()}
+        self.audit.joined(session)
+        self.assertEqual(('joined', {**self.facts(session), 'channels': '2'}), self.line())
 
     def test_a_session_that_closes_is_recorded_with_its_statistics(self):
         session, channel = self.process.granted(), Channel()

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sockets and TLS for users as configured, and the limits on connections."""
 
+import grp
 import os
 import pathlib
 import socket
 import ssl
+import stat
 import types
+from unittest import mock
 
 import fixtures
 import prometheus_client
@@ -41,6 +44,49 @@ class BindSocketsTest(testtools.TestCase):
         tcp, unix = self.bind(proxy__unix_socket=self.path)
         self.assertEqual((socket.AF_INET, socket.AF_UNIX), (tcp.family, unix.family))
         self.assertEqual(self.path, unix.getsockname())
+
+    def test_the_umask_does_not_keep_the_web_server_out_of_the_unix_socket(self):
+        self.addCleanup(os.umask, os.umask(0o027))  # as in the systemd unit
+        for mode, expected in (({}, 0o660), ({'proxy__unix_socket_mode': '0666'}, 0o666)):
+            *_, unix = self.bind(proxy__unix_socket=self.path, **mode)
+            self.assertEqual(expected, stat.S_IMODE(os.stat(self.path).st_mode))
+            unix.close()
+
+    def test_nobody_can_connect_before_the_permissions_are_set(self):
+        def connect(*values):
+            with socket.socket(socket.AF_UNIX) as user:
+                self.assertRaises(ConnectionRefusedError, user.connect, self.path)
+
+        with mock.patch.object(os, 'chmod', connect):
+            self.bind(proxy__unix_socket=self.path)
+
+    def test_the_unix_socket_belongs_to_a_group_by_name_or_number(self):
+        for group in {*os.getgroups(), os.getgid()}:
+            name = next((entry.gr_name for entry in grp.getgrall() if entry.gr_gid == group), str(group))
+            for given in (name, str(group)):
+                *_, unix = self.bind(proxy__unix_socket=self.path, proxy__unix_socket_group=given)
+                self.assertEqual(group, os.stat(self.path).st_gid)
+                unix.close()
+
+    def test_a_wrong_group_or_mode_is_refused_by_the_name_of_the_option(self):
+        error = self.assertRaises(
+            ValueError, self.bind, proxy__unix_socket=self.path, proxy__unix_socket_group='nobody-has-this'
+        )
+        self.assertIn("[proxy] unix_socket_group: there is no group 'nobody-has-this'", str(error))
+        self.assertFalse(os.path.exists(self.path))
+        with mock.patch.object(os, 'chown', side_effect=PermissionError(1, 'Operation not permitted')):
+            error = self.assertRaises(
+                ValueError, self.bind, proxy__unix_socket=self.path, proxy__unix_socket_group='0'
+            )
+        self.assertIn('[proxy] unix_socket_group: this user is not in 0', str(error))
+        config = self.useFixture(Conf())
+        for mode in ('rw', '0888', '666666', ''):
+            self.assertRaises(ValueError, config.set, proxy__unix_socket_mode=mode)
+
+    def test_a_path_that_cannot_be_used_is_named_with_its_option(self):
+        for path in ('/nowhere/proxy.sock', self.path + 'x' * 200):
+            error = self.assertRaises(OSError, self.bind, proxy__unix_socket=path)
+            self.assertIn(f'[proxy] unix_socket {path}: ', str(error))
 
     def test_the_unix_socket_of_a_killed_process_is_replaced(self):
         with socket.socket(socket.AF_UNIX) as stale:

@@ -576,13 +576,17 @@ class BrokenObserverTest(SessionCase):
     def test_an_observer_that_fails_does_not_keep_the_others_from_being_notified(self):
         self.useFixture(fixtures.FakeLogger())
         recorder, broken = Recorder(), mock.Mock()
-        broken.opened.side_effect = broken.ended.side_effect = ZeroDivisionError('x')
+        for method in (broken.opened, broken.joined, broken.ended):
+            method.side_effect = ZeroDivisionError('x')
         quota = SessionQuota(1, 1)
         registry = SessionRegistry(quota, [broken, recorder], PATIENT)
         session = registry.create(TOKEN, ADDRESS)
         session.grant(granted(), 0.0)
-        channel = Channel()
-        session.connected(channel)
-        session.channel_released(channel)
-        self.assertEqual(['opened', 'ended'], [name for name, _ in recorder.calls])
+        channels = [Channel(), Channel()]
+        session.join()
+        for channel in channels:
+            session.connected(channel)
+        for channel in channels:
+            session.channel_released(channel)
+        self.assertEqual(['opened', 'joined', 'ended'], [name for name, _ in recorder.calls])
         self.assertEqual((0, 0), (len(registry), quota.taken))

@@ -4,6 +4,7 @@
 import asyncio
 import logging
 import struct
+from unittest import mock
 
 import fixtures
 import testtools
@@ -13,7 +14,8 @@ from websockets.frames import Close, Frame, Opcode
 
 from consoled.objects import EndReason
 from consoled.proxy import close_codes, relay
-from consoled.proxy.relay import ReadBuffer
+from consoled.proxy.read_buffer import _CHUNK as CHUNK
+from consoled.proxy.read_buffer import USER_CHUNK, ReadBuffer
 from consoled.proxy.security.messages import ClientMessages
 from consoled.proxy.security.rfb import UserHandshake
 from tests.unit.proxy.relay_base import CLOSE_TIMEOUT, PLENTY, Wire, masked, run, settle
@@ -61,9 +63,9 @@ class BytesTest(RelayCase):
                     other.send(b'\xee' * 300)
                 wire.user.pump()
                 wire.guest.pump()
-                self.assertTrue(wire.user.get_write_buffer_size() <= relay._CHUNK + 10 + 125)
-                # a fragment is forwarded as a whole
-                self.assertTrue(wire.guest.get_write_buffer_size() <= relay._TARGET_BUFFER + 2**20)
+                self.assertTrue(wire.user.get_write_buffer_size() <= CHUNK + 10 + 125)
+                limit = relay._TARGET_BUFFER + USER_CHUNK
+                self.assertTrue(wire.guest.get_write_buffer_size() <= limit)
             for piece in from_user:
                 wire.user.sends(piece)
             for piece in from_guest:
@@ -111,6 +113,23 @@ class BytesTest(RelayCase):
 
         run(work)
 
+    def test_invariant_9_a_frame_is_forwarded_as_it_arrives_and_not_kept(self):
+        """Otherwise each session could hold a frame that lacks one byte, for as long as its user likes."""
+
+        async def work():
+            wire = Wire()
+            frame = masked(Opcode.BINARY, b'x' * 2**20)
+            wire.user.sends(frame[:-1])
+            self.assertEqual(2**20 - 1, len(wire.guest.received))
+            self.assertEqual(0, len(wire.channel._socket.reader.buffer))
+            wire.channel.ping()
+            self.assertIsNotNone(wire.channel.pinged)
+            wire.user.sends(frame[-1:] + masked(Opcode.PONG, b''))
+            self.assertEqual(2**20, len(wire.guest.received))
+            self.assertIsNone(wire.channel.pinged)
+
+        run(work)
+
     def test_one_read_from_the_guest_becomes_one_message_with_the_shortest_header(self):
         """RFC 6455, section 5.2."""
 
@@ -121,7 +140,7 @@ class BytesTest(RelayCase):
                 (126, '827e007e'),
                 (65535, '827effff'),
                 (65536, '827f0000000000010000'),
-                (relay._CHUNK, '827f0000000000040000'),
+                (CHUNK, '827f0000000000040000'),
             ):
                 wire = Wire()
                 data = bytes(number % 251 for number in range(size))
@@ -134,9 +153,9 @@ class BytesTest(RelayCase):
     def test_data_larger_than_a_read_becomes_several_messages(self):
         async def work():
             wire = Wire()
-            wire.guest.sends(b'x' * (relay._CHUNK + 1))
+            wire.guest.sends(b'x' * (CHUNK + 1))
             wire.receive()
-            self.assertEqual([relay._CHUNK, 1], [len(message) for message in wire.messages])
+            self.assertEqual([CHUNK, 1], [len(message) for message in wire.messages])
 
         run(work)
 
@@ -226,16 +245,16 @@ class BackPressureTest(RelayCase):
         async def work():
             wire = Wire(guest_room=0)
             self.assertIsNone(wire.channel.stalled)
-            for _ in range(8):
+            for _ in range(2):
                 wire.send(b'x' * 16000)
             self.assertFalse(wire.user.reading)
             self.assertEqual(asyncio.get_running_loop().time(), wire.channel.stalled)
-            self.assertTrue(wire.guest.get_write_buffer_size() <= relay._TARGET_BUFFER + relay._USER_CHUNK)
-            wire.guest.takes(wire.guest.get_write_buffer_size() - 16 * 1024)
+            self.assertTrue(wire.guest.get_write_buffer_size() <= relay._TARGET_BUFFER + USER_CHUNK)
+            wire.guest.takes(wire.guest.get_write_buffer_size() - relay._TARGET_BUFFER // 4)
             self.assertIsNone(wire.channel.stalled)
             self.assertTrue(wire.user.reading)
             wire.transfer_all()
-            self.assertEqual(b'x' * 16000 * 8, bytes(wire.guest.received))
+            self.assertEqual(b'x' * 16000 * 2, bytes(wire.guest.received))
 
         run(work)
 
@@ -261,7 +280,7 @@ class BackPressureTest(RelayCase):
             for _ in range(3000):
                 wire.user.sends(ping)
             self.assertFalse(wire.user.reading)
-            self.assertTrue(wire.user.get_write_buffer_size() < relay._USER_BUFFER + 2 * relay._USER_CHUNK)
+            self.assertTrue(wire.user.get_write_buffer_size() < relay._USER_BUFFER + 2 * USER_CHUNK)
             wire.transfer_all()
             self.assertTrue(wire.user.reading)
             self.assertEqual(3000, len([frame for frame in wire.control if frame.opcode is Opcode.PONG]))
@@ -274,7 +293,7 @@ class BackPressureTest(RelayCase):
         async def work():
             wire = Wire(user_room=0, guest_room=0)
             ping = masked(Opcode.PING, b'x' * 125)
-            wire.user.sends(ping * 500 + masked(Opcode.BINARY, b'x' * 60000))
+            wire.user.sends(ping * 120 + masked(Opcode.BINARY, b'x' * 15000))
             self.assertTrue(wire.user.reading)
             wire.user.sends(ping * 30 + masked(Opcode.BINARY, b'x' * 8000))
             self.assertFalse(wire.user.reading, 'unread replies, and a stalled guest')
@@ -292,7 +311,7 @@ class BackPressureTest(RelayCase):
             wire.channel.end(EndReason.IDLE)
             for _ in range(3000):
                 wire.user.sends(masked(Opcode.PING, b'x' * 125))
-            self.assertTrue(wire.user.get_write_buffer_size() < relay._USER_BUFFER + 2 * relay._USER_CHUNK)
+            self.assertTrue(wire.user.get_write_buffer_size() < relay._USER_BUFFER + 2 * USER_CHUNK)
 
         run(work)
 
@@ -398,6 +417,59 @@ class EndTest(RelayCase):
             wire.guest.get_protocol().buffer_updated(5)
             self.assertEqual(before, bytes(wire.user.received))
             self.assertEqual(0, wire.channel.bytes_out)
+
+        run(work)
+
+    def test_a_guest_that_does_not_notice_the_end_is_cut_off_soon(self):
+        """As QEMU, whose guest does not read its serial port: its next user must find the port free."""
+
+        async def work():
+            for guest_room in (PLENTY, 0):
+                wire = Wire(guest_room=guest_room, deaf=True)
+                wire.send(b'x' * 5)
+                wire.user.fails()
+                await asyncio.sleep(relay._LEAVE_TIMEOUT - 0.1)
+                self.assertEqual([], wire.released, 'a guest that is slow still gets its input')
+                await asyncio.sleep(0.2)
+                self.assert_closed(wire)
+
+        run(work)
+
+    def test_a_guest_that_still_reads_gets_all_input_of_a_user_who_left(self):
+        async def work():
+            wire = Wire(guest_room=0)
+            wire.send(b'x' * 10000)
+            wire.user.fails()
+            for _ in range(10):
+                await asyncio.sleep(relay._LEAVE_TIMEOUT - 0.1)
+                self.assertEqual([], wire.released)
+                wire.guest.takes(1000)
+            await settle()
+            self.assertEqual(b'x' * 10000, bytes(wire.guest.received))
+            self.assert_closed(wire)
+
+        run(work)
+
+    def test_a_guest_that_is_slow_to_notice_the_end_is_not_written_to(self):
+        async def work():
+            wire = Wire(deaf=True)
+            wire.channel.end('revoked')
+            wire.send(b'after')
+            wire.guest.sends(b'after')
+            wire.guest.ends()
+            await settle()
+            self.assertEqual(b'', bytes(wire.guest.received))
+            self.assertEqual([wire.channel], wire.released)
+
+        run(work)
+
+    def test_a_connection_that_is_already_broken_is_aborted(self):
+        async def work():
+            wire = Wire()
+            wire.guest.write_eof = mock.Mock(side_effect=OSError('not connected'))
+            wire.channel.end('revoked')
+            await settle()
+            self.assertEqual([wire.channel], wire.released)
 
         run(work)
 
@@ -611,6 +683,7 @@ class ProtocolTest(RelayCase):
                 b'\x83\x80\0\0\0\0',  # an unknown opcode
                 b'\x09\x80\0\0\0\0',  # a fragmented ping
                 b'\x89\xfe\0\x7e\0\0\0\0' + b'x' * 126,  # an oversized ping
+                b'\x89\xfe\0\x7e\0\0\0\0',  # its header
                 masked(Opcode.CONT, b'x'),
                 masked(Opcode.BINARY, b'x', fin=False) + masked(Opcode.BINARY, b'y'),
                 masked(Opcode.CLOSE, b'x'),

@@ -266,7 +266,9 @@ class TransitionTest(testtools.TestCase):
             calls = [name for name, _ in recorder.calls[len(before) :]]
             opens = (state, event) == (State.CONNECTING, Event.CONNECTED)
             ends = session.state is State.ENDED and state is not State.ENDED
-            self.assertEqual(['opened'] * opens + ['ended'] * ends, calls, (state, event))
+            joins = (state, event) == (State.OPEN, Event.CONNECTED)
+            expected = ['opened'] * opens + ['joined'] * joins + ['ended'] * ends
+            self.assertEqual(expected, calls, (state, event))
 
     def test_the_table_has_no_other_transitions(self):
         self.assertEqual(

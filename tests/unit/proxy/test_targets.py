@@ -351,9 +351,10 @@ class AllowedTest(ConsoleCase):
 
         async def connect():
             asyncio.get_running_loop().sock_connect = refuse
-            await self.connector().connect(self.console(host=host, port=port, **options), self.fail)
+            connector = self.connector()
+            connector._resolver.resolve = resolve
+            await connector.connect(self.console(host=host, port=port, **options), self.fail)
 
-        self.patch(targets, '_resolve', resolve)
         try:
             asyncio.run(connect())
         except exception.ConsoledException as exc:
