@@ -17,6 +17,7 @@ from consoled import exception
 from consoled.objects import ConsoleType
 from consoled.proxy import handshake, responses
 from consoled.proxy.admission import Admission, Admitted
+from consoled.proxy.metrics import Metrics
 from consoled.proxy.pages import Pages
 from consoled.proxy.relay import Channel, ReadBuffer, report_all_unsent
 from consoled.proxy.security.rfb import UserHandshake
@@ -32,6 +33,7 @@ class ConnectionContext:
     policy: handshake.Policy
     pages: Pages
     admission: Admission
+    metrics: Metrics
     read_buffer: ReadBuffer
 
 
@@ -202,7 +204,8 @@ class UserConnection(asyncio.Protocol):
             self._finish()
 
     async def _explain(self, fetch: handshake.Fetch, token: str) -> None:
-        self._refuse(await self._context.admission.explain(token, fetch.client.address))
+        why = self._context.admission.explain(token, fetch.client.address, foreign=fetch.foreign)
+        self._refuse(await why)
 
     def _refuse(self, error: exception.ConsoledException) -> None:
         self._send(*responses.refusal(error, as_json=self._wants_json))
@@ -210,6 +213,7 @@ class UserConnection(asyncio.Protocol):
     def _send(self, response: h11.Response, body: bytes) -> None:
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or self._transport.is_closing():
             return
+        self._context.metrics.response(response.status_code)
         data = self._http.send(response)
         if not self._head:
             data += self._http.send(h11.Data(data=body))
