@@ -34,6 +34,33 @@ _TURN_RETRY = 5.0  # seconds until a client whose turn did not come should try a
 Turn = tuple[KeyedPermits, str]
 
 
+class _Pool:
+    """Threads for calls.
+
+    :ivar pending: calls in progress or waiting for a thread
+    """
+
+    def __init__(self, threads: int, max_pending: int, name: str) -> None:
+        self.threads = futures.ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self.pending = 0
+        self._max_pending = max_pending
+
+    def submit(self, call: Callable[[], T]) -> futures.Future[T]:
+        """Make a call in a thread. The caller must decrement ``pending`` when it has returned.
+
+        :raises ProxyBusy: when too many calls are pending
+        """
+        if self.pending >= self._max_pending:
+            raise exception.ProxyBusy()
+        future = self.threads.submit(call)
+        self.pending += 1
+        return future
+
+    def stop(self) -> None:
+        """Make no further calls. Calls in progress are abandoned."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+
 class ManagerClient:
     """Asks managers to open sessions and to validate tokens.
 
@@ -58,18 +85,16 @@ class ManagerClient:
         self._lease = lease
         self._close_reports = close_reports
         self._timeout = timeout
-        self._max_pending = max_pending
-        self._threads = futures.ThreadPoolExecutor(threads, thread_name_prefix='open')
-        self._doubtful_threads = futures.ThreadPoolExecutor(_DOUBTFUL_THREADS, thread_name_prefix='doubtful')
-        self._pending = 0
+        self._opens = _Pool(threads, max_pending, 'open')
+        self._doubtful = _Pool(_DOUBTFUL_THREADS, max_pending, 'doubtful')
         self._by_token = KeyedPermits(_CALLS_OF_TOKEN)
         self._by_client = KeyedPermits(max(1, threads // 2))
         self._doubtful_by_client = KeyedPermits(1)
 
     def stop(self) -> None:
         """Make no further calls. Calls in progress are abandoned."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._doubtful_threads.shutdown(wait=False, cancel_futures=True)
+        self._opens.stop()
+        self._doubtful.stop()
 
     async def validate(self, token: str, client_address: str | None) -> objects.ConsoleAuthToken:
         """Return the console and the user that a token authorizes.
@@ -93,7 +118,7 @@ class ManagerClient:
         return await self._call(
             lambda: self._api.validate(RequestContext(), token),
             [(self._doubtful_by_client, client_site(client_address))],
-            threads=self._doubtful_threads,
+            pool=self._doubtful,
         )
 
     async def open_session(self, session: Session, token: str) -> objects.ConsoleSession:
@@ -161,30 +186,29 @@ class ManagerClient:
         call: Callable[[], T],
         turns: Sequence[Turn],
         *,
-        threads: futures.ThreadPoolExecutor | None = None,
+        pool: _Pool | None = None,
         sent: Callable[[], None] | None = None,
         late: Callable[[T], None] | None = None,
     ) -> T:
         """Make a call in a thread, and wait ``timeout`` seconds at most for its result.
 
+        :param pool: by default that of the opens
         :param turns: permits that it needs, and holds until it returns, even if nobody waits for it any more
         :param sent: called when its turn has come
         :param late: called with the result if the call returns after its caller has stopped waiting
         """
+        pool = pool or self._opens
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         await _acquire_all(turns, deadline)
         try:
-            if self._pending >= self._max_pending:
-                raise exception.ProxyBusy()
             if sent is not None:
                 sent()
-            future = (threads or self._threads).submit(call)
+            future = pool.submit(call)
         except BaseException:
             _release_all(turns)
             raise
-        self._pending += 1
-        future.add_done_callback(lambda _: _call_soon(loop, self._done, turns))
+        future.add_done_callback(lambda _: _call_soon(loop, _done, pool, turns))
         answer = asyncio.wrap_future(future)
         answer.add_done_callback(_retrieve_error)
         try:
@@ -198,9 +222,10 @@ class ManagerClient:
                 raise exception.ManagerUnreachable(reason='no answer in time') from None
             raise
 
-    def _done(self, turns: Sequence[Turn]) -> None:
-        self._pending -= 1
-        _release_all(turns)
+
+def _done(pool: _Pool, turns: Sequence[Turn]) -> None:
+    pool.pending -= 1
+    _release_all(turns)
 
 
 async def _acquire_all(turns: Sequence[Turn], deadline: float) -> None:

@@ -133,7 +133,7 @@ class OpenTest(ManagerCase):
         async def work(turns):
             async with self.proxy() as proxy:
                 pool = mock.Mock(submit=mock.Mock(return_value=futures.Future()))
-                with mock.patch.object(proxy.client, '_threads', pool):
+                with mock.patch.object(proxy.client._opens, 'threads', pool):
                     mine = session_id()
                     task = asyncio.create_task(proxy.open(TOKEN, mine, None))
                     await asyncio.sleep(0.001)
@@ -235,7 +235,7 @@ class OpenTest(ManagerCase):
                 await self.refused(exception.ProxyBusy, proxy.validate(OTHER))
                 hangs.go.set()
                 await asyncio.gather(*tasks)
-                await until(lambda: proxy.client._pending == 0)
+                await until(lambda: proxy.client._opens.pending == 0)
                 await proxy.open(TOKEN, session_id(), None)
             # A refused call reached no manager and needs no report, which would add to the load.
             self.assertEqual([], self.managers.closed())
@@ -249,7 +249,7 @@ class OpenTest(ManagerCase):
                 await self.refused(exception.ManagerUnreachable, proxy.open(TOKEN, session_id(), None))
                 await self.refused(exception.ProxyBusy, proxy.open(TOKEN, session_id(), None))
                 hangs.go.set()
-                await until(lambda: proxy.client._pending == 0)
+                await until(lambda: proxy.client._opens.pending == 0)
 
         self.run_async(work)
 
@@ -259,7 +259,7 @@ class OpenTest(ManagerCase):
         async def work():
             async with self.proxy(max_pending=1) as proxy:
                 broken = mock.Mock(submit=mock.Mock(side_effect=RuntimeError("can't start new thread")))
-                with mock.patch.object(proxy.client, '_threads', broken):
+                with mock.patch.object(proxy.client._opens, 'threads', broken):
                     await self.refused(RuntimeError, proxy.open(TOKEN, session_id(), None))
                     await self.refused(RuntimeError, proxy.validate(TOKEN))
                 await proxy.open(TOKEN, session_id(), None)
@@ -433,7 +433,23 @@ class OpenTest(ManagerCase):
                 await proxy.open(TOKEN, session_id(), '192.0.2.1')
                 hangs.go.set()
                 await asyncio.gather(*tasks)
-            self.assertEqual(0, proxy.client._pending)
+                await until(lambda: proxy.client._doubtful.pending == 0)
+
+        self.run_async(work)
+
+    def test_doubtful_tokens_of_many_clients_do_not_count_against_opens(self):
+        async def work():
+            async with self.proxy(max_pending=3) as proxy:
+                hangs = self.step('validate', waits=True, always=True)
+                tasks = [
+                    asyncio.create_task(proxy.client.validate_doubtful(tokens.mint(), f'192.0.2.{number}'))
+                    for number in range(20)
+                ]
+                await until(lambda: proxy.client._doubtful.pending == 3)
+                await proxy.open(TOKEN, session_id(), '192.0.2.1')
+                hangs.go.set()
+                answers = await asyncio.gather(*tasks, return_exceptions=True)
+            self.assertEqual(17, sum(isinstance(answer, exception.ProxyBusy) for answer in answers))
 
         self.run_async(work)
 
