@@ -96,16 +96,16 @@ class Admission:
                 await asyncio.sleep(_LATE)
             raise
 
-    async def explain(
+    def explain(
         self, token: str, client_address: str | None, *, foreign: bool
-    ) -> exception.ConsoledException:
-        """Return why a websocket with this token was refused, or would be refused now.
+    ) -> exception.ConsoledException | None:
+        """Return why a websocket with this token was refused; None if ``ask`` may find out.
 
         Another process may have refused it, so a manager is asked if this one did not. Such questions are few
-        for each address and have threads of their own, and a page of another site causes none.
+        for each address, and a page of another site causes none.
 
-        :param foreign: whether a page of another site asks
-        :returns: UpgradeRequired if it would not be refused, or a manager was not asked
+        :param foreign: whether a page of another site wants to know
+        :returns: UpgradeRequired if the reason is not known, and a manager must not be asked
         """
         if (error := self._refusals.recent(token)) is not None:
             self._metrics.explained('memory')
@@ -116,6 +116,13 @@ class Admission:
         if foreign or seconds or not self._refusals.may_explain(client_address):
             self._metrics.explained('none')
             return exception.RateLimited(seconds=seconds) if seconds else exception.UpgradeRequired()
+        return None
+
+    async def ask(self, token: str, client_address: str | None) -> exception.ConsoledException:
+        """Ask a manager why a websocket with this token would be refused now, apart from the opens.
+
+        :returns: UpgradeRequired if it would not be refused
+        """
         self._metrics.explained('manager')
         try:
             await self._managers.validate_doubtful(token, client_address)

@@ -764,7 +764,8 @@ class JoinTest(AdmissionCase):
 
 
 async def explain(proxy, token=TOKEN, *, address=ADDRESS, foreign=False):
-    return await proxy.admission.explain(token, address, foreign=foreign)
+    error = proxy.admission.explain(token, address, foreign=foreign)
+    return error if error is not None else await proxy.admission.ask(token, address)
 
 
 class ExplainTest(AdmissionCase):
