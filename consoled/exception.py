@@ -228,7 +228,7 @@ class OriginRefused(ConsoledException):
 
 
 class RateLimited(ConsoledException):
-    """A client address makes too many attempts or connections."""
+    """A client address sends too many invalid tokens, or a token or an address asks too much at a time."""
 
     code = 'rate_limited'
     msg_fmt = 'Too many attempts from your address.'

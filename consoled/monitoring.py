@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP server for metrics and health, on an address of its own."""
+"""HTTP server for metrics and health, on an address of its own.
+
+A load balancer takes a process out that does not answer ``/readyz``, so clients that send or read slowly must
+not keep others from being answered: a request has one deadline, and of the connections that wait for their
+client, the oldest gives way to a new one.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
+import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from wsgiref import simple_server
 
@@ -18,8 +26,11 @@ LOG = logging.getLogger(__name__)
 
 Check = Callable[[], object]
 
-_REQUEST_TIMEOUT = 5  # seconds a client may take to send its request
-_MAX_REQUESTS = 16  # at a time; more are refused
+_REQUEST_TIMEOUT = 5.0  # seconds that a client may take in all, to send its request and to read the answer
+_MAX_WAITING = 16  # connections that wait for their client at a time
+_MAX_THREADS = 64  # more connections than that are refused
+_MAX_HEAD = 16 * 1024  # bytes of a request
+_MAX_AT_A_TIME = {'/metrics': 4, '/readyz': 16}  # answers that may take a while; more get 503
 _CACHE_TIME = 1.0  # seconds for which the results of the checks are reused: frequent requests must be cheap
 
 
@@ -60,13 +71,13 @@ def application(registry: prometheus_client.CollectorRegistry, readiness: Readin
     if all checks pass, else 503).
     """
     metrics = prometheus_client.make_wsgi_app(registry)
+    permits = {path: threading.BoundedSemaphore(number) for path, number in _MAX_AT_A_TIME.items()}
 
     def respond(start_response: Any, status: str, body: object) -> list[bytes]:
         start_response(status, [('Content-Type', 'application/json'), ('Cache-Control', 'no-store')])
         return [json.dumps(body).encode() + b'\n']
 
-    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        path = environ.get('PATH_INFO')
+    def answer(path: str | None, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if path == '/metrics':
             response: Iterable[bytes] = metrics(environ, start_response)
             return response
@@ -78,11 +89,76 @@ def application(registry: prometheus_client.CollectorRegistry, readiness: Readin
             return respond(start_response, '200 OK' if ready else '503 Service Unavailable', results)
         return respond(start_response, '404 Not Found', {'error': 'not found'})
 
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ.get('PATH_INFO')
+        permit = permits.get(path or '')
+        if permit is None:
+            return answer(path, environ, start_response)
+        if not permit.acquire(blocking=False):
+            return respond(start_response, '503 Service Unavailable', {'error': 'busy'})
+        try:
+            return answer(path, environ, start_response)
+        finally:
+            permit.release()
+
     return app
 
 
+class _Waiting:
+    """Connections that wait for their client, the oldest first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connections: dict[socket.socket, None] = {}
+
+    @contextlib.contextmanager
+    def client(self, connection: socket.socket) -> Iterator[None]:
+        """Count a connection as waiting; if there are too many, end the oldest."""
+        with self._lock:
+            if len(self._connections) >= _MAX_WAITING:
+                oldest = next(iter(self._connections))
+                del self._connections[oldest]
+                with contextlib.suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)  # wakes its thread, which closes it
+            self._connections[connection] = None
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._connections.pop(connection, None)
+
+
 class _Handler(simple_server.WSGIRequestHandler):
-    timeout = _REQUEST_TIMEOUT
+    """Handler of one request, answered in memory: only receiving and sending wait for the client."""
+
+    server: _Server
+
+    def handle(self) -> None:
+        deadline = time.monotonic() + _REQUEST_TIMEOUT
+        with self.server.waiting.client(self.connection):
+            head = self._receive_head(deadline)
+        if not head:
+            return
+        self.rfile.close()
+        self.rfile, self.wfile = io.BytesIO(head), io.BytesIO()
+        super().handle()
+        with self.server.waiting.client(self.connection):
+            self.connection.settimeout(max(1.0, deadline - time.monotonic()))
+            self.connection.sendall(self.wfile.getvalue())
+
+    def _receive_head(self, deadline: float) -> bytes:
+        """Return the head of the request; nothing if it does not come in time, or is too large."""
+        head = b''
+        while b'\r\n\r\n' not in head and b'\n\n' not in head:
+            left = deadline - time.monotonic()
+            if left <= 0 or len(head) > _MAX_HEAD:
+                return b''
+            self.connection.settimeout(left)
+            data = self.connection.recv(_MAX_HEAD)
+            if not data:
+                return b''
+            head += data
+        return head
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - named by the base class
         LOG.debug(format, *args)
@@ -91,13 +167,15 @@ class _Handler(simple_server.WSGIRequestHandler):
 class _Server(socketserver.ThreadingMixIn, simple_server.WSGIServer):
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 128
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._permits = threading.BoundedSemaphore(_MAX_REQUESTS)
+        self.waiting = _Waiting()
+        self._threads_left = threading.BoundedSemaphore(_MAX_THREADS)
         super().__init__(*args, **kwargs)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._permits.acquire(blocking=False):
+        if not self._threads_left.acquire(blocking=False):
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
@@ -106,7 +184,7 @@ class _Server(socketserver.ThreadingMixIn, simple_server.WSGIServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._permits.release()
+            self._threads_left.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         LOG.debug('A monitoring request failed', exc_info=True)

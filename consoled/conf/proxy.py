@@ -178,8 +178,9 @@ _LIMITS = [
         default=200,
         min=1,
         max=1000000,
-        help='Maximum number of concurrent connections of one IPv4 address or IPv6 /64 network. It does not '
-        'apply to trusted_proxies.',
+        help='Maximum number of concurrent connections of one IPv4 address or IPv6 /64 network. An IPv6 /56 '
+        'may have 4 times as many, a /48 16 times, and a /32 64 times; so with all limits per address. The '
+        'limit does not apply to trusted_proxies.',
     ),
     cfg.IntOpt(
         'max_sessions',
@@ -201,8 +202,19 @@ _LIMITS = [
         default=20,
         min=1,
         max=100000,
-        help='Maximum number of attempts per minute with refused tokens from one client address. After '
-        'that, all its requests for consoles get 429 for a while.',
+        help='Maximum number of attempts per minute with invalid tokens from one client address. After '
+        'that, its invalid tokens get 429, a second late, and the manager is asked about one of its tokens '
+        'at a time; good tokens still open consoles. Attempts that a page of another site makes are counted '
+        'apart. As many requests per minute and address for the reason of a refusal may need the manager.',
+    ),
+    cfg.IntOpt(
+        'max_recorded_refusals',
+        default=60,
+        min=1,
+        max=1000000,
+        help='Maximum number of refused attempts per minute and client address that are logged and sent as '
+        'notifications. The rest are counted, in metrics and once a minute in the log. Raise it if many '
+        'users share an address and each of their refusals has to be in the audit trail.',
     ),
     cfg.IntOpt(
         'max_pending_opens',

@@ -30,6 +30,10 @@ from consoled.proxy.targets import Connector, Target
 # to another guest, so a manager is asked again.
 _FRESH = 0.2
 
+# Seconds by which a client that has sent too many invalid tokens is answered late. Its connections are
+# limited, and with them the rate at which it can guess.
+_LATE = 1.0
+
 # Refusal of a session that was cut before the 101, by the close code that it would have had after it.
 _REFUSED_AS: dict[CloseCode, type[exception.ConsoledException]] = {
     CloseCode.CONSOLE_GONE: exception.ConsoleGone,
@@ -85,24 +89,46 @@ class Admission:
                 session = self._find_or_create(upgrade)
                 return await self._connect(session, upgrade)
         except exception.ConsoledException as exc:
-            self._refusals.refused(exc, upgrade.token, upgrade.client.address, session)
+            self._refusals.refused(
+                exc, upgrade.token, upgrade.client.address, session, foreign=upgrade.foreign
+            )
+            if isinstance(exc, exception.RateLimited):
+                await asyncio.sleep(_LATE)
             raise
 
-    async def explain(self, token: str, client_address: str | None) -> exception.ConsoledException:
-        """Return why a websocket with this token was refused, or would be refused now.
+    def explain(
+        self, token: str, client_address: str | None, *, foreign: bool
+    ) -> exception.ConsoledException | None:
+        """Return why a websocket with this token was refused; None if ``ask`` may find out.
+
+        Another process may have refused it, so a manager is asked if this one did not. Such questions are few
+        for each address, and a page of another site causes none.
+
+        :param foreign: whether a page of another site wants to know
+        :returns: UpgradeRequired if the reason is not known, and a manager must not be asked
+        """
+        if (error := self._refusals.recent(token)) is not None:
+            self._metrics.explained('memory')
+            return error
+        if self.stopping:
+            return exception.ProxyStopping()
+        seconds = self._refusals.doubtful_for(client_address, foreign=False)
+        if foreign or seconds or not self._refusals.may_explain(client_address):
+            self._metrics.explained('none')
+            return exception.RateLimited(seconds=seconds) if seconds else exception.UpgradeRequired()
+        return None
+
+    async def ask(self, token: str, client_address: str | None) -> exception.ConsoledException:
+        """Ask a manager why a websocket with this token would be refused now, apart from the opens.
 
         :returns: UpgradeRequired if it would not be refused
         """
+        self._metrics.explained('manager')
         try:
-            self._refusals.check_rate(client_address)
-            if (error := self._refusals.recent(token)) is not None:
-                return error
-            if self.stopping:
-                return exception.ProxyStopping()
-            await self._managers.validate(token)
+            await self._managers.validate_doubtful(token, client_address)
         except exception.ConsoledException as exc:
             if isinstance(exc, exception.InvalidToken):
-                self._refusals.token_failed(client_address)
+                self._refusals.token_failed(client_address, foreign=False)
             return exc
         return exception.UpgradeRequired()
 
@@ -114,7 +140,6 @@ class Admission:
         """Return the session for the websocket, which the session now counts as a possible channel."""
         if self.stopping:
             raise exception.ProxyStopping()
-        self._refusals.check_rate(upgrade.client.address)
         session = self._registry.find(upgrade.token, upgrade.client.address)
         if session is None:
             return self._registry.create(upgrade.token, upgrade.client.address)
@@ -148,14 +173,29 @@ class Admission:
 
     async def _grant(self, session: Session, upgrade: handshake.Upgrade) -> None:
         """Ask a manager to open the session."""
+        address = upgrade.client.address
         with self._timed('authorize'):
+            if seconds := self._refusals.doubtful_for(address, foreign=upgrade.foreign):
+                await self._check_doubtful(upgrade.token, address, seconds)
+                _check_not_cut(session)
             if upgrade.origin is not None:
-                grant = await self._managers.validate(upgrade.token)
+                grant = await self._managers.validate(upgrade.token, address)
                 handshake.check_origin(upgrade.origin, grant.access_url_base)
                 _check_not_cut(session)
             granted = await self._managers.open_session(session, upgrade.token)
         session.grant(granted, time.monotonic())
         self._registry.make_joinable(session)
+
+    async def _check_doubtful(self, token: str, address: str | None, seconds: float) -> None:
+        """Check a token of a client that has sent too many invalid ones, apart from those of all others.
+
+        :param seconds: for how long its tokens are doubtful
+        :raises RateLimited: when the token is invalid
+        """
+        try:
+            await self._managers.validate_doubtful(token, address)
+        except exception.InvalidToken:
+            raise exception.RateLimited(seconds=seconds) from None
 
     async def _reach(self, session: Session, token: str) -> Target:
         """Connect to the session's console; give up at once if the session is cut."""

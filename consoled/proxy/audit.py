@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Audit trail: a log line and a notification when a session opens, is joined or closes, and for each refusal.
 
-Neither ever contains the token. Notifications are sent with oslo.messaging, by the drivers that are set in
+Neither ever contains the token. Anybody can cause refusals, so they are limited per address, and those left
+out are counted. Notifications are sent with oslo.messaging, by the drivers that are set in
 ``[oslo_messaging_notifications]``; by default there are none.
 """
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import json
 import logging
+import math
 import queue
 import re
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import oslo_messaging
@@ -19,6 +25,7 @@ from oslo_config import cfg
 
 from consoled import exception
 from consoled.objects import EndReason
+from consoled.proxy.limits import RateLimit, client_networks
 from consoled.proxy.session import Session
 
 LOG = logging.getLogger(__name__)
@@ -26,6 +33,8 @@ LOG = logging.getLogger(__name__)
 _WORD = re.compile(r'[^\s"=]+')
 _MAX_QUEUED = 10000  # notifications; more are dropped, and the log says so
 _FLUSH_TIMEOUT = 5.0  # seconds to wait for queued notifications, while stopping
+_LEFT_OUT_EVERY = 60.0  # seconds between two counts of refusals that were left out
+_MAX_NAMED = 16  # addresses named in such a count; the rest are counted together
 
 
 class Audit:
@@ -34,9 +43,19 @@ class Audit:
     Sending a notification may block, so a separate thread sends them.
 
     :param publisher: publisher id of the notifications, e.g. ``consoled-proxy.HOST``
+    :param clock: monotonic clock
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, publisher: str) -> None:
+    def __init__(
+        self, conf: cfg.ConfigOpts, publisher: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._refusals = RateLimit(conf.proxy.max_recorded_refusals)
+        self._left_out: collections.Counter[str | None] = collections.Counter()
+        self._counted_at = clock()
+        self._lost = 0  # notifications, since the last warning
+        self._warned_at = -math.inf
+        self._losing = threading.Lock()
         self._notifier: oslo_messaging.Notifier | None = None
         if any(conf.oslo_messaging_notifications.driver):
             transport = oslo_messaging.get_notification_transport(conf)
@@ -51,8 +70,10 @@ class Audit:
 
     def stop(self) -> None:
         """Send the queued notifications, for a few seconds at most."""
+        self.record_left_out(at_once=True)
         if self._notifier is not None:
-            self._queue.put(None)
+            with contextlib.suppress(queue.Full):
+                self._queue.put(None, timeout=_FLUSH_TIMEOUT)
             self._thread.join(_FLUSH_TIMEOUT)
 
     def opened(self, session: Session) -> None:
@@ -83,13 +104,40 @@ class Audit:
         error: exception.ConsoledException,
         client_address: str | None,
         session: Session | None = None,
-    ) -> None:
-        """Record a refusal.
+    ) -> bool:
+        """Record a refusal, if it is within the limit.
+
+        What a manager had granted is limited per instance: others behind the user's address cannot hide it.
 
         :param session: the session if a manager had granted it; otherwise the user is unknown
+        :returns: whether it was recorded; otherwise it is counted as left out
         """
-        known = {'client_address': client_address} if session is None else _facts(session)
+        if session is None:
+            keys, known = client_networks(client_address), {'client_address': client_address}
+        else:
+            known = _facts(session)
+            keys = ((f'instance {known["instance_uuid"]}', 1),)
+        if not self._refusals.take(keys, self._clock()):
+            named = len(self._left_out) < _MAX_NAMED or client_address in self._left_out
+            self._left_out[client_address if named else 'others'] += 1
+            return False
         self._record('refused', {'code': error.code, 'status': error.http_status, **known})
+        return True
+
+    def record_left_out(self, *, at_once: bool = False) -> None:
+        """Record how many refusals were left out, by address. Call it often: it does so once a minute.
+
+        :param at_once: do not wait until the minute is over
+        """
+        seconds = self._clock() - self._counted_at
+        if not self._left_out:
+            self._counted_at = self._clock()
+        elif at_once or seconds >= _LEFT_OUT_EVERY:
+            for address, number in self._left_out.items():
+                facts = {'client_address': address, 'refusals': number, 'seconds': round(seconds)}
+                self._record('left_out', facts)
+            self._left_out.clear()
+            self._counted_at = self._clock()
 
     def _record(self, event: str, facts: dict[str, Any]) -> None:
         LOG.info('session %s %s', event, ' '.join(f'{name}={_text(value)}' for name, value in facts.items()))
@@ -98,7 +146,7 @@ class Audit:
         try:
             self._queue.put_nowait((f'consoled.session.{event}', facts))
         except queue.Full:
-            LOG.warning('Notification dropped: the queue is full')
+            self._lose('the queue is full')
 
     def _send(self) -> None:
         assert self._notifier is not None
@@ -107,7 +155,17 @@ class Audit:
             try:
                 self._notifier.info({}, event, facts)
             except Exception as exc:
-                LOG.warning('Failed to send notification %s: %s', event, type(exc).__name__)
+                self._lose(type(exc).__name__)
+
+    def _lose(self, reason: str) -> None:
+        """Count a notification that is not sent, and say so once a minute. Any thread may call it."""
+        with self._losing:
+            self._lost += 1
+            now = self._clock()
+            if now - self._warned_at < _LEFT_OUT_EVERY:
+                return
+            lost, self._lost, self._warned_at = self._lost, 0, now
+        LOG.warning('Notifications lost: %d, the last one because of: %s', lost, reason)
 
 
 def _text(value: Any) -> str:

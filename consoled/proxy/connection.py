@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -17,6 +18,9 @@ from consoled import exception
 from consoled.objects import ConsoleType
 from consoled.proxy import handshake, responses
 from consoled.proxy.admission import Admission, Admitted
+from consoled.proxy.fair_queue import FairQueue
+from consoled.proxy.limits import client_site
+from consoled.proxy.metrics import Metrics
 from consoled.proxy.pages import Pages
 from consoled.proxy.read_buffer import ReadBuffer, report_all_unsent
 from consoled.proxy.relay import Channel
@@ -27,13 +31,18 @@ LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class ConnectionContext:
-    """Objects shared by all connections of a process; a reload may replace ``pages`` and ``policy``."""
+    """Objects shared by all connections of a process; a reload may replace ``pages`` and ``policy``.
+
+    :ivar plain: requests that are no websockets, or are refused for their form: they wait for their turn
+    """
 
     conf: cfg.ConfigOpts
     policy: handshake.Policy
     pages: Pages
     admission: Admission
+    metrics: Metrics
     read_buffer: ReadBuffer
+    plain: FairQueue = dataclasses.field(default_factory=FairQueue)
 
 
 class UserConnection(asyncio.Protocol):
@@ -56,6 +65,7 @@ class UserConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._queued = False  # the request waits for its turn
         self._blocked = False  # the user is not reading the responses
         self._upgraded = False
         self._advancing = False  # ``_advance`` is scheduled
@@ -127,8 +137,10 @@ class UserConnection(asyncio.Protocol):
             self._transport.abort()
 
     def _answer_next(self) -> None:
-        """Answer the next request. Reading resumes only after it is answered."""
-        while self._task is None and not self._blocked and not self._transport.is_closing():
+        """Answer the next request that was received. Reading resumes only after it is answered."""
+        while (
+            self._task is None and not self._queued and not self._blocked and not self._transport.is_closing()
+        ):
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as exc:
@@ -172,13 +184,28 @@ class UserConnection(asyncio.Protocol):
         decision = handshake.decide(asked, self._context.policy)
         if isinstance(decision, handshake.Upgrade):
             self._run(self._open(decision))
-        elif isinstance(decision, handshake.Fetch):
+        else:
+            self._queued = True
+            refused = 'upgrade' in headers
+            answer = functools.partial(self._answer_plain, decision, refused=refused)
+            self._context.plain.add(client_site(decision.client.address), answer)
+
+    def _answer_plain(self, decision: handshake.Fetch | handshake.Refusal, *, refused: bool) -> None:
+        """Answer a request that opens no websocket.
+
+        :param refused: whether it wanted one
+        """
+        self._queued = False
+        if self._transport.is_closing():
+            return
+        if isinstance(decision, handshake.Fetch):
             self._fetch(decision)
         else:
-            if 'upgrade' in headers:
+            if refused:
                 self._context.admission.refused(decision)
             self._refuse(decision.error)
             self._finish()
+        self._advance_soon()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         self._task = self._loop.create_task(self._guarded(work))
@@ -216,14 +243,22 @@ class UserConnection(asyncio.Protocol):
         if found is not None:
             self._send(*responses.page(found))
             self._finish()
-        elif fetch.token is not None:
-            self._run(self._explain(fetch, fetch.token))
-        else:
+        elif fetch.token is None:
             self._refuse(fetch.bad_token or exception.NotFound())
             self._finish()
+        else:
+            self._explain(fetch.token, fetch)
 
-    async def _explain(self, fetch: handshake.Fetch, token: str) -> None:
-        self._refuse(await self._context.admission.explain(token, fetch.client.address))
+    def _explain(self, token: str, fetch: handshake.Fetch) -> None:
+        why = self._context.admission.explain(token, fetch.client.address, foreign=fetch.foreign)
+        if why is None:
+            self._run(self._ask(token, fetch.client.address))
+        else:
+            self._refuse(why)
+            self._finish()
+
+    async def _ask(self, token: str, client_address: str | None) -> None:
+        self._refuse(await self._context.admission.ask(token, client_address))
 
     def _refuse(self, error: exception.ConsoledException) -> None:
         self._send(*responses.refusal(error, as_json=self._wants_json))
@@ -231,6 +266,7 @@ class UserConnection(asyncio.Protocol):
     def _send(self, response: h11.Response, body: bytes) -> None:
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or self._transport.is_closing():
             return
+        self._context.metrics.response(response.status_code)
         data = self._http.send(response)
         if not self._head:
             data += self._http.send(h11.Data(data=body))

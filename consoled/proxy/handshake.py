@@ -95,6 +95,7 @@ class Fetch:
 
     :ivar token: None without a token, or with one that is malformed
     :ivar bad_token: the error to answer with, if the token is malformed and the path is not a page
+    :ivar foreign: whether a page of another site made the request
     """
 
     path: str
@@ -103,6 +104,7 @@ class Fetch:
     client: Client
     head: bool
     if_none_match: str | None
+    foreign: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +120,11 @@ class Upgrade:
     accept: str
     subprotocol: str | None
     origin: origins.Origin | None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether a page of another site may have made the request."""
+        return self.origin is not None
 
 
 Decision = Refusal | Fetch | Upgrade
@@ -149,6 +156,7 @@ def _decide(request: Request, policy: Policy, client: Client) -> Decision:
             client=client,
             head=request.method == 'HEAD',
             if_none_match=_single_value(request, 'if-none-match'),
+            foreign=_is_foreign(request, policy, client),
         )
     accept = _check_upgrade(request)
     unmatched_origin = _check_origin(request, policy, client)
@@ -190,6 +198,19 @@ def _check_origin(request: Request, policy: Policy, client: Client) -> origins.O
     if origin in policy.allowed_origins or origin == origins.parse_host(client.scheme, client.host):
         return None
     return origin
+
+
+def _is_foreign(request: Request, policy: Policy, client: Client) -> bool:
+    """Return whether a page of another site made an ordinary request, as far as the browser says so.
+
+    ``Sec-Fetch-Site`` is that of Fetch Metadata Request Headers (W3C): ``same-site`` is another host too.
+    """
+    if set(_list_items(request, 'sec-fetch-site')) - {'same-origin', 'none'}:
+        return True
+    try:
+        return _check_origin(request, policy, client) is not None
+    except exception.ConsoledException:
+        return True
 
 
 def _check_upgrade(request: Request) -> str:

@@ -25,6 +25,7 @@ LOG = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 _ACCEPT_PAUSE = 0.1  # seconds after accept failed, most likely for want of file descriptors
+_ACCEPT_LOG = 60.0  # seconds between two log lines on that: users may have taken the descriptors
 
 _TLS_VERSIONS = {'tlsv1_2': ssl.TLSVersion.TLSv1_2, 'tlsv1_3': ssl.TLSVersion.TLSv1_3}
 
@@ -149,11 +150,14 @@ class Listener:
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        log_after = 0.0
         while True:
             try:
                 sock, address = await loop.sock_accept(listening)
             except OSError as exc:
-                LOG.error('Failed to accept a connection: %s', exc)
+                if loop.time() >= log_after:
+                    LOG.error('Failed to accept a connection: %s', exc)
+                    log_after = loop.time() + _ACCEPT_LOG
                 await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
             peer = address[0] if isinstance(address, tuple) else None

@@ -45,6 +45,11 @@ class Metrics:
         )
         self._opened = self._counter('opened', 'Sessions opened, by console type', 'type')
         self._refused = self._counter('refused', 'Requests refused, by the code of the error', 'code')
+        self._left_out = self._counter('left_out', 'Refusals left out of log and notifications', 'code')
+        self._explained = self._counter(
+            'explained', 'Requests for the reason of a refusal, by where it came from', 'source'
+        )
+        self._responses = self._counter('responses', 'HTTP responses, by status', 'status')
         self._closed = self._counter('closed', 'Sessions ended, by reason', 'reason')
         self._bytes = self._counter('bytes', 'Bytes of ended sessions, by direction', 'direction')
         self._turned_away = self._counter('turned_away', 'Connections closed at once, by limit', 'limit')
@@ -83,6 +88,21 @@ class Metrics:
     def refused(self, code: str) -> None:
         """Count a refused request, by the code of its error."""
         self._refused.labels(self._cell, code).inc()
+
+    def left_out(self, code: str) -> None:
+        """Count a refusal that was left out of log and notifications, by the code of its error."""
+        self._left_out.labels(self._cell, code).inc()
+
+    def explained(self, source: str) -> None:
+        """Count a request for the reason of a refusal.
+
+        :param source: ``memory``, ``manager``, or ``none`` if no manager was asked
+        """
+        self._explained.labels(self._cell, source).inc()
+
+    def response(self, status: int) -> None:
+        """Count an HTTP response, by its status."""
+        self._responses.labels(self._cell, str(status)).inc()
 
     def turned_away(self, limit: str) -> None:
         """Count a connection that was closed at once, by the limit that it would have exceeded."""

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Handling of refused websockets: metrics, audit, reasons for pages that ask, and a rate limit on guesses."""
+"""Handling of refused websockets: metrics, audit, reasons for pages that ask, and rate limits.
+
+Whatever another site makes a visitor's browser request is counted apart: it must not use up the visitor's own
+attempts.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import time
 from consoled import exception
 from consoled import token as tokens
 from consoled.proxy.audit import Audit
-from consoled.proxy.limits import FailureRateLimit
+from consoled.proxy.limits import RateLimit, client_networks
 from consoled.proxy.metrics import Metrics
 from consoled.proxy.session import Session
 
@@ -69,27 +73,33 @@ def _small(error: exception.ConsoledException) -> exception.ConsoledException:
 class Refusals:
     """Counts, records and remembers refusals, and limits the rate of invalid tokens of each address.
 
-    :param max_failed_tokens: invalid tokens allowed per minute and address
+    :param max_failed_tokens: invalid tokens per minute and address before its tokens are doubtful; as many
+        explanations per minute and address may need a manager
     """
 
     def __init__(self, max_failed_tokens: int, metrics: Metrics, audit: Audit) -> None:
         self._metrics = metrics
         self._audit = audit
-        self._failures = FailureRateLimit(max_failed_tokens)
+        self._failures = RateLimit(max_failed_tokens)
+        self._explanations = RateLimit(max_failed_tokens)
         self._recent = RecentRefusals()
 
-    def check_rate(self, address: str | None) -> None:
-        """Check the rate of invalid tokens of this address.
+    def doubtful_for(self, address: str | None, *, foreign: bool) -> float:
+        """Return for how many seconds tokens from this address are doubtful, as too many were invalid.
 
-        :raises RateLimited: when it is too high
+        :param foreign: whether a page of another site made the request
         """
-        if seconds := self._failures.retry_after(address, time.monotonic()):
-            raise exception.RateLimited(seconds=seconds)
+        if address is None:
+            return 0.0
+        return self._failures.retry_after(_keys(address, foreign), time.monotonic())
+
+    def may_explain(self, address: str | None) -> bool:
+        """Count a request whose explanation needs a manager; return whether it is within the limit."""
+        return self._explanations.take(client_networks(address), time.monotonic())
 
     def malformed(self, error: exception.ConsoledException, address: str | None) -> None:
         """Record a request that was refused for its form, before its token was considered."""
-        self._metrics.refused(error.code)
-        self._audit.refused(error, address)
+        self._record(error, address)
 
     def refused(
         self,
@@ -97,24 +107,39 @@ class Refusals:
         token: str,
         address: str | None,
         session: Session | None,
+        *,
+        foreign: bool,
     ) -> None:
         """Record a refused open.
 
         :param session: the session; None if the open was refused before there was one
+        :param foreign: as in ``doubtful_for``
         """
-        self._metrics.refused(error.code)
         if isinstance(error, exception.RateLimited):
-            return  # a client that tries many tokens must not flood the log
+            self._metrics.refused(error.code)  # a client that tries many tokens must not flood the log
+            return
         granted = session if session is not None and session.granted else None
         if isinstance(error, exception.InvalidToken) and granted is None:
-            self.token_failed(address)
+            self.token_failed(address, foreign=foreign)
         self._recent.note(token, error, time.monotonic())
-        self._audit.refused(error, address, granted)
+        self._record(error, address, granted)
 
-    def token_failed(self, address: str | None) -> None:
+    def _record(
+        self, error: exception.ConsoledException, address: str | None, session: Session | None = None
+    ) -> None:
+        self._metrics.refused(error.code)
+        if not self._audit.refused(error, address, session):
+            self._metrics.left_out(error.code)
+
+    def token_failed(self, address: str | None, *, foreign: bool) -> None:
         """Count an invalid token of this address."""
-        self._failures.record_failure(address, time.monotonic())
+        self._failures.record(_keys(address, foreign), time.monotonic())
 
     def recent(self, token: str) -> exception.ConsoledException | None:
         """Return the last refusal of this token; None if there was none recently."""
         return self._recent.recent(token, time.monotonic())
+
+
+def _keys(address: str | None, foreign: bool) -> tuple[tuple[str, int], ...]:
+    networks = client_networks(address)
+    return tuple((f'foreign {network}', share) for network, share in networks) if foreign else networks

@@ -37,7 +37,7 @@ from consoled.rpc.client import ConsoleAuthAPI
 
 LOG = logging.getLogger(__name__)
 
-_LEASE_POLL = 0.5  # seconds between two updates of the lease metric
+_POLL = 0.5  # seconds between two updates of what is recorded periodically
 _MAX_CUT = 1000  # session ids in one cast
 _DRAIN_POLL = 0.02  # seconds between two checks for remaining sessions or connections, while stopping
 
@@ -127,7 +127,9 @@ class Proxy:
             self._metrics,
             max_channels=options.max_channels,
         )
-        self._context = ConnectionContext(conf, policy_from_conf(conf), pages, self._admission, ReadBuffer())
+        self._context = ConnectionContext(
+            conf, policy_from_conf(conf), pages, self._admission, self._metrics, ReadBuffer()
+        )
         self._listener = Listener(conf, sockets, self._context, self._metrics, tls_context_from_conf(conf))
         self._tasks: list[asyncio.Task[None]] = []
         self._server: oslo_messaging.RPCServer | None = None
@@ -157,7 +159,7 @@ class Proxy:
         self._listener.start()
         self._tasks = [
             loop.create_task(asyncio.to_thread(self._listen_for_cuts, loop), name='cuts'),
-            loop.create_task(self._update_lease_metric(), name='lease-metric'),
+            loop.create_task(self._record_periodically(), name='records'),
         ]
 
     def _listen_for_cuts(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -168,10 +170,11 @@ class Proxy:
         server.start()
         self._server = server
 
-    async def _update_lease_metric(self) -> None:
+    async def _record_periodically(self) -> None:
         while True:
             self._metrics.lease(self.ready)
-            await asyncio.sleep(_LEASE_POLL)
+            self._audit.record_left_out()
+            await asyncio.sleep(_POLL)
 
     def reload(self) -> None:
         """Reload certificate, pages, policy and timeouts. An error is logged, and then nothing changes."""

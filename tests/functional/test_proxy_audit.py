@@ -272,7 +272,7 @@ class _Canary:
 
 
 class AuditTest(_Audit, _Canary, test_proxy.UsersTestCase):
-    proxy_options = {'authorize_timeout': 1, 'max_failed_tokens': 1000}
+    proxy_options = {'authorize_timeout': 1, 'max_failed_tokens': 1000, 'max_recorded_refusals': 10000}
     more_options = {
         'DEFAULT': {'debug': True, 'default_log_levels': EVERYTHING},
         'oslo_messaging_notifications': {'driver': 'messagingv2'},

@@ -25,8 +25,8 @@ class ApplicationTest(testtools.TestCase):
 
         return ask
 
-    def get(self, path):
-        app = monitoring.application(
+    def get(self, path, app=None):
+        app = app or monitoring.application(
             self.metrics.registry,
             monitoring.Readiness({name: self.check(name) for name in ('bus', 'database')}),
         )
@@ -66,6 +66,27 @@ class ApplicationTest(testtools.TestCase):
             'consoled_rpc_seconds_count{cell="cell7",code="invalid_token",method="validate"} 1.0', body
         )
         self.assertIn('consoled_session_bytes_total{cell="cell7",direction="out"} 20.0', body)
+
+    def test_few_answers_that_take_long_are_made_at_a_time(self):
+        statuses = []
+
+        class Slow:
+            """Collector during which the next scrape comes."""
+
+            def collect(slow):  # noqa: N805 - the test is self
+                if app is not None and len(statuses) < 10:
+                    statuses.append(self.get('/metrics', app)[0])
+                return []
+
+        app = None
+        self.metrics.registry.register(Slow())
+        app = monitoring.application(self.metrics.registry, monitoring.Readiness({}))
+        for _ in range(2):
+            statuses.clear()
+            self.assertEqual('200 OK', self.get('/metrics', app)[0])
+            self.assertEqual(4, len(statuses))
+            self.assertEqual('503 Service Unavailable', statuses[0])
+            self.assertEqual({'200 OK'}, set(statuses[1:]))
 
     def test_anything_else_is_not_found(self):
         for path in ('', '/', '/metrics/..', '/etc/passwd'):

@@ -21,7 +21,7 @@ from consoled.proxy.manager_client import ManagerClient
 from consoled.proxy.session import Session
 from consoled.rpc.replies import LeaseGrant, LeaseRenewal
 
-TOKEN = tokens.mint()
+TOKEN, OTHER = tokens.mint(), tokens.mint()
 PATIENCE = 60  # seconds to wait for something that is due at once, even on a slow machine
 LONG = 1000.0  # seconds; a lease or a timeout that does not end during a test
 
@@ -214,7 +214,7 @@ class Managed:
         self.close_reports.add(*report)
 
     async def validate(self, token):
-        return await self.client.validate(token)
+        return await self.client.validate(token, None)
 
     async def open(self, token, session_id, address):
         """Open a session as Admission does."""

@@ -4,6 +4,7 @@
 import asyncio
 import time
 
+import fixtures as fixtures_library
 import prometheus_client
 import testtools
 
@@ -55,8 +56,15 @@ class Managers:
         self.wait = asyncio.Event()
         self.wait.set()
 
-    async def validate(self, token):
+    async def validate_doubtful(self, token, client_address):
+        self._log.append('doubt')
+        return self._validated(token)
+
+    async def validate(self, token, client_address):
         self._log.append('validate')
+        return self._validated(token)
+
+    def _validated(self, token):
         if token in self.unknown:
             raise exception.InvalidToken()
         return objects.ConsoleAuthToken(access_url_base=self.access_url_base)
@@ -146,6 +154,7 @@ class AuditTrail:
 
     def refused(self, error, client_address, session=None):
         self.records.append(('refused', error.code, client_address, None if session is None else session.id))
+        return True
 
 
 class Proxy:
@@ -190,14 +199,18 @@ class Proxy:
 
 
 class AdmissionCase(testtools.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.useFixture(fixtures_library.MockPatchObject(admission, '_LATE', 0))
+
     async def refused(self, error, work):
         """Check that an awaitable raises exactly this error, and return it."""
         try:
             await work
         except error as exc:
-            self.assertIs(error, type(exc))
+            self.assertIn(type(exc), error if isinstance(error, tuple) else (error,))
             return exc
-        raise AssertionError(f'{error.__name__} was not raised')
+        raise AssertionError(f'{error} was not raised')
 
     def assert_nothing_left(self, proxy):
         """Check that no session, no slot and no connection is left."""
@@ -631,12 +644,59 @@ class LimitTest(AdmissionCase):
             proxy.managers.unknown = {OTHER}
             for _ in range(3):
                 await self.refused(exception.InvalidToken, proxy.open(token=OTHER))
-            error = await self.refused(exception.RateLimited, proxy.open())
+            error = await self.refused(exception.RateLimited, proxy.open(token=OTHER))
             self.assertTrue(0 < error.kwargs['seconds'] <= 20)
             self.assertEqual(3, proxy.log.count('open'))
             self.assertEqual(3, len(proxy.audit.records), 'a client that guesses must not flood the log')
             self.assertEqual(1, proxy.count('consoled_proxy_refused_total', code='rate_limited'))
+            self.assert_nothing_left(proxy)
             await proxy.open(address='192.0.2.2')
+
+        relays.run(work)
+
+    def test_an_invalid_token_of_a_client_in_doubt_is_answered_late_and_holds_nothing_meanwhile(self):
+        async def work():
+            proxy = Proxy(proxy__max_failed_tokens=1)
+            proxy.managers.unknown = {OTHER}
+            await self.refused(exception.InvalidToken, proxy.open(token=OTHER))
+            with fixtures_library.MockPatchObject(admission, '_LATE', 1000):
+                task = asyncio.create_task(proxy.open(token=OTHER))
+                await relays.settle()
+                self.assertEqual('doubt', proxy.log[-1])
+                self.assertFalse(task.done())
+                self.assert_nothing_left(proxy)
+                await proxy.open()
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+        relays.run(work)
+
+    def test_a_good_token_opens_however_many_invalid_ones_its_address_has_sent(self):
+        async def work():
+            proxy = Proxy(proxy__max_failed_tokens=3)
+            proxy.managers.unknown = {OTHER}
+            for _ in range(10):
+                await self.refused((exception.InvalidToken, exception.RateLimited), proxy.open(token=OTHER))
+            await proxy.connected()
+            self.assertEqual(['doubt', 'open', 'connect'], proxy.log[-3:])
+
+        relays.run(work)
+
+    def test_tokens_that_another_site_sends_do_not_count_against_the_visitor(self):
+        async def work():
+            proxy = Proxy(proxy__max_failed_tokens=3)
+            proxy.managers.unknown = {OTHER}
+            for _ in range(10):
+                await self.refused(
+                    (exception.InvalidToken, exception.RateLimited), proxy.open(token=OTHER, origin=EVILS)
+                )
+            self.assertEqual(7, proxy.log.count('doubt'), 'they have their own limit')
+            proxy.log.clear()
+            await self.refused(exception.InvalidToken, proxy.open(token=OTHER))
+            await proxy.open()
+            self.assertEqual(['open', 'open', 'connect'], proxy.log)
+            await proxy.open(origin=OURS)
+            self.assertEqual(['doubt', 'validate', 'open', 'connect'], proxy.log[3:])
 
         relays.run(work)
 
@@ -745,15 +805,22 @@ class JoinTest(AdmissionCase):
         relays.run(work)
 
 
+async def explain(proxy, token=TOKEN, *, address=ADDRESS, foreign=False):
+    error = proxy.admission.explain(token, address, foreign=foreign)
+    return error if error is not None else await proxy.admission.ask(token, address)
+
+
 class ExplainTest(AdmissionCase):
     def test_a_recent_refusal_is_explained_without_asking_a_manager(self):
         async def work():
             proxy = Proxy()
             proxy.managers.answers = [exception.ConsoleInUse(since='noon')]
             await self.refused(exception.ConsoleInUse, proxy.open())
-            error = await proxy.admission.explain(TOKEN, ADDRESS)
-            self.assertEqual('The console has been in use since noon.', str(error))
+            for foreign in (False, True):
+                error = await explain(proxy, foreign=foreign)
+                self.assertEqual('The console has been in use since noon.', str(error))
             self.assertEqual(['open'], proxy.log)
+            self.assertEqual(2, proxy.count('consoled_proxy_explained_total', source='memory'))
 
         relays.run(work)
 
@@ -761,9 +828,36 @@ class ExplainTest(AdmissionCase):
         async def work():
             proxy = Proxy()
             proxy.managers.unknown = {OTHER}
-            self.assertIsInstance(await proxy.admission.explain(TOKEN, ADDRESS), exception.UpgradeRequired)
-            self.assertIsInstance(await proxy.admission.explain(OTHER, ADDRESS), exception.InvalidToken)
-            self.assertEqual(['validate', 'validate'], proxy.log)
+            self.assertIsInstance(await explain(proxy), exception.UpgradeRequired)
+            self.assertIsInstance(await explain(proxy, OTHER), exception.InvalidToken)
+            self.assertEqual(['doubt', 'doubt'], proxy.log)
+            self.assertEqual(2, proxy.count('consoled_proxy_explained_total', source='manager'))
+
+        relays.run(work)
+
+    def test_requests_with_a_good_token_rarely_ask_managers(self):
+        async def work():
+            proxy = Proxy(proxy__max_failed_tokens=3)
+            for _ in range(50):
+                self.assertIsInstance(await explain(proxy), exception.UpgradeRequired)
+            self.assertEqual(['doubt'] * 3, proxy.log)
+            self.assertEqual(47, proxy.count('consoled_proxy_explained_total', source='none'))
+            await explain(proxy, address='192.0.2.2')
+            self.assertEqual(4, len(proxy.log))
+            await proxy.open()
+            self.assertEqual(['open', 'connect'], proxy.log[4:], 'they are not failures')
+
+        relays.run(work)
+
+    def test_requests_of_another_site_ask_no_manager_and_are_not_counted(self):
+        async def work():
+            proxy = Proxy(proxy__max_failed_tokens=3)
+            proxy.managers.unknown = {OTHER}
+            for _ in range(20):
+                self.assertIsInstance(await explain(proxy, OTHER, foreign=True), exception.UpgradeRequired)
+            self.assertEqual([], proxy.log)
+            await proxy.open()
+            self.assertEqual(['open', 'connect'], proxy.log)
 
         relays.run(work)
 
@@ -773,9 +867,9 @@ class ExplainTest(AdmissionCase):
             proxy.managers.answers = [exception.ConsoleInUse(since='noon')]
             await self.refused(exception.ConsoleInUse, proxy.open())
             proxy.admission.stopping = True
-            self.assertIsInstance(await proxy.admission.explain(TOKEN, ADDRESS), exception.ConsoleInUse)
-            self.assertIsInstance(await proxy.admission.explain(OTHER, ADDRESS), exception.ProxyStopping)
-            self.assertNotIn('validate', proxy.log)
+            self.assertIsInstance(await explain(proxy), exception.ConsoleInUse)
+            self.assertIsInstance(await explain(proxy, OTHER), exception.ProxyStopping)
+            self.assertNotIn('doubt', proxy.log)
 
         relays.run(work)
 
@@ -784,9 +878,9 @@ class ExplainTest(AdmissionCase):
             proxy = Proxy(proxy__max_failed_tokens=3)
             guesses = [tokens.mint() for _ in range(4)]
             proxy.managers.unknown = set(guesses)
-            errors = [await proxy.admission.explain(guess, ADDRESS) for guess in guesses]
+            errors = [await explain(proxy, guess) for guess in guesses]
             self.assertEqual([exception.InvalidToken] * 3 + [exception.RateLimited], list(map(type, errors)))
-            await self.refused(exception.RateLimited, proxy.open())
+            await self.refused(exception.RateLimited, proxy.open(token=guesses[0]))
 
         relays.run(work)
 

@@ -22,7 +22,9 @@ class Channel:
 class AuditTest(testtools.TestCase):
     def setUp(self):
         super().setUp()
-        self.audit = Audit(self.useFixture(fixtures.Conf()).conf, 'consoled-proxy.host')
+        self.now = 1000.0
+        conf = self.useFixture(fixtures.Conf()).conf
+        self.audit = Audit(conf, 'consoled-proxy.host', lambda: self.now)
         self.log = self.useFixture(fixtures_library.FakeLogger())
         self.process = session_base.Process()
 
@@ -87,6 +89,50 @@ class AuditTest(testtools.TestCase):
         self.audit.opened(session)
         self.assertIn(r'user_id="a b=\"c\"\nd" ', self.log.output)
         self.assertEqual(1, self.log.output.count('\n'))
+
+    def refuse(self, number, address=ADDRESS, session=None):
+        return [self.audit.refused(exception.InvalidToken(), address, session) for _ in range(number)]
+
+    def test_refusals_of_an_address_are_limited_and_those_left_out_counted(self):
+        self.assertEqual([True] * 60 + [False] * 440, self.refuse(500))
+        self.assertEqual([True], self.refuse(1, '192.0.2.2'))
+        self.assertEqual(61, self.log.output.count('session refused'))
+        self.audit.record_left_out()
+        self.assertNotIn('left_out', self.log.output, 'only once a minute')
+        self.now += 60
+        self.audit.record_left_out()
+        self.audit.record_left_out()
+        self.assertEqual(
+            [f'session left_out client_address={ADDRESS} refusals=440 seconds=60'],
+            self.log.output.splitlines()[61:],
+        )
+        self.assertEqual([True], self.refuse(1))
+
+    def test_addresses_that_are_named_as_left_out_are_bounded(self):
+        for number in range(100):
+            self.refuse(61, f'192.0.2.{number}')
+        self.audit.stop()
+        lines = [line for line in self.log.output.splitlines() if 'left_out' in line]
+        self.assertEqual(17, len(lines))
+        self.assertEqual('session left_out client_address=others refusals=84 seconds=0', lines[-1])
+
+    def test_a_client_cannot_hide_refusals_of_others_behind_its_address(self):
+        session = self.process.granted()
+        self.refuse(100)
+        self.assertEqual([True] * 60 + [False], self.refuse(61, session=session))
+
+    def test_lost_notifications_are_logged_once_a_minute(self):
+        for _ in range(1000):
+            self.audit._lose('the queue is full')
+        self.now += 60
+        self.audit._lose('the queue is full')
+        self.assertEqual(
+            [
+                'Notifications lost: 1, the last one because of: the queue is full',
+                'Notifications lost: 1000, the last one because of: the queue is full',
+            ],
+            self.log.output.splitlines(),
+        )
 
     def test_invariant_1_no_line_has_the_token(self):
         session = self.process.granted()

@@ -381,6 +381,29 @@ class ForwardedTest(DecisionCase):
 
 
 class FetchTest(DecisionCase):
+    def test_a_request_of_another_sites_page_is_foreign(self):
+        for headers in (
+            {'sec_fetch_site': 'cross-site'},
+            {'sec_fetch_site': 'same-site'},
+            {'sec_fetch_site': ['none', 'cross-site']},
+            {'sec_fetch_site': 'Cross-Site'},
+            {'origin': 'https://evil.example'},
+            {'origin': 'null'},
+            {'origin': 'garbage'},
+            {'origin': ['https://proxy.example:6080', 'https://evil.example']},
+        ):
+            self.assertTrue(self.fetched(f'/?token={TOKEN}', **headers).foreign, headers)
+
+    def test_a_request_of_the_proxys_own_page_is_not_foreign_nor_one_without_a_page(self):
+        for headers in (
+            {},
+            {'sec_fetch_site': 'same-origin'},
+            {'sec_fetch_site': 'none'},
+            {'origin': 'https://proxy.example:6080'},
+            {'origin': 'https://dashboard.example'},
+        ):
+            self.assertFalse(self.fetched(f'/?token={TOKEN}', **headers).foreign, headers)
+
     def test_a_page(self):
         fetched = self.fetched('/novnc.html?autoconnect=1')
         self.assertEqual(('/novnc.html', None, False), (fetched.path, fetched.token, fetched.head))

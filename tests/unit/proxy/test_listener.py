@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sockets and TLS for users as configured, and the limits on connections."""
 
+import asyncio
 import grp
 import os
 import pathlib
@@ -196,6 +197,24 @@ class LimitsTest(testtools.TestCase):
         self.assertEqual([False] * 3, self.acquire('192.0.2.3', '10.0.0.1', None))
         self.assertEqual(3, self.metric('turned_away_total', limit='process'))
         self.assertEqual(4, self.listener.connections)
+
+    def test_users_who_take_all_descriptors_do_not_fill_the_log(self):
+        log = self.useFixture(fixtures.FakeLogger())
+        self.useFixture(fixtures.MockPatchObject(listener, '_ACCEPT_PAUSE', 0))
+        failures = []
+
+        async def fail(sock):
+            failures.append(OSError(24, 'Too many open files'))
+            if len(failures) > 100:
+                raise asyncio.CancelledError
+            raise failures[-1]
+
+        async def work():
+            with mock.patch.object(asyncio.get_running_loop(), 'sock_accept', fail):
+                await self.listener._accept(None)
+
+        self.assertRaises(asyncio.CancelledError, asyncio.run, work())
+        self.assertEqual(1, log.output.count('Too many open files'))
 
     def test_a_permit_is_released_once(self):
         self.acquire('192.0.2.1', '192.0.2.1')

@@ -6,10 +6,11 @@ from concurrent import futures
 from unittest import mock
 
 from consoled import exception
+from consoled import token as tokens
 from consoled.objects import EndReason
 from consoled.proxy.session import Session
 from tests.unit.proxy import session_base
-from tests.unit.proxy.manager_base import LONG, TOKEN, Granted, ManagerCase, session_id, until
+from tests.unit.proxy.manager_base import LONG, OTHER, TOKEN, Granted, ManagerCase, session_id, until
 
 
 class OpenTest(ManagerCase):
@@ -132,7 +133,7 @@ class OpenTest(ManagerCase):
         async def work(turns):
             async with self.proxy() as proxy:
                 pool = mock.Mock(submit=mock.Mock(return_value=futures.Future()))
-                with mock.patch.object(proxy.client, '_threads', pool):
+                with mock.patch.object(proxy.client._opens, 'threads', pool):
                     mine = session_id()
                     task = asyncio.create_task(proxy.open(TOKEN, mine, None))
                     await asyncio.sleep(0.001)
@@ -230,11 +231,11 @@ class OpenTest(ManagerCase):
                 hangs = self.step('open', waits=True)
                 tasks = [asyncio.create_task(proxy.open(TOKEN, session_id(), None)) for _ in range(2)]
                 await until(hangs.arrived.is_set)
-                await self.refused(exception.ProxyBusy, proxy.open(TOKEN, session_id(), None))
-                await self.refused(exception.ProxyBusy, proxy.validate(TOKEN))
+                await self.refused(exception.ProxyBusy, proxy.open(OTHER, session_id(), None))
+                await self.refused(exception.ProxyBusy, proxy.validate(OTHER))
                 hangs.go.set()
                 await asyncio.gather(*tasks)
-                await until(lambda: proxy.client._pending == 0)
+                await until(lambda: proxy.client._opens.pending == 0)
                 await proxy.open(TOKEN, session_id(), None)
             # A refused call reached no manager and needs no report, which would add to the load.
             self.assertEqual([], self.managers.closed())
@@ -248,7 +249,7 @@ class OpenTest(ManagerCase):
                 await self.refused(exception.ManagerUnreachable, proxy.open(TOKEN, session_id(), None))
                 await self.refused(exception.ProxyBusy, proxy.open(TOKEN, session_id(), None))
                 hangs.go.set()
-                await until(lambda: proxy.client._pending == 0)
+                await until(lambda: proxy.client._opens.pending == 0)
 
         self.run_async(work)
 
@@ -258,7 +259,7 @@ class OpenTest(ManagerCase):
         async def work():
             async with self.proxy(max_pending=1) as proxy:
                 broken = mock.Mock(submit=mock.Mock(side_effect=RuntimeError("can't start new thread")))
-                with mock.patch.object(proxy.client, '_threads', broken):
+                with mock.patch.object(proxy.client._opens, 'threads', broken):
                     await self.refused(RuntimeError, proxy.open(TOKEN, session_id(), None))
                     await self.refused(RuntimeError, proxy.validate(TOKEN))
                 await proxy.open(TOKEN, session_id(), None)
@@ -351,6 +352,118 @@ class OpenTest(ManagerCase):
                 step.go.set()
                 self.assertEqual(mine, (await task).id)
             self.assertEqual([], self.managers.closed())
+
+        self.run_async(work)
+
+    def test_a_token_whose_calls_hang_leaves_threads_for_others(self):
+        async def work():
+            async with self.proxy(threads=3) as proxy:
+                hangs = [self.step('open', waits=True) for _ in range(2)]
+                tasks = [asyncio.create_task(proxy.open(TOKEN, session_id(), None)) for _ in range(20)]
+                await until(lambda: all(step.arrived.is_set() for step in hangs))
+                await proxy.open(OTHER, session_id(), None)
+                for step in hangs:
+                    step.go.set()
+                await asyncio.gather(*tasks)
+            self.assertEqual(0, len(proxy.client._by_token))
+
+        self.run_async(work)
+
+    def test_a_client_whose_calls_hang_leaves_half_of_the_threads_for_others(self):
+        async def work():
+            async with self.proxy(threads=4) as proxy:
+                hangs = [self.step('open', waits=True) for _ in range(2)]
+                tasks = [
+                    asyncio.create_task(proxy.open(tokens.mint(), session_id(), f'2001:db8::{number:x}:1'))
+                    for number in range(20)
+                ]
+                await until(lambda: all(step.arrived.is_set() for step in hangs))
+                await proxy.open(OTHER, session_id(), '192.0.2.1')
+                for step in hangs:
+                    step.go.set()
+                await asyncio.gather(*tasks)
+            self.assertEqual(0, len(proxy.client._by_client))
+
+        self.run_async(work)
+
+    def test_a_call_holds_its_turn_until_it_returns_although_its_user_has_left(self):
+        """Otherwise a client that connects and leaves again would take all threads."""
+
+        async def work():
+            async with self.proxy(threads=4, timeout=0.05) as proxy:
+                step = self.step('open', waits=True, always=True)
+                for number in range(20):
+                    error = exception.RateLimited if number >= 2 else exception.ManagerUnreachable
+                    await self.refused(error, proxy.open(TOKEN, session_id(), None))
+                self.assertEqual(2, len(self.managers.calls_to('open')))
+                step.go.set()
+                await until(lambda: len(proxy.client._by_token) == 0)
+
+        self.run_async(work)
+
+    def test_an_open_whose_turn_does_not_come_needs_no_report(self):
+        async def work():
+            async with self.proxy(timeout=0.05) as proxy:
+                hangs = [self.step('open', waits=True) for _ in range(2)]
+                tasks = [asyncio.create_task(proxy.open(TOKEN, session_id(), None)) for _ in range(2)]
+                await until(lambda: all(step.arrived.is_set() for step in hangs))
+                mine = session_id()
+                await self.refused(exception.RateLimited, proxy.open(TOKEN, mine, None))
+                leaves = asyncio.create_task(proxy.open(TOKEN, another := session_id(), None))
+                await asyncio.sleep(0)
+                leaves.cancel()
+                await asyncio.gather(leaves, *tasks, return_exceptions=True)
+                for step in hangs:
+                    step.go.set()
+                await until(lambda: len(self.managers.closed()) >= 2)
+            self.assertNotIn(mine, dict(self.managers.closed()))
+            self.assertNotIn(another, dict(self.managers.closed()))
+
+        self.run_async(work)
+
+    def test_doubtful_tokens_that_hang_do_not_delay_opens(self):
+        async def work():
+            async with self.proxy(threads=1) as proxy:
+                hangs = self.step('validate', waits=True, always=True)
+                tasks = [
+                    asyncio.create_task(proxy.client.validate_doubtful(tokens.mint(), f'192.0.2.{number}'))
+                    for number in range(20)
+                ]
+                await until(hangs.arrived.is_set)
+                await proxy.open(TOKEN, session_id(), '192.0.2.1')
+                hangs.go.set()
+                await asyncio.gather(*tasks)
+                await until(lambda: proxy.client._doubtful.pending == 0)
+
+        self.run_async(work)
+
+    def test_doubtful_tokens_of_many_clients_do_not_count_against_opens(self):
+        async def work():
+            async with self.proxy(max_pending=3) as proxy:
+                hangs = self.step('validate', waits=True, always=True)
+                tasks = [
+                    asyncio.create_task(proxy.client.validate_doubtful(tokens.mint(), f'192.0.2.{number}'))
+                    for number in range(20)
+                ]
+                await until(lambda: proxy.client._doubtful.pending == 3)
+                await proxy.open(TOKEN, session_id(), '192.0.2.1')
+                hangs.go.set()
+                answers = await asyncio.gather(*tasks, return_exceptions=True)
+            self.assertEqual(17, sum(isinstance(answer, exception.ProxyBusy) for answer in answers))
+
+        self.run_async(work)
+
+    def test_a_client_has_one_doubtful_token_validated_at_a_time(self):
+        async def work():
+            async with self.proxy() as proxy:
+                hangs = self.step('validate', waits=True)
+                first = asyncio.create_task(proxy.client.validate_doubtful(TOKEN, '192.0.2.1'))
+                await until(hangs.arrived.is_set)
+                second = asyncio.create_task(proxy.client.validate_doubtful(OTHER, '192.0.2.1'))
+                await proxy.client.validate_doubtful(OTHER, '192.0.2.2')
+                self.assertEqual(2, len(self.managers.calls_to('validate')))
+                hangs.go.set()
+                await asyncio.gather(first, second)
 
         self.run_async(work)
 

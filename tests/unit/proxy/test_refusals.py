@@ -24,8 +24,11 @@ class RefusalsTest(testtools.TestCase):
         self.metrics, self.audit = mock.Mock(), mock.Mock()
         self.refusals = Refusals(2, self.metrics, self.audit)
 
-    def refuse(self, error, token=TOKEN, session=None):
-        self.refusals.refused(error, token, ADDRESS, session)
+    def refuse(self, error, token=TOKEN, session=None, foreign=False):
+        self.refusals.refused(error, token, ADDRESS, session, foreign=foreign)
+
+    def doubtful(self, address=ADDRESS, foreign=False):
+        return self.refusals.doubtful_for(address, foreign=foreign) > 0
 
     def test_a_refusal_is_counted_recorded_and_remembered(self):
         error = exception.ConsoleInUse(since='noon')
@@ -45,30 +48,55 @@ class RefusalsTest(testtools.TestCase):
 
     def test_invalid_tokens_count_against_their_address(self):
         for _ in range(2):
-            self.refusals.check_rate(ADDRESS)
+            self.assertFalse(self.doubtful())
             self.refuse(exception.InvalidToken(), tokens.mint())
-        error = self.assertRaises(exception.RateLimited, self.refusals.check_rate, ADDRESS)
-        self.refusals.check_rate('192.0.2.2')
-        self.refuse(error)
+        self.assertTrue(self.doubtful())
+        self.assertFalse(self.doubtful('192.0.2.2'))
+        self.refuse(exception.RateLimited(seconds=1))
         self.assertEqual(2, self.audit.refused.call_count, 'a client that guesses must not flood the log')
         self.assertEqual(3, self.metrics.refused.call_count)
+
+    def test_invalid_tokens_of_another_sites_page_are_counted_apart(self):
+        for _ in range(2):
+            self.refuse(exception.InvalidToken(), tokens.mint(), foreign=True)
+        self.assertTrue(self.doubtful(foreign=True))
+        self.assertFalse(self.doubtful())
+
+    def test_users_whose_address_is_unknown_are_not_doubted(self):
+        for _ in range(5):
+            self.refusals.token_failed(None, foreign=False)
+        self.assertFalse(self.doubtful(None))
+
+    def test_explanations_that_need_a_manager_are_limited(self):
+        self.assertEqual([True, True, False], [self.refusals.may_explain(ADDRESS) for _ in range(3)])
+        self.assertTrue(self.refusals.may_explain('192.0.2.2'))
+
+    def test_a_refusal_that_is_left_out_of_the_log_is_counted(self):
+        self.refuse(exception.ConsoleGone())
+        self.metrics.left_out.assert_not_called()
+        self.audit.refused.return_value = False
+        self.refuse(exception.ConsoleGone())
+        self.refusals.malformed(exception.OriginRefused(), ADDRESS)
+        self.assertEqual(
+            [mock.call('console_gone'), mock.call('origin_refused')], self.metrics.left_out.call_args_list
+        )
 
     def test_a_granted_token_that_becomes_invalid_does_not_count(self):
         granted = session_base.Process().granted()
         for _ in range(5):
             self.refuse(exception.InvalidToken(), session=granted)
-        self.refusals.check_rate(ADDRESS)
+        self.assertFalse(self.doubtful())
 
     def test_other_refusals_do_not_count(self):
         for _ in range(5):
             self.refuse(exception.ConsoleGone())
-        self.refusals.check_rate(ADDRESS)
+        self.assertFalse(self.doubtful())
 
     def test_a_malformed_request_is_counted_and_recorded(self):
         error = exception.OriginRefused()
         self.refusals.malformed(error, ADDRESS)
         self.metrics.refused.assert_called_once_with('origin_refused')
-        self.audit.refused.assert_called_once_with(error, ADDRESS)
+        self.audit.refused.assert_called_once_with(error, ADDRESS, None)
 
 
 class RecentRefusalsTest(testtools.TestCase):
