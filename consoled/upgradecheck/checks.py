@@ -10,6 +10,7 @@ from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
 from oslo_utils import versionutils
 
+from consoled import printable
 from consoled.db.managers import ALIVE_WITHIN, Manager
 from consoled.rpc import versions
 from consoled.upgradecheck.cell import Cell
@@ -75,7 +76,8 @@ class Checks(upgradecheck.UpgradeCommands):
 
 
 def _result(code: upgradecheck.Code, *sentences: str) -> upgradecheck.Result:
-    return upgradecheck.Result(code, ' '.join(sentences))
+    # names of managers, for one, are what their operators have written
+    return upgradecheck.Result(code, printable.line(' '.join(sentences)))
 
 
 def check_schema(cell: Cell | str) -> upgradecheck.Result:
