@@ -29,12 +29,18 @@ class Checks(upgradecheck.UpgradeCommands):
     :param conf: configuration of a manager
     :param cell: state of the cell, or a sentence that says why it is unknown
     :param deprecated: a sentence for each deprecated option that is set
+    :param unknown: a sentence for each option that is set and that no program has
     :param memcached_problem: why managers find no tokens in memcached, as a sentence; '' if they can
     :raises ValueError: the value of an option is invalid
     """
 
     def __init__(
-        self, conf: cfg.ConfigOpts, cell: Cell | str, deprecated: Sequence[str], memcached_problem: str = ''
+        self,
+        conf: cfg.ConfigOpts,
+        cell: Cell | str,
+        deprecated: Sequence[str],
+        memcached_problem: str = '',
+        unknown: Sequence[str] = (),
     ) -> None:
         super().__init__()
         # read before any check: oslo.config raises only now if a value is invalid
@@ -46,6 +52,7 @@ class Checks(upgradecheck.UpgradeCommands):
         self._ttl = conf.consoleauth.token_ttl
         self._cell = cell
         self._deprecated = deprecated
+        self._unknown = unknown
         self._memcached_problem = memcached_problem
 
     def _schema_check(self) -> upgradecheck.Result:
@@ -66,12 +73,16 @@ class Checks(upgradecheck.UpgradeCommands):
     def _deprecated_check(self) -> upgradecheck.Result:
         return _result(_WARNING if self._deprecated else _SUCCESS, *(self._deprecated or ['None is set.']))
 
+    def _unknown_check(self) -> upgradecheck.Result:
+        return _result(_WARNING if self._unknown else _SUCCESS, *(self._unknown or ['None is set.']))
+
     _upgrade_checks = (
         ('Database schema', _schema_check),
         ('Managers', _managers_check),
         ('Pinned versions', _pins_check),
         ('Legacy consoleauth', _legacy_check),
         ('Deprecated options', _deprecated_check),
+        ('Unknown options', _unknown_check),
     )
 
 
