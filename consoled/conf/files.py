@@ -54,7 +54,7 @@ def load(
     log.register_options(conf)
     conf.set_default('default_log_levels', _default_log_levels())
     consoled_conf.register_opts(conf)
-    with _valid_cli_options(), _explained():
+    with _valid_cli_options(), explained():
         conf(
             list(argv),
             project=PROJECT,
@@ -113,7 +113,7 @@ def reload(conf: cfg.ConfigOpts) -> bool:
     :returns: whether they were read
     """
     try:
-        with _explained():
+        with explained():
             conf.mutate_config_files()
     except cfg.Error as exc:
         LOG.error('Not reloaded: %s', exc)
@@ -122,7 +122,7 @@ def reload(conf: cfg.ConfigOpts) -> bool:
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
     """Raise what goes wrong with the files as a ``cfg.Error`` that names the file and shows none of it.
 
     The library's own texts quote lines and values.
