@@ -33,6 +33,7 @@ def _start() -> None:
     from oslo_service import service
 
     from consoled import systemd
+    from consoled.conf import files
     from consoled.manager import service as manager_service
 
     conf = _daemon.configure(
@@ -40,7 +41,7 @@ def _start() -> None:
     )
     monitoring_socket = manager_service.prepare(conf)
     _daemon.warn_of_unknown(conf)
-    launcher = service.ProcessLauncher(conf, restart_method='mutate')
+    launcher = service.ProcessLauncher(files.Reloading(conf), restart_method='mutate')
     notifier = systemd.from_process_environ()
     worker = manager_service.ManagerWorker(conf, notifier, monitoring_socket)
     launcher.launch_service(worker, workers=conf.manager.workers)

@@ -11,6 +11,7 @@ import pwd
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from oslo_config import cfg, types
 from oslo_log import log
@@ -115,10 +116,29 @@ def reload(conf: cfg.ConfigOpts) -> bool:
     try:
         with explained():
             conf.mutate_config_files()
+        return True
     except cfg.Error as exc:
-        LOG.error('Not reloaded: %s', exc)
-        return False
-    return True
+        why = str(exc)
+    LOG.error('Not reloaded: %s', why)  # not in the handler: oslo.log would add the error itself
+    return False
+
+
+class Reloading:
+    """Configuration for oslo.service's launcher, whose SIGHUP reads the files again as ``reload`` does.
+
+    The library's own method raises, with what the files contain: the launcher would log that, and under
+    eventlet end.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._conf = conf
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._conf, name)
+
+    def mutate_config_files(self) -> None:
+        """Read the files again, or log why not."""
+        reload(self._conf)
 
 
 @contextlib.contextmanager

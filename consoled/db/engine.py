@@ -51,6 +51,11 @@ _FILES = ('ssl_ca', 'ssl_cert', 'ssl_key', 'sslrootcert', 'sslcert', 'sslkey')
 # The line that is logged for a refusal, and shown by tools.
 REFUSED = 'The database refuses the user, the password or the name of the database in [database] connection'
 
+_UNCHECKED_TLS = (
+    "[database] connection: the server's certificate is not checked, so others can read and change what is "
+    'sent to it; set ssl_ca for MySQL, sslmode=verify-full and sslrootcert for PostgreSQL'
+)
+
 _FIRST_PAUSE = 0.02  # seconds; doubled after each attempt
 _LONGEST_PAUSE = 0.5  # seconds
 
@@ -85,6 +90,17 @@ def check_url(text: str) -> None:
         'sslkey' in url.query and 'sslcert' not in url.query
     ):
         raise ValueError('[database] connection has the key of a certificate for TLS, but no certificate')
+
+
+def unchecked_tls(conf: cfg.ConfigOpts) -> list[str]:
+    """Return a sentence if the connection is encrypted, but not to a server whose certificate is checked.
+
+    :raises ValueError: ``[database] connection`` is not the URL of a database
+    """
+    query = sa.make_url(conf.database.connection).query
+    mysql = any(name.startswith('ssl_') for name in query) and not {'ssl_ca', 'ssl_capath'} & set(query)
+    postgresql = query.get('sslmode') in ('allow', 'prefer', 'require')
+    return [_UNCHECKED_TLS] if mysql or postgresql else []
 
 
 class Database:

@@ -21,7 +21,7 @@ from consoled import backoff, monitoring
 from consoled.conf import files
 from consoled.context import RequestContext
 from consoled.db import migration
-from consoled.db.engine import Database
+from consoled.db.engine import Database, unchecked_tls
 from consoled.manager import legacy_bridge, periodic
 from consoled.manager.manager import ConsoleAuthManager
 from consoled.monitoring import Check, MonitoringServer, Readiness, application
@@ -52,7 +52,7 @@ def prepare(conf: cfg.ConfigOpts) -> socket.socket | None:
     risks = transport.check(conf)
     Database.from_conf(conf).dispose()
     legacy_bridge.check_conf(conf)
-    for risk in risks:
+    for risk in [*risks, *unchecked_tls(conf)]:
         LOG.warning('%s', risk)
     return monitoring.bind(conf.monitoring)
 

@@ -215,6 +215,7 @@ class StartTest(StartCase):
 
     def test_what_is_not_secure_is_warned_of(self):
         tls = '[oslo_messaging_rabbit]\nssl = true'
+        mysql, postgresql = 'mysql+pymysql://u:p@h/x', 'postgresql+psycopg://u:p@h/x'
         for prog, text, named in (
             ('consoled-proxy', self.text(extra='[proxy]\nhost = 0.0.0.0'), '[proxy] ssl_cert is not set'),
             (
@@ -223,6 +224,8 @@ class StartTest(StartCase):
                 '[monitoring]',
             ),
             ('consoled', self.text(bus='rabbit://u:p@h/', extra=tls), '[oslo_messaging_rabbit] ssl_ca_file'),
+            ('consoled', self.text(database=f'{mysql}?ssl_check_hostname=true'), '[database] connection'),
+            ('consoled', self.text(database=f'{postgresql}?sslmode=require'), '[database] connection'),
             (
                 'consoled-compute',
                 self.text(bus='rabbit://u:p@h/?ssl=1'),

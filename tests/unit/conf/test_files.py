@@ -100,6 +100,17 @@ class LoadTest(FilesCase):
 
 
 class ReloadTest(FilesCase):
+    def test_a_launcher_does_not_see_what_is_wrong_with_the_files(self):
+        self.load('[workarounds]\nenable_consoleauth = false\n')
+        conf = files.Reloading(self.conf)
+        self.path.write_text(' transport_url = rabbit://u:canary@h/\n')
+        conf.mutate_config_files()
+        self.assertIn(f'Not reloaded: {self.path} cannot be parsed: line 1', self.log.output)
+        self.assertNotIn('canary', self.log.output)
+        self.path.write_text('[workarounds]\nenable_consoleauth = true\n')
+        conf.mutate_config_files()
+        self.assertTrue(conf.workarounds.enable_consoleauth)
+
     def test_mutable_options_change(self):
         self.load('[workarounds]\nenable_consoleauth = false\n')
         self.path.write_text('[workarounds]\nenable_consoleauth = true\n')
