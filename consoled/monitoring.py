@@ -22,6 +22,8 @@ from wsgiref import simple_server
 
 import prometheus_client
 
+from consoled import listening
+
 LOG = logging.getLogger(__name__)
 
 Check = Callable[[], object]
@@ -32,6 +34,28 @@ _MAX_THREADS = 64  # more connections than that are refused
 _MAX_HEAD = 16 * 1024  # bytes of a request
 _MAX_AT_A_TIME = {'/metrics': 4, '/readyz': 16}  # answers that may take a while; more get 503
 _CACHE_TIME = 1.0  # seconds for which the results of the checks are reused: frequent requests must be cheap
+
+
+def bind(options: Any) -> socket.socket | None:
+    """Bind the address of ``[monitoring]``, and warn if others than this machine reach it.
+
+    It is done once, before the fork: a process that finds it taken later could only give up.
+
+    :param options: the group, with ``host`` and ``port``
+    :returns: None if the port is 0
+    :raises OSError: the address is in use, or not of this machine
+    :raises ValueError: it may not be used
+    """
+    if not options.port:
+        return None
+    if not listening.is_loopback(options.host):
+        LOG.warning(
+            '[monitoring] host: %s:%d is served without TLS and without access control; keep users away from '
+            'it',
+            options.host,
+            options.port,
+        )
+    return listening.bind('monitoring', options.host, options.port)
 
 
 class Readiness:
@@ -194,13 +218,18 @@ class MonitoringServer:
     """Serves a WSGI application in a thread.
 
     :param port: TCP port, or 0 for any free one
+    :param sock: of this address, from ``bind``; default: a new one
     :ivar port: the TCP port in use
     """
 
-    def __init__(self, host: str, port: int, app: Any) -> None:
-        self._server = simple_server.make_server(
-            host, port, app, server_class=_Server, handler_class=_Handler
-        )
+    def __init__(self, host: str, port: int, app: Any, sock: socket.socket | None = None) -> None:
+        sock = sock or listening.bind('monitoring', host, port)
+        self._server = _Server((host, port), _Handler, bind_and_activate=False)
+        self._server.socket.close()
+        self._server.socket = sock
+        self._server.server_name, self._server.server_port = sock.getsockname()[:2]
+        self._server.setup_environ()
+        self._server.set_app(app)
         self.port: int = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 

@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from cliff import app as cliff_app
@@ -18,7 +18,7 @@ from cliff import command, commandmanager, lister, show
 from cliff._argparse import SmartHelpFormatter
 from oslo_config import cfg
 
-from consoled import version
+from consoled import logs, printable, version
 from consoled.cli import errors
 
 # by the value of --verbose: nothing with -q and by default, then INFO, then everything
@@ -77,9 +77,26 @@ class Command(command.Command):
 class Lister(Command, lister.Lister):
     """Base of the commands that print a list of rows."""
 
+    def produce_output(self, parsed_args: Any, column_names: Any, data: Iterable[Sequence[Any]]) -> int:
+        rows = data if _escapes(parsed_args) else [_harmless(row) for row in data]
+        return int(super().produce_output(parsed_args, column_names, rows))
+
 
 class ShowOne(Command, show.ShowOne):
     """Base of the commands that print one row."""
+
+    def produce_output(self, parsed_args: Any, column_names: Any, data: Sequence[Any]) -> int:
+        row = data if _escapes(parsed_args) else _harmless(data)
+        return int(super().produce_output(parsed_args, column_names, row))
+
+
+def _escapes(parsed_args: argparse.Namespace) -> bool:
+    """Return whether the format of the output escapes what a terminal would obey: values stay exact."""
+    return bool(parsed_args.formatter == 'json')
+
+
+def _harmless(row: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(printable.line(value) if isinstance(value, str) else value for value in row)
 
 
 class App(cliff_app.App):
@@ -170,7 +187,8 @@ class App(cliff_app.App):
             level = min(level, logging.INFO)
         if options.debug:
             level = logging.DEBUG
-        handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(name)s %(message)s'))
+        formatter = logging.Formatter('%(asctime)s %(levelname)s %(name)s %(message)s')
+        handler.setFormatter(logs.HarmlessFormatter(formatter))
         root = logging.getLogger()
         root.addHandler(handler)
         self.resources.callback(root.removeHandler, handler)
@@ -206,27 +224,23 @@ class App(cliff_app.App):
     def report(self, error: Exception) -> int:
         """Report an error to the operator in one line, and return the exit code."""
         if self.options.debug:
-            traceback.print_exception(error, file=self.stderr)
+            self.stderr.write(printable.lines(''.join(traceback.format_exception(error))))
         failed = self.explain(error)
-        line = f'{self.NAME}: {failed.code}: {failed} {failed.hint}'.rstrip()
-        self.stderr.write(line + '\n')
+        self.stderr.write(errors.report(self.NAME, failed))
         return failed.exit_code
 
     @functools.cached_property
     def conf(self) -> cfg.ConfigOpts:
         """The options of the configuration files.
 
-        :raises Failed: the value of an option is invalid
-        :raises cfg.Error: a file cannot be read or parsed
+        :raises cfg.Error: a file cannot be read or parsed, or the value of an option is invalid
         """
         from consoled.conf import files  # loads oslo.messaging, which help does not need
 
         argv = [word for path in self.options.config_files for word in ('--config-file', path)]
         conf = cfg.ConfigOpts()
-        try:
-            files.load(conf, argv, prog=self.NAME)
-        except ValueError as exc:
-            raise errors.Failed(errors.USAGE, 'configuration_error', f'{exc}.') from exc
+        files.load(conf, argv, prog=self.NAME)
+        files.check(conf)
         return conf
 
     def confirm(self, question: str, *, required: bool) -> None:
@@ -240,7 +254,7 @@ class App(cliff_app.App):
                 message = f'{question} Standard input is not a terminal, so nobody can confirm.'
                 raise errors.Failed(errors.USAGE, 'usage_error', message, 'Use --yes.')
             return
-        self.stderr.write(f'{question} [y/N] ')
+        self.stderr.write(printable.line(f'{question} [y/N] '))
         self.stderr.flush()
         if self.stdin.readline(64).strip().lower() not in ('y', 'yes'):
             raise errors.Failed(errors.REFUSED, 'cancelled', 'Nothing was done.')

@@ -8,6 +8,7 @@ import functools
 from oslo_config import cfg
 
 from consoled.cli import app, errors
+from consoled.conf import files
 from consoled.db.engine import Database
 
 
@@ -26,8 +27,11 @@ class DatabaseApp(app.App):
             raise errors.Failed(
                 errors.USAGE, 'configuration_error', '[database] connection is not set.', 'See --config-file.'
             ) from exc
-        except (ValueError, ImportError) as exc:
-            raise errors.invalid_option('[database] connection', exc) from exc
+        except ValueError as exc:
+            message = f'{files.located(self.conf, str(exc))}.'
+            raise errors.Failed(errors.USAGE, 'configuration_error', message) from None
+        except ImportError as exc:
+            raise errors.invalid_option('[database] connection', exc) from None
         self.resources.callback(db.dispose)
         return db
 

@@ -9,13 +9,13 @@ from typing import NoReturn
 
 from oslo_config import cfg
 
-from consoled import exception
+from consoled import exception, printable
 
-# Exit codes. Scripts branch on them: do not change them.
+# Exit codes of all programs. Scripts and systemd units branch on them: do not change them.
 OK = 0
 REFUSED = 1  # the request was refused
-USAGE = 2  # the command line or the configuration is wrong
-UNREACHABLE = 3  # the service or the database does not answer; a retry may succeed
+USAGE = 2  # the command line or the configuration is wrong: the same again cannot succeed
+UNREACHABLE = 3  # the service or the database does not answer, an address is in use; a retry may succeed
 INTERNAL = 4
 BROKEN_PIPE = 141  # as a shell reports SIGPIPE
 
@@ -75,11 +75,16 @@ def invalid_option(option: str, error: Exception) -> Failed:
 
     :param option: its group and name; the value is not shown, since it may hold a password
     """
-    message = f'{option} cannot be used: {type(error).__name__}: {error}.'
+    message = f'{option} cannot be used: {error}.'
     return Failed(USAGE, 'configuration_error', message)
+
+
+def report(prog: str, failed: Failed) -> str:
+    """Return the line that says what went wrong, with its newline."""
+    return printable.line(f'{prog}: {failed.code}: {failed} {failed.hint}'.rstrip()) + '\n'
 
 
 def usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     """Report wrong usage in one line and exit. Anything that may be a token is masked."""
-    text = _POSSIBLE_TOKEN.sub('***', message)
+    text = printable.line(_POSSIBLE_TOKEN.sub('***', message))
     parser.exit(USAGE, f'{parser.prog}: usage_error: {text}. See {parser.prog} --help.\n')

@@ -8,9 +8,13 @@ import.
 from __future__ import annotations
 
 import os
+import sys
 import warnings
+from typing import NoReturn
 
 VARIABLE = 'CONSOLED_CONCURRENCY'
+
+_USAGE = 2  # cli.errors.USAGE, which must not be imported yet
 
 
 def select(only: str | None = None) -> str:
@@ -24,7 +28,7 @@ def select(only: str | None = None) -> str:
     if name == 'eventlet':
         _patch()
     elif name != 'threading':
-        raise SystemExit(f'{VARIABLE} must be threading or eventlet, not {name!r}')
+        _refuse('must be threading or eventlet')
     else:
         # futurist imports eventlet wherever it is installed, even if nothing uses it
         warnings.filterwarnings('ignore', message=r'\s*Eventlet is deprecated')
@@ -38,5 +42,11 @@ def _patch() -> None:
     try:
         import eventlet
     except ImportError:
-        raise SystemExit(f'{VARIABLE}=eventlet needs eventlet: pip install consoled[eventlet]') from None
+        _refuse('is eventlet, which is not installed: pip install consoled[eventlet]')
     eventlet.monkey_patch()
+
+
+def _refuse(reason: str) -> NoReturn:
+    """Report in one line, as the programs do, that the configuration is wrong."""
+    sys.stderr.write(f'{os.path.basename(sys.argv[0])}: configuration_error: {VARIABLE} {reason}.\n')
+    raise SystemExit(_USAGE)

@@ -7,21 +7,27 @@ Imported before the backend is selected, so it imports oslo's libraries inside t
 from __future__ import annotations
 
 import atexit
+import functools
+import logging
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from oslo_config import cfg
 
+    from consoled.cli import errors
+
+LOG = logging.getLogger(__name__)
+
 _METRICS_DIR = 'PROMETHEUS_MULTIPROC_DIR'
 
 _EXIT_CODES = (
-    'Exit codes: 0 after SIGTERM; 1 an option is invalid, or what it names (a file, an address) is not '
-    'available; 2 wrong usage.'
+    'Exit codes: 0 after SIGTERM; 2 wrong usage or configuration; 3 an address is in use, or the environment '
+    'lacks something else that may come back; 4 internal error.'
 )
 
 
@@ -71,25 +77,79 @@ def configure(
     :param description: first paragraph of ``--help``
     :param epilog: last paragraph of ``--help``
     :param conf: where to register the options; default: the global object, which libraries read too
-    :raises SystemExit: an option is invalid; the message names it
+    :raises cfg.Error: an option is invalid; the message names it
     """
     from oslo_config import cfg
     from oslo_log import log
 
-    from consoled import version
+    from consoled import logs, version
     from consoled.conf import files
 
     conf = cfg.CONF if conf is None else conf
+    files.load(
+        conf,
+        sys.argv[1:] if argv is None else argv,
+        prog=prog,
+        description=description,
+        epilog=epilog,
+    )
+    files.check(conf)
     try:
-        files.load(
-            conf,
-            sys.argv[1:] if argv is None else argv,
-            prog=prog,
-            description=description,
-            epilog=epilog,
-        )
-        files.check(conf)
-    except (cfg.Error, ValueError) as exc:
-        raise SystemExit(f'{prog}: {exc}') from None
-    log.setup(conf, files.PROJECT, version=version.VERSION)
+        log.setup(conf, files.PROJECT, version=version.VERSION)
+    except OSError as exc:
+        raise cfg.Error(f'[DEFAULT] log_file: {exc.filename} cannot be written: {exc.strerror}') from None
+    except log.LogConfigError as exc:
+        raise cfg.Error(f'[DEFAULT] log_config_append: {exc}') from None
+    throttle = logs.Throttle(lambda: bool(conf.debug), functools.partial(files.located, conf))
+    logs.install(logging.getLogger(), throttle, colours=conf.log_color)
     return conf
+
+
+def warn_of_unknown(conf: cfg.ConfigOpts) -> None:
+    """Log a warning for each option in the files that no program of consoled has, a misspelled one."""
+    from consoled.conf import written
+
+    for sentence in written.unknown(conf):
+        LOG.warning('%s', sentence)
+
+
+def run(prog: str, start: Callable[[], None], conf: cfg.ConfigOpts | None = None) -> int:
+    """Start a daemon, and report in one line why it cannot be started.
+
+    :param start: returns when the daemon ends
+    :param conf: as for ``configure``
+    :returns: exit code: one rule for all programs, see ``cli.errors``
+    """
+    from oslo_config import cfg
+
+    from consoled.cli import errors
+    from consoled.conf import files
+
+    try:
+        start()
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the operator reads one line
+        failed = explain(exc)
+        failed.args = (files.located(cfg.CONF if conf is None else conf, str(failed)),)
+        sys.stderr.write(errors.report(prog, failed))
+        return failed.exit_code
+    return errors.OK
+
+
+def explain(error: Exception) -> errors.Failed:
+    """Translate why a daemon cannot be started into the failure to report to the operator."""
+    from oslo_config import cfg
+
+    from consoled.cli import errors
+
+    if isinstance(error, cfg.RequiredOptError):
+        group = 'DEFAULT' if error.group is None else error.group.name
+        text = f'[{group}] {error.opt_name} is not set'
+    else:
+        text = str(error)
+    if isinstance(error, ValueError | cfg.Error | ImportError):
+        return errors.Failed(errors.USAGE, 'configuration_error', f'{text}.')
+    if isinstance(error, OSError):
+        reason = error.strerror or type(error).__name__
+        text = f'{error.filename}: {reason}' if error.filename else reason
+        return errors.Failed(errors.UNREACHABLE, 'unavailable', f'{text}.')
+    return errors.explain(error)

@@ -22,8 +22,12 @@ _SIGNALS = (
 
 
 def main() -> int:
-    """Run the agent until SIGTERM."""
+    """Run the agent until SIGTERM, and return its exit code."""
     _backend.select('threading')  # calls to libvirt block
+    return _daemon.run(PROG, _start)
+
+
+def _start() -> None:
     # imported here, since these read the backend at import
     from consoled import systemd
     from consoled.compute import service
@@ -33,13 +37,9 @@ def main() -> int:
         description=_DESCRIPTION,
         epilog=_daemon.epilog(_SIGNALS, 'consoled.conf', f'{PROG}.conf'),
     )
-    try:
-        service.prepare(conf)
-    except ValueError as exc:
-        print(f'{PROG}: {exc}', file=sys.stderr)
-        return 1
-    service.run(conf, systemd.from_process_environ())
-    return 0
+    monitoring_socket = service.prepare(conf)
+    _daemon.warn_of_unknown(conf)
+    service.run(conf, systemd.from_process_environ(), monitoring_socket)
 
 
 if __name__ == '__main__':

@@ -22,35 +22,31 @@ _SIGNALS = (
 
 
 def main() -> int:
-    """Run the manager until SIGTERM."""
+    """Run the manager until SIGTERM, and return its exit code."""
     _backend.select()
+    return _daemon.run(PROG, _start)
+
+
+def _start() -> None:
     _daemon.prepare_metrics()
     # imported here, since these read the backend and the metrics directory at import
     from oslo_service import service
 
     from consoled import systemd
-    from consoled.db.engine import Database
-    from consoled.manager import legacy_bridge
+    from consoled.conf import files
     from consoled.manager import service as manager_service
-    from consoled.rpc import versions
 
     conf = _daemon.configure(
         prog=PROG, description=_DESCRIPTION, epilog=_daemon.epilog(_SIGNALS, 'consoled.conf')
     )
-    try:
-        Database.from_conf(conf).dispose()
-        legacy_bridge.check_conf(conf)
-        versions.pinned(conf.upgrade_levels.consoled)
-        versions.pinned(conf.upgrade_levels.compute)
-    except Exception as exc:
-        print(f'{PROG}: {exc}', file=sys.stderr)
-        return 1
-    launcher = service.ProcessLauncher(conf, restart_method='mutate')
-    worker = manager_service.ManagerWorker(conf, systemd.from_process_environ())
+    monitoring_socket = manager_service.prepare(conf)
+    _daemon.warn_of_unknown(conf)
+    launcher = service.ProcessLauncher(files.Reloading(conf), restart_method='mutate')
+    notifier = systemd.from_process_environ()
+    worker = manager_service.ManagerWorker(conf, notifier, monitoring_socket)
     launcher.launch_service(worker, workers=conf.manager.workers)
-    launcher.launch_service(manager_service.Housekeeper(conf), workers=1)
+    launcher.launch_service(manager_service.Housekeeper(conf, monitoring_socket), workers=1)
     launcher.wait()
-    return 0
 
 
 if __name__ == '__main__':

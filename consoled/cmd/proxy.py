@@ -22,8 +22,12 @@ _SIGNALS = (
 
 
 def main() -> int:
-    """Run the proxy until SIGTERM."""
+    """Run the proxy until SIGTERM, and return its exit code."""
     _backend.select('threading')
+    return _daemon.run(PROG, _start)
+
+
+def _start() -> None:
     _daemon.prepare_metrics()
     # imported here, since these read the backend and the metrics directory at import
     from consoled import systemd
@@ -34,13 +38,9 @@ def main() -> int:
         description=_DESCRIPTION,
         epilog=_daemon.epilog(_SIGNALS, 'consoled.conf', f'{PROG}.conf'),
     )
-    try:
-        shared = service.prepare(conf)
-    except (OSError, ValueError) as exc:
-        print(f'{PROG}: {exc}', file=sys.stderr)
-        return 1
+    shared = service.prepare(conf)
+    _daemon.warn_of_unknown(conf)
     service.run(shared, systemd.from_process_environ())
-    return 0
 
 
 if __name__ == '__main__':

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import multiprocessing
 import os
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ import oslo_messaging
 import setproctitle
 from oslo_config import cfg
 
+from consoled import monitoring
 from consoled.compute.cleaner import Cleaner
 from consoled.compute.drivers import loading
 from consoled.compute.drivers.base import Driver
@@ -34,13 +37,14 @@ from consoled.conf import files
 from consoled.context import RequestContext
 from consoled.monitoring import Check, MonitoringServer, Readiness, application
 from consoled.rpc import server as rpc_server
-from consoled.rpc import versions
+from consoled.rpc import starting, transport, versions
 from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI
-from consoled.rpc.transport import get_transport
 from consoled.systemd import Notifier
 
 if TYPE_CHECKING:
     from cotyledon.types import WorkerId
+
+LOG = logging.getLogger(__name__)
 
 _TITLE = 'consoled-compute'
 _KILL_AFTER = 5  # seconds after graceful_shutdown_timeout until a process that hangs is killed
@@ -54,12 +58,12 @@ class Agent:
     :param driver: the hypervisor; ``stop`` closes it
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, transport: oslo_messaging.RPCTransport, driver: Driver) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, connection: oslo_messaging.RPCTransport, driver: Driver) -> None:
         self._conf = conf
         level = conf.upgrade_levels.consoled
         self.metrics = Metrics(conf.cell.name)
         self._driver = DeadlineDriver(driver, conf)
-        manager = ConsoleAuthAPI(transport, level=level)
+        manager = ConsoleAuthAPI(connection, level=level)
         port_conflicts = PortConflicts(self._driver)
         self._reconciler = Reconciler(
             conf, self._driver, Reporter(conf, manager, self.metrics), port_conflicts, self.metrics
@@ -67,18 +71,20 @@ class Agent:
         self._cleaner = Cleaner(conf, manager)
         endpoint = ComputeConsoleEndpoint(
             self._driver,
-            ConsoleAuthAPI(transport, level=level, timeout=_AUTHORIZE_TIMEOUT),
+            ConsoleAuthAPI(connection, level=level, timeout=_AUTHORIZE_TIMEOUT),
             self._reconciler,
             port_conflicts,
             self.metrics.observe_call,
         )
-        self._server = rpc_server.get_server(transport, versions.COMPUTE_TOPIC, conf.host, [endpoint])
-        self._client = ComputeConsoleAPI(transport, level=conf.upgrade_levels.compute)
+        self._build_server = functools.partial(
+            rpc_server.get_server, connection, versions.COMPUTE_TOPIC, conf.host, [endpoint]
+        )
+        self._client = ComputeConsoleAPI(connection, level=conf.upgrade_levels.compute)
 
     def start(self) -> None:
         """Start to answer calls and to report instances. Waits for the bus without a limit."""
         self._driver.watch(self._reconciler.enqueue)
-        self._server.start()
+        self._server = starting.start(self._build_server)
         self._reconciler.start()
         self._cleaner.start()
 
@@ -118,26 +124,32 @@ class Agent:
         }
 
 
-def prepare(conf: cfg.ConfigOpts) -> None:
-    """Check the options before any process is started.
+def prepare(conf: cfg.ConfigOpts) -> socket.socket | None:
+    """Check the options before any process is started, and bind the address of the monitoring.
 
-    :raises ValueError: an option is wrong
+    :returns: the socket of the monitoring; None if there is none
+    :raises ValueError: an option is not set, or cannot be used; the text names it
+    :raises OSError: the address of the monitoring is in use, or not of this machine
     """
     loading.load(conf)
     versions.pinned(conf.upgrade_levels.consoled)
     versions.pinned(conf.upgrade_levels.compute)
+    for risk in transport.check(conf):
+        LOG.warning('%s', risk)
+    return monitoring.bind(conf.monitoring)
 
 
-def run(conf: cfg.ConfigOpts, notifier: Notifier) -> None:
+def run(conf: cfg.ConfigOpts, notifier: Notifier, monitoring_socket: socket.socket | None) -> None:
     """Run the agent's process until SIGTERM.
 
+    :param monitoring_socket: from ``prepare``
     :param notifier: notified once the agent answers calls and has reported, or tried to report, all instances
     """
     master = cotyledon.ServiceManager(
         graceful_shutdown_timeout=conf.graceful_shutdown_timeout + 2 * _KILL_AFTER,
         mp_context=multiprocessing.get_context('fork'),  # the worker inherits the parsed options
     )
-    master.add(AgentProcess, workers=1, args=(conf, notifier))
+    master.add(AgentProcess, workers=1, args=(conf, notifier, monitoring_socket))
     master.run()
 
 
@@ -146,8 +158,15 @@ class AgentProcess(cotyledon.Service):
 
     name = 'worker'
 
-    def __init__(self, worker_id: WorkerId, conf: cfg.ConfigOpts, notifier: Notifier) -> None:
+    def __init__(
+        self,
+        worker_id: WorkerId,
+        conf: cfg.ConfigOpts,
+        notifier: Notifier,
+        monitoring_socket: socket.socket | None = None,
+    ) -> None:
         super().__init__(worker_id)
+        self._monitoring_socket = monitoring_socket
         setproctitle.setproctitle(f'{_TITLE}: worker')
         self._conf = conf
         self._notifier = notifier
@@ -158,18 +177,21 @@ class AgentProcess(cotyledon.Service):
         """Start the agent, whose threads do the work, and send heartbeats to the service manager."""
         conf = self._conf
         files.reload(self._conf)  # they may have been read again since the master was started
-        agent = Agent(conf, get_transport(conf), loading.load(conf))
-        if conf.monitoring.port:
-            monitoring = MonitoringServer(
+        agent = Agent(conf, transport.get_transport(conf), loading.load(conf))
+        if self._monitoring_socket is not None:
+            http = MonitoringServer(
                 conf.monitoring.host,
                 conf.monitoring.port,
                 application(agent.metrics.registry, Readiness(agent.checks())),
+                self._monitoring_socket,
             )
-            monitoring.start()
-            self._resources.callback(monitoring.stop)
+            http.start()
+            self._resources.callback(http.stop)
         agent.start()
         self._agent = agent
         agent.wait_attempted()
+        facts = {'driver': conf.compute.driver, 'bus': transport.addresses(conf)}
+        LOG.info('Ready: %s', files.identity(conf, **facts))
         self._notifier.ready()
         while self._notifier.interval is not None and agent.alive:
             self._notifier.alive()

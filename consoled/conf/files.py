@@ -3,19 +3,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
-from collections.abc import Sequence
+import os
+import pwd
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from oslo_config import cfg
+from oslo_config import cfg, types
 from oslo_log import log
 
 from consoled import conf as consoled_conf
 from consoled import version
-from consoled.conf import opts
+from consoled.conf import written
 
 LOG = logging.getLogger(__name__)
 
 PROJECT = 'consoled'
+
+# Where the files usually are. The library takes one that may not be entered for one without files.
+_DIRECTORY = '/etc/consoled'
+
+_NAMED = re.compile(r'\[([A-Za-z0-9_]+)\] ([a-z0-9_]+)')
+_OPTION_IN_ERROR = re.compile(r'\AValue for option ([a-z0-9_-]{1,64}) ')
 
 # At each stop amqp warns of every frame that arrives while a channel closes; oslo.messaging itself logs a
 # connection that is really lost. alembic logs the dialect twice each time the schema is inspected.
@@ -36,33 +49,61 @@ def load(
     :param prog: name of the program, which also names its second configuration file
     :param description: first paragraph of ``--help``
     :param epilog: last paragraph of ``--help``
-    :raises cfg.Error: a file cannot be read or parsed
-    :raises ValueError: the value of an option is invalid
+    :raises cfg.Error: a file cannot be read or parsed, or the value of an option is invalid. The text names
+        the file, and has nothing of what the file contains
     """
     log.register_options(conf)
     conf.set_default('default_log_levels', _default_log_levels())
     consoled_conf.register_opts(conf)
-    conf(
-        list(argv),
-        project=PROJECT,
-        prog=prog,
-        version=version.VERSION,
-        description=description,
-        epilog=epilog,
-        default_config_dirs=[],
-    )
+    with _valid_cli_options(), explained():
+        conf(
+            list(argv),
+            project=PROJECT,
+            prog=prog,
+            version=version.VERSION,
+            description=description,
+            epilog=epilog,
+            default_config_dirs=[],
+        )
+    directories = list(conf.config_dir or ())
+    for directory in directories or ([] if conf.config_file else [_DIRECTORY]):
+        if os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK):
+            raise cfg.Error(f'{directory} cannot be read by {_user()}')
 
 
 def check(conf: cfg.ConfigOpts) -> None:
     """Read every option once: oslo.config checks a value from a file only when it is first read.
 
-    :raises cfg.Error: a value is invalid
-    :raises ValueError: a value is invalid
+    :raises cfg.Error: a value is invalid. The text names the option and the file, and never shows the value
+        of a secret option, or of one that may be a URL with a password
     """
-    for group, options in opts.list_opts():
-        values = conf if group is None else conf[group]
-        for option in options:
-            values[option.dest]
+    for group, option in written.options(conf):
+        try:
+            (conf if group == written.DEFAULT else conf[group])[option.dest]
+        except (cfg.Error, ValueError) as exc:
+            raise cfg.Error(f'{where(conf, group, option.dest)} {_reason(exc, option)}') from None
+
+
+def where(conf: cfg.ConfigOpts, group: str, name: str) -> str:
+    """Return the name of an option, with the file that sets it: ``[proxy] port (/etc/consoled.conf)``."""
+    file = written.file_of(conf, group, name)
+    return f'[{group}] {name} ({file})' if file else f'[{group}] {name}'
+
+
+def located(conf: cfg.ConfigOpts, text: str) -> str:
+    """Return the text with the file after the first option that it names, such as ``[proxy] port``."""
+    return _NAMED.sub(lambda found: where(conf, found[1], found[2]), text, count=1)
+
+
+def identity(conf: cfg.ConfigOpts, **facts: object) -> str:
+    """Return what to say of a program that is ready: ``consoled 1.0.0 host=a cell=b bus=c``.
+
+    :param facts: what else it is to say, such as the addresses that it uses
+    """
+    facts = {'host': conf.host, 'cell': conf.cell.name, **facts, 'files': ','.join(conf.config_file or ())}
+    return ' '.join(
+        [str(conf.prog), version.VERSION, *(f'{name}={value}' for name, value in facts.items() if value)]
+    )
 
 
 def reload(conf: cfg.ConfigOpts) -> bool:
@@ -73,11 +114,98 @@ def reload(conf: cfg.ConfigOpts) -> bool:
     :returns: whether they were read
     """
     try:
-        conf.mutate_config_files()
-    except (cfg.Error, OSError, ValueError) as exc:
-        LOG.error('Not reloaded: %s', exc)
-        return False
-    return True
+        with explained():
+            conf.mutate_config_files()
+        return True
+    except cfg.Error as exc:
+        why = str(exc)
+    LOG.error('Not reloaded: %s', why)  # not in the handler: oslo.log would add the error itself
+    return False
+
+
+class Reloading:
+    """Configuration for oslo.service's launcher, whose SIGHUP reads the files again as ``reload`` does.
+
+    The library's own method raises, with what the files contain: the launcher would log that, and under
+    eventlet end.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._conf = conf
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._conf, name)
+
+    def mutate_config_files(self) -> None:
+        """Read the files again, or log why not."""
+        reload(self._conf)
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Raise what goes wrong with the files as a ``cfg.Error`` that names the file and shows none of it.
+
+    The library's own texts quote lines and values.
+    """
+    try:
+        yield
+    except cfg.ConfigFilesNotFoundError as exc:
+        raise cfg.Error(f'{", ".join(exc.config_files)} does not exist') from None
+    except cfg.ConfigFilesPermissionDeniedError as exc:
+        raise cfg.Error(f'{", ".join(exc.config_files)} cannot be read by {_user()}') from None
+    except cfg.ConfigDirNotFoundError as exc:
+        raise cfg.Error(f'the directory {exc.config_dir} does not exist') from None
+    except cfg.ConfigFileParseError as exc:
+        parsing = exc.__context__  # the parser's own error
+        line = f'line {parsing.lineno}: {parsing.msg}' if isinstance(parsing, cfg.ParseError) else 'a line'
+        raise cfg.Error(f'{exc.config_file} cannot be parsed: {line}') from None
+    except OSError as exc:
+        raise cfg.Error(f'{exc.filename} cannot be read: {exc.strerror}') from None
+    except UnicodeDecodeError:
+        raise cfg.Error('a configuration file is not text in UTF-8') from None
+    except (cfg.Error, ValueError) as exc:
+        found = _OPTION_IN_ERROR.search(str(exc))
+        raise cfg.Error(f'the value of {found[1] if found else "an option"} is not valid') from None
+
+
+@contextlib.contextmanager
+def _valid_cli_options() -> Iterator[None]:
+    """Raise a ``cfg.Error`` for a bad value, in a file, of an option that the command line has too.
+
+    The library prints that value and exits, with another code than for wrong usage.
+    """
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            yield
+    except SystemExit as exc:
+        found = re.match(r'argument --([a-z0-9_-]{1,64}): ', printed.getvalue())
+        if exc.code == 1 and found:
+            printed.truncate(0)
+            raise cfg.Error(f'[DEFAULT] {found[1]} is not valid') from None
+        raise
+    finally:
+        sys.stderr.write(printed.getvalue())
+
+
+def _reason(error: Exception, option: cfg.Opt) -> str:
+    """Return what is wrong with the value of an option, without anything that may be secret."""
+    if isinstance(error, cfg.TemplateSubstitutionError | cfg.NoSuchOptError):
+        return 'refers with $ to an option that does not exist; write $$ for a dollar sign'
+    found = error.__context__ if isinstance(error, cfg.ConfigSourceValueError) else error
+    text = str(found)
+    if isinstance(option.type, types.Integer | types.Float) and 'hould be' not in text:
+        return f'must be {"an integer" if isinstance(option.type, types.Integer) else "a number"}'
+    if option.secret or isinstance(option.type, types.URI) or '@' in text or '://' in text:
+        return 'is not valid'
+    return f'is not valid: {text}'
+
+
+def _user() -> str:
+    try:
+        return f'user {pwd.getpwuid(os.geteuid()).pw_name}'
+    except KeyError:
+        return f'user {os.geteuid()}'
 
 
 def _default_log_levels() -> list[str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the bus is loaded when a command uses it: help does not nee
 
 _PAGE_SIZE = 1000  # sessions per call, the most that a manager returns
 _TIMEOUT = 10  # seconds
+_REFUSED_BY_BROKER = ('AccessRefused', 'NotAllowed')  # errors of amqp, as Caller names them
 _NO_AGENT_HINT = (
     'Check the name of the compute host (--host), that consoled-compute runs there, and [DEFAULT] '
     'transport_url.'
@@ -92,6 +93,17 @@ class ConsolectlApp(app.App):
             raise
 
     def explain(self, error: Exception) -> errors.Failed:
+        if isinstance(error, exception.ManagerUnreachable | exception.ComputeUnreachable) and (
+            error.kwargs.get('reason') in _REFUSED_BY_BROKER
+        ):
+            from consoled.conf import files
+
+            return errors.Failed(
+                errors.UNREACHABLE,
+                error.code,
+                'The message broker refuses the user, the password or the virtual host.',
+                f'Check {files.where(self.conf, "DEFAULT", "transport_url")}.',
+            )
         if isinstance(error, exception.ComputeUnreachable):
             return errors.Failed(errors.UNREACHABLE, error.code, str(error), _NO_AGENT_HINT)
         if isinstance(error, exception.HypervisorUnreachable):

@@ -11,8 +11,9 @@ import oslo_messaging
 from oslo_config import cfg
 
 from consoled.cli import errors
+from consoled.conf import files
+from consoled.rpc import transport
 from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI
-from consoled.rpc.transport import get_transport
 
 
 class Bus:
@@ -30,9 +31,11 @@ class Bus:
     @functools.cached_property
     def _transport(self) -> oslo_messaging.RPCTransport:
         try:
-            return get_transport(self._conf())
-        except (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure) as exc:
-            raise errors.invalid_option('[DEFAULT] transport_url', exc) from exc
+            transport.check(self._conf())
+            return transport.get_transport(self._conf())
+        except ValueError as exc:
+            message = f'{files.located(self._conf(), str(exc))}.'
+            raise errors.Failed(errors.USAGE, 'configuration_error', message) from None
 
     @functools.cached_property
     def managers(self) -> ConsoleAuthAPI:
@@ -47,18 +50,18 @@ class Bus:
         return agents
 
     def _client(self, factory: Any, level: str) -> Any:
-        transport = self._transport
+        connection = self._transport
         try:
-            return factory(transport, level=self._conf().upgrade_levels[level], timeout=self._timeout)
+            return factory(connection, level=self._conf().upgrade_levels[level], timeout=self._timeout)
         except ValueError as exc:
             raise errors.invalid_option(f'[upgrade_levels] {level}', exc) from exc
 
     def release(self) -> None:
         """Close the connections to the broker. The next use connects again."""
-        transport = self.__dict__.get('_transport')
+        connection = self.__dict__.get('_transport')
         self.abandon()
-        if transport is not None:
-            transport.cleanup()
+        if connection is not None:
+            connection.cleanup()
 
     def abandon(self) -> None:
         """Drop the connections without closing them: closing one that is still connecting would block."""

@@ -19,7 +19,7 @@ from websockets import exceptions as ws_exceptions
 from websockets.asyncio import client
 from websockets.typing import Subprotocol
 
-from consoled import version
+from consoled import printable, version
 from consoled.cli import errors
 from consoled.consolectl.terminal import Keys, Screen
 from consoled.proxy.close_codes import EXPLANATIONS, CloseCode, Explanation, Retry
@@ -90,8 +90,8 @@ def _explain(code: int) -> Explanation:
 
 
 def _printable(text: str) -> str:
-    """Make the text of a peer safe to show in a terminal."""
-    return ''.join(char if char.isprintable() else '?' for char in text[:_MAX_TEXT]).strip()
+    """Make the text of a peer short, and safe to show in a terminal."""
+    return printable.line(text[:_MAX_TEXT].strip())
 
 
 def websocket_url(access_url: str, token: str) -> str:

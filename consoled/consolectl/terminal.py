@@ -14,6 +14,7 @@ import tty
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from consoled import printable
 from consoled.consolectl.task_thread import TaskThread
 
 _READ_SIZE = 16 * 1024  # bytes read at a time, and sent in one message
@@ -213,5 +214,5 @@ class Terminal:
         """Write a line for the user, if the terminal is interactive."""
         if self.interactive:
             with contextlib.suppress(OSError):
-                self._errors.write(line + ('\n' if self._modes is None else '\r\n'))
+                self._errors.write(printable.line(line) + ('\n' if self._modes is None else '\r\n'))
                 self._errors.flush()

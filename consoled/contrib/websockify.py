@@ -285,27 +285,25 @@ def _parse_source(src: str | None) -> tuple[list[str] | None, float]:
 def _read_config(files: list[str] | None) -> cfg.ConfigOpts:
     """Return the options in the files, separate from ``cfg.CONF`` of this process.
 
-    :raises cfg.Error: a file cannot be read, or a value is wrong
-    :raises ValueError: a value is wrong
+    :raises cfg.Error: a file cannot be read, or a value is wrong; the text has nothing that may be secret
+    :raises ValueError: the URL of the bus or a version is wrong; the same
     """
-    import oslo_messaging
-
     from consoled.conf import consoleauth, consoles, messaging, proxy, upgrade_levels
-    from consoled.rpc import versions
+    from consoled.conf import files as reading
+    from consoled.rpc import transport, versions
 
     conf = cfg.ConfigOpts()
     for module in (consoleauth, consoles, messaging, proxy, upgrade_levels):
         module.register_opts(conf)
-    conf([], project='consoled', prog=_PROG, default_config_files=files, default_config_dirs=[])
+    with reading.explained():
+        conf([], project='consoled', prog=_PROG, default_config_files=files, default_config_dirs=[])
+    reading.check(conf)
     conf.set_override('rabbit_transient_queues_ttl', _REPLY_QUEUE_TTL, group='oslo_messaging_rabbit')
     versions.pinned(conf.upgrade_levels.consoled)
     try:
-        oslo_messaging.TransportURL.parse(conf)
-    except (
-        oslo_messaging.InvalidTransportURL,
-        ValueError,
-    ):  # without its message, which may contain the password
-        raise ValueError('[DEFAULT] transport_url is wrong') from None
+        transport.check_url(conf.transport_url)
+    except ValueError as exc:
+        raise ValueError(f'[DEFAULT] transport_url {exc}') from None
     return conf
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
@@ -32,11 +33,74 @@ TRANSIENT = (
 
 _RACE = (db_exc.DBDuplicateEntry, db_exc.DBReferenceError)
 
-# MySQL's operational errors that are permanent: access denied, unknown database, unknown column.
-_PERMANENT = frozenset({1044, 1045, 1049, 1054, 1142, 1143})
+# MySQL's operational errors that are permanent: unknown column, denied statement.
+_PERMANENT = frozenset({1054, 1142, 1143})
+
+# The server answers, and a retry helps as little as the last: MySQL's errors for access denied and an unknown
+# database; PostgreSQL's texts for a wrong password, an unknown role or database, and pg_hba.conf.
+_REFUSED = frozenset({1044, 1045, 1049, 1698})
+_REFUSED_TEXT = re.compile(
+    r'password authentication failed|no password supplied|(role|database) "[^"]*" does not exist|pg_hba\.conf'
+)
+
+_HOST = re.compile(r'[A-Za-z0-9._:-]*', re.ASCII)
+
+# Options in the URL that name files, by the drivers of MySQL and PostgreSQL.
+_FILES = ('ssl_ca', 'ssl_cert', 'ssl_key', 'sslrootcert', 'sslcert', 'sslkey')
+
+# The line that is logged for a refusal, and shown by tools.
+REFUSED = 'The database refuses the user, the password or the name of the database in [database] connection'
+
+_UNCHECKED_TLS = (
+    "[database] connection: the server's certificate is not checked, so others can read and change what is "
+    'sent to it; set ssl_ca for MySQL, sslmode=verify-full and sslrootcert for PostgreSQL'
+)
 
 _FIRST_PAUSE = 0.02  # seconds; doubled after each attempt
 _LONGEST_PAUSE = 0.5  # seconds
+
+
+def check_url(text: str) -> None:
+    """Check the URL of a database. The error says nothing of the URL: a part of it is a password.
+
+    :raises ValueError: it cannot be used
+    """
+    try:
+        url = sa.make_url(text)
+        url.get_dialect()
+    except (sa_exc.ArgumentError, ValueError):  # NoSuchModuleError is a subclass of the first
+        raise ValueError('[database] connection is not the URL of a database') from None
+    if url.get_backend_name() == 'sqlite':
+        if url.database in (None, '', ':memory:'):
+            raise ValueError('[database] connection: SQLite needs a file, which several processes can share')
+        return
+    # A driver's errors quote hosts, databases and options. An unescaped @ in a password would make it those.
+    if text.count('@') > 1 or not _HOST.fullmatch(url.host or ''):
+        raise ValueError(
+            '[database] connection: what is special in a URL (@ : / ? # %) has to be written as %nn in the '
+            'user, the password and the options'
+        )
+    for name in _FILES:
+        for path in url.normalized_query.get(name, ()):
+            try:
+                open(path, 'rb').close()
+            except OSError as exc:
+                raise ValueError(f'[database] connection: {name}: {exc.strerror}') from None
+    if ('ssl_key' in url.query and 'ssl_cert' not in url.query) or (
+        'sslkey' in url.query and 'sslcert' not in url.query
+    ):
+        raise ValueError('[database] connection has the key of a certificate for TLS, but no certificate')
+
+
+def unchecked_tls(conf: cfg.ConfigOpts) -> list[str]:
+    """Return a sentence if the connection is encrypted, but not to a server whose certificate is checked.
+
+    :raises ValueError: ``[database] connection`` is not the URL of a database
+    """
+    query = sa.make_url(conf.database.connection).query
+    mysql = any(name.startswith('ssl_') for name in query) and not {'ssl_ca', 'ssl_capath'} & set(query)
+    postgresql = query.get('sslmode') in ('allow', 'prefer', 'require')
+    return [_UNCHECKED_TLS] if mysql or postgresql else []
 
 
 class Database:
@@ -78,13 +142,7 @@ class Database:
         options = conf.database
         if not options.connection:
             raise cfg.RequiredOptError('connection', cfg.OptGroup('database'))
-        try:
-            url = sa.make_url(options.connection)
-            url.get_dialect()
-        except sa_exc.ArgumentError:  # NoSuchModuleError is a subclass
-            raise ValueError('[database] connection is not the URL of a database') from None
-        if url.get_backend_name() == 'sqlite' and url.database in (None, '', ':memory:'):
-            raise ValueError('[database] connection: SQLite needs a file, which several processes can share')
+        check_url(options.connection)
         return cls(
             options.connection,
             pool_size=conf.executor_thread_pool_size,
@@ -96,6 +154,13 @@ class Database:
     def transactional_engine(self) -> sa.Engine:
         """The engine of the transactions, for migrations and checks."""
         return self._transactional
+
+    @property
+    def address(self) -> str:
+        """Where the database is, for the log: kind, host and port, or the file of SQLite."""
+        url = self._transactional.url
+        address = url.database if url.host is None else f'{url.host}:{url.port}' if url.port else url.host
+        return f'{url.get_backend_name()}:{address}'
 
     def single(self, work: Callable[[sa.Connection], T]) -> T:
         """Run ``work`` on an AUTOCOMMIT connection: each of its statements is committed at once.
@@ -121,7 +186,7 @@ class Database:
         try:
             with self._autocommit.connect() as conn:
                 conn.execute(sa.select(1)).scalar()
-        except TRANSIENT as exc:
+        except (*TRANSIENT, db_exc.DBNonExistentDatabase) as exc:
             raise exception.DatabaseUnavailable() from exc
 
     def dispose(self) -> None:
@@ -141,7 +206,10 @@ class Database:
             try:
                 with connect() as conn:
                     return work(conn)
-            except transient as exc:
+            except (*transient, db_exc.DBNonExistentDatabase) as exc:
+                if is_refusal(exc):
+                    LOG.error(REFUSED)
+                    raise exception.DatabaseUnavailable() from exc
                 if _is_permanent(exc):
                     raise
                 # Full jitter, so that transactions that collided do not collide again.
@@ -151,6 +219,15 @@ class Database:
                     LOG.error('The database does not answer: %s', str(exc).partition('\n')[0])
                     raise exception.DatabaseUnavailable() from exc
             time.sleep(pause)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Return whether the server refuses the user, the password or the name of the database."""
+    if isinstance(error, db_exc.DBNonExistentDatabase):
+        return True
+    original = getattr(error, 'orig', None) or getattr(error, 'inner_exception', error)
+    arguments: tuple[object, ...] = getattr(getattr(original, 'orig', original), 'args', ()) or ('',)
+    return arguments[0] in _REFUSED or _REFUSED_TEXT.search(str(arguments[0])) is not None
 
 
 def _is_permanent(error: Exception) -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 
 import sqlalchemy as sa
 
@@ -19,6 +20,7 @@ _UPDATE = (
     .where(_M.name == sa.bindparam('manager'))
     .values(version=sa.bindparam('version'), rpc_version=sa.bindparam('rpc_version'), seen_at=clock.utc_now())
 )
+_SELECT_SEEN = sa.select(_M.seen_at).where(_M.name == sa.bindparam('manager'))
 _SELECT_ALIVE = (
     sa.select(_M.name, _M.version, _M.rpc_version, _M.seen_at, clock.utc_now().label('now'))
     .where(_M.seen_at > clock.utc_after(sa.bindparam('from_now')))
@@ -42,25 +44,46 @@ class Manager:
     age: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Beat:
+    """A heartbeat that was stored.
+
+    :ivar at: its moment, by the database's clock
+    :ivar previous_at: moment of the heartbeat of this name that it replaces; None if there was none
+    :ivar silence: seconds between the two
+    """
+
+    at: datetime.datetime
+    previous_at: datetime.datetime | None
+    silence: float | None
+
+
 def has_table(db: Database) -> bool:
     """Return whether the schema has the table of managers: it may be that of an earlier release."""
     return db.single(lambda conn: bool(sa.inspect(conn).has_table(models.console_manager.name)))
 
 
-def record_heartbeat(db: Database, name: str, version: str, rpc_version: str) -> None:
+def record_heartbeat(db: Database, name: str, version: str, rpc_version: str) -> Beat:
     """Store a manager's heartbeat.
 
     :param version: the manager's release
     """
     values = {'version': version, 'rpc_version': rpc_version}
 
-    def work(conn: sa.Connection) -> None:
+    def work(conn: sa.Connection) -> Beat:
+        before = conn.execute(_SELECT_SEEN, {'manager': name}).one_or_none()
         if not conn.execute(_UPDATE, {'manager': name, **values}).rowcount:
             conn.execute(
                 sa.insert(models.console_manager).values(name=name, seen_at=clock.utc_now(), **values)
             )
+        after = conn.execute(_SELECT_SEEN, {'manager': name}).one()
+        return Beat(
+            at=after.seen_at,
+            previous_at=None if before is None else before.seen_at,
+            silence=None if before is None else (after.seen_at - before.seen_at).total_seconds(),
+        )
 
-    db.transaction(work, racing=True)
+    return db.transaction(work, racing=True)
 
 
 def remove(db: Database, name: str) -> None:

@@ -96,7 +96,15 @@ def warn_if_behind(db: Database) -> None:
     except exception.DatabaseUnavailable as exc:
         LOG.warning('Cannot check the database schema: %s', exc)
         return
-    if revision != head():
+    if revision is None:
+        LOG.error('The database has no tables of consoled: run consoled-manage db upgrade')
+    elif pending(revision) is None:
+        LOG.warning(
+            'The database is at revision %s, which this release does not know: a newer release has upgraded '
+            'it. Upgrade this manager too',
+            revision,
+        )
+    elif revision != head():
         LOG.warning(
             'The database is at revision %s, this release needs %s: run consoled-manage db upgrade',
             revision,

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
+from consoled.cli import errors
 from consoled.demo import cell as demo_cell
 from consoled.demo import links as demo_links
 from consoled.demo import walk
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the walk; without ``--check``, keep the cell running until SIGINT or SIGTERM.
 
     :param argv: arguments without the program's name; default: those of the process
-    :returns: exit code: 0, or 1 if a step failed or the cell could not be started
+    :returns: exit code, see ``cli.errors``
     """
     args = _parser().parse_args(argv)
     with _stop_signals() as stopped:
@@ -49,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except OSError as exc:
-            print(f'{PROG}: {exc}', file=sys.stderr)
-            return 1
+            return _unavailable(exc)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
         "guests' consoles in a browser on this machine, and run until SIGINT or SIGTERM. The demo listens on "
         '127.0.0.1 only, reads no configuration file, and needs no message broker, database server or '
         'hypervisor.',
-        epilog='Exit codes: 0 stopped by a signal, or all steps of --check succeeded; 1 a step failed, '
-        '--check was stopped before its end, or the cell could not be started; 2 wrong usage.',
+        epilog='Exit codes: 0 stopped by a signal, or all steps of --check succeeded; 1 a step failed, or '
+        '--check was stopped before its end; 2 wrong usage; 3 the cell could not be started (a port in use).',
     )
     parser.add_argument(
         '--check',
@@ -131,13 +131,19 @@ def _run(directory: pathlib.Path, args: argparse.Namespace, stopped: Callable[[]
                     while not stopped():
                         time.sleep(_POLL_INTERVAL)
     except demo_cell.NotStarted as exc:
-        print(f'{PROG}: {exc}', file=sys.stderr)
-        return 1
+        return _unavailable(exc)
     except walk.Stopped:
         if args.check:  # an unfinished check has not succeeded
             print(f'{PROG}: stopped before the end', file=sys.stderr)
             return 1
     return 0
+
+
+def _unavailable(error: Exception) -> int:
+    """Report in one line why the cell cannot be started, and return the exit code."""
+    failed = errors.Failed(errors.UNREACHABLE, 'unavailable', f'{error}.')
+    sys.stderr.write(errors.report(PROG, failed))
+    return failed.exit_code
 
 
 def _port(args: argparse.Namespace) -> int:

@@ -12,8 +12,11 @@ from oslo_config import cfg
 
 from consoled.legacy import consoleauth, memcached
 from consoled.rpc import server as rpc_server
+from consoled.rpc import starting
 from consoled.rpc.transport import get_transport
 from consoled.sources import TokenSource
+
+_BUS_OPTION = '[workarounds] consoleauth_transport_url'
 
 # Called with the name of a source and the outcome of each lookup in it.
 LookupObserver = Callable[[str, str], None]
@@ -29,6 +32,15 @@ def source_from_conf(
     return memcached.from_conf(conf, functools.partial(observe, memcached.MemcachedTokens.name))
 
 
+def check_bus(conf: cfg.ConfigOpts) -> None:
+    """Check the URL of the bus of the old service's callers, if they have one of their own.
+
+    :raises ValueError: it cannot be used; the text has nothing of it
+    """
+    if url := conf.workarounds.consoleauth_transport_url:
+        get_transport(conf, url, _BUS_OPTION).cleanup()
+
+
 def start_server(
     conf: cfg.ConfigOpts,
     transport: oslo_messaging.RPCTransport,
@@ -42,11 +54,12 @@ def start_server(
     """
     options = conf.workarounds
     if options.consoleauth_transport_url:
-        transport = get_transport(conf, options.consoleauth_transport_url)
+        transport = get_transport(conf, options.consoleauth_transport_url, _BUS_OPTION)
         exit_stack.callback(transport.cleanup)
     endpoint = consoleauth.ConsoleauthEndpoint(consoles)
-    server = rpc_server.get_server(
-        transport, consoleauth.TOPIC, conf.host, [endpoint], exchange=options.consoleauth_exchange
+    server = starting.start(
+        lambda: rpc_server.get_server(
+            transport, consoleauth.TOPIC, conf.host, [endpoint], exchange=options.consoleauth_exchange
+        )
     )
-    server.start()
     exit_stack.callback(rpc_server.drain, server)

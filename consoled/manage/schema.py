@@ -27,6 +27,22 @@ def require_revision(db: Database) -> str:
     return current
 
 
+def refuse_newer(revision: str) -> None:
+    """Refuse to work on a schema that this release does not know.
+
+    :raises Failed: a newer release has upgraded the database
+    """
+    if migration.pending(revision) is None:
+        raise errors.Failed(
+            errors.REFUSED,
+            'database_ahead',
+            f'The database is at revision {revision}, which this release does not know: a newer release has '
+            'upgraded it.',
+            'Managers of the release before that one can keep running on it. For anything else, use the '
+            'consoled-manage of the newer release.',
+        )
+
+
 class DbUpgrade(DatabaseCommand):
     """Create the schema, or upgrade it to the revision of this release
 
@@ -48,6 +64,9 @@ class DbUpgrade(DatabaseCommand):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
+        current = migration.current(self.app.db)
+        if current is not None:
+            refuse_newer(current)
         migration.upgrade(self.app.db, parsed_args.revision)
         self.app.stdout.write(f'The database is at revision {migration.current(self.app.db)}.\n')
 
@@ -65,7 +84,7 @@ class DbVersion(DatabaseCommand, app.ShowOne):
 class DbCheck(DatabaseCommand):
     """Check that the schema is at the revision this release needs
 
-    Exit code 0 if it is; 1 if it is behind or unknown; 3 if the database does not answer.
+    Exit code 0 if it is; 1 if it is behind, or ahead of this release; 3 if the database does not answer.
     """
 
     example = 'consoled-manage db check && systemctl restart consoled'
@@ -73,11 +92,12 @@ class DbCheck(DatabaseCommand):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         head = migration.head()
         current = require_revision(self.app.db)
+        refuse_newer(current)
         if current != head:
             raise errors.Failed(
                 errors.REFUSED,
                 'database_behind',
                 f'The database is at revision {current}; this release needs {head}.',
-                f'{UPGRADE_HINT} (If a newer release has upgraded it, this release can keep running on it.)',
+                UPGRADE_HINT,
             )
         self.app.stdout.write(f'The database is at revision {head}, as this release needs.\n')

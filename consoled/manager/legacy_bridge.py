@@ -22,13 +22,19 @@ LOG = logging.getLogger(__name__)
 def check_conf(conf: cfg.ConfigOpts) -> None:
     """Check what ``[workarounds] enable_consoleauth`` needs, if it is on.
 
-    :raises ImportError: a library is missing (the extra ``legacy``)
-    :raises ValueError: the options of ``[cache]`` are inconsistent
+    :raises ValueError: a library is missing, or the options of ``[cache]`` or of the bus are wrong
     """
-    if conf.workarounds.enable_consoleauth:
+    if not conf.workarounds.enable_consoleauth:
+        return
+    try:
         from consoled.legacy import setup
-
-        setup.source_from_conf(conf)
+    except ImportError as exc:
+        raise ValueError(
+            f'[workarounds] enable_consoleauth needs {exc.name}, which is not installed: pip install '
+            'consoled[legacy]'
+        ) from None
+    setup.source_from_conf(conf)
+    setup.check_bus(conf)
 
 
 class LegacyBridge:

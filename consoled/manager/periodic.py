@@ -61,6 +61,7 @@ class Heartbeat:
         self._conf = conf
         self._db = db
         self._has_list = False
+        self._last: managers.Beat | None = None
         self._ended = False
         self._lock = threading.Lock()
 
@@ -80,8 +81,31 @@ class Heartbeat:
     def _note(self) -> None:
         self._has_list = self._has_list or managers.has_table(self._db)
         if self._has_list:
-            managers.record_heartbeat(self._db, self._conf.host, version.VERSION, versions.RPC_VERSION)
+            host = self._conf.host
+            beat = managers.record_heartbeat(self._db, host, version.VERSION, versions.RPC_VERSION)
+            self._check_name(beat)
+            self._last = beat
             managers.delete_silent(self._db, silent_for=_FORGET_MANAGER)
+
+    def _check_name(self, beat: managers.Beat) -> None:
+        """Report another manager of this name: the two would be one to operators, and share a queue.
+
+        The first heartbeat may follow one of this manager's earlier life, if that was killed. Later ones
+        follow the one before, unless somebody else has sent one in between.
+        """
+        if self._last is not None:
+            if beat.previous_at not in (None, self._last.at):
+                LOG.error(
+                    'Another manager has the same name, [DEFAULT] host = %s: give each its own',
+                    self._conf.host,
+                )
+        elif beat.silence is not None and beat.silence < managers.ALIVE_WITHIN:
+            LOG.warning(
+                'A manager of this name, [DEFAULT] host = %s, was alive %.0f s ago. If it was not this one '
+                'before it was killed, give each its own name',
+                self._conf.host,
+                beat.silence,
+            )
 
 
 def _log_failure(work: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ import functools
 import gc
 import logging
 import signal
+import socket
 
 import oslo_messaging
 import prometheus_client
@@ -16,18 +17,17 @@ from oslo_config import cfg
 from oslo_service import loopingcall, service
 from prometheus_client import multiprocess
 
-from consoled import backoff
+from consoled import backoff, monitoring
+from consoled.conf import files
 from consoled.context import RequestContext
 from consoled.db import migration
-from consoled.db.engine import Database
-from consoled.manager import periodic
-from consoled.manager.legacy_bridge import LegacyBridge
+from consoled.db.engine import Database, unchecked_tls
+from consoled.manager import legacy_bridge, periodic
 from consoled.manager.manager import ConsoleAuthManager
 from consoled.monitoring import Check, MonitoringServer, Readiness, application
 from consoled.rpc import server as rpc_server
-from consoled.rpc import versions
+from consoled.rpc import starting, transport, versions
 from consoled.rpc.client import ConsoleAuthAPI
-from consoled.rpc.transport import get_transport
 from consoled.sources import TokenSource
 from consoled.systemd import Notifier
 
@@ -40,11 +40,28 @@ _BRIDGE_TIMEOUT = 10.0  # seconds that a starting worker waits for the bus of th
 _READY_TIMEOUT = 2.0  # seconds that a worker has to answer the readiness check
 
 
+def prepare(conf: cfg.ConfigOpts) -> socket.socket | None:
+    """Check the options before any process is started, and bind the address of the monitoring.
+
+    :returns: the socket of the monitoring; None if there is none
+    :raises ValueError: an option is not set, or cannot be used; the text names it
+    :raises OSError: the address of the monitoring is in use, or not of this machine
+    """
+    versions.pinned(conf.upgrade_levels.consoled)
+    versions.pinned(conf.upgrade_levels.compute)
+    risks = transport.check(conf)
+    Database.from_conf(conf).dispose()
+    legacy_bridge.check_conf(conf)
+    for risk in [*risks, *unchecked_tls(conf)]:
+        LOG.warning('%s', risk)
+    return monitoring.bind(conf.monitoring)
+
+
 def build_rpc_server(
-    conf: cfg.ConfigOpts, transport: oslo_messaging.RPCTransport, endpoint: ConsoleAuthManager
+    conf: cfg.ConfigOpts, connection: oslo_messaging.RPCTransport, endpoint: ConsoleAuthManager
 ) -> oslo_messaging.RPCServer:
     """Return the RPC server of a manager, not started."""
-    return rpc_server.get_server(transport, versions.TOPIC, conf.host, [endpoint])
+    return rpc_server.get_server(connection, versions.TOPIC, conf.host, [endpoint])
 
 
 class _DaemonProcess(service.ServiceBase):  # type: ignore[misc]  # untyped
@@ -67,7 +84,7 @@ class _DaemonProcess(service.ServiceBase):  # type: ignore[misc]  # untyped
         setproctitle.setproctitle(f'consoled: {self.title}')
         self._db = Database.from_conf(self._conf)
         self._resources.callback(self._db.dispose)
-        self._transport = get_transport(self._conf)
+        self._transport = transport.get_transport(self._conf)
         self._resources.callback(self._transport.cleanup)
         self.run()
 
@@ -96,26 +113,33 @@ class ManagerWorker(_DaemonProcess):
     """A process that answers calls.
 
     :param notifier: notifies systemd when the worker consumes messages, and then at intervals
+    :param monitoring_socket: the housekeeper's, which the fork has copied
     """
 
     title = 'worker'
 
-    def __init__(self, conf: cfg.ConfigOpts, notifier: Notifier) -> None:
+    def __init__(
+        self, conf: cfg.ConfigOpts, notifier: Notifier, monitoring_socket: socket.socket | None = None
+    ) -> None:
         super().__init__(conf)
         self._notifier = notifier
+        self._monitoring_socket = monitoring_socket
 
     def run(self) -> None:
+        if self._monitoring_socket is not None:
+            self._monitoring_socket.close()
         sources: list[TokenSource] = []
         endpoint = ConsoleAuthManager.from_conf(self._conf, self._transport, self._db, sources)
-        server = build_rpc_server(self._conf, self._transport, endpoint)
-        server.start()
+        server = starting.start(lambda: build_rpc_server(self._conf, self._transport, endpoint))
         self._resources.callback(rpc_server.drain, server)
-        self._bridge = LegacyBridge(self._conf, self._transport, endpoint, sources)
+        self._bridge = legacy_bridge.LegacyBridge(self._conf, self._transport, endpoint, sources)
         self._resources.callback(self._bridge.end)
         # The old service's callers may have a bus of their own. While it is down, the cell's are answered.
         self._bridge.follow().join(_BRIDGE_TIMEOUT)
         # Everything loaded so far stays. Without this, each full collection would scan it, for 0.1 s.
         gc.freeze()
+        facts = {'bus': transport.addresses(self._conf), 'database': self._db.address}
+        LOG.info('Ready: %s', files.identity(self._conf, **facts))
         self._notifier.ready()
         if self._notifier.interval is not None:
             watchdog = loopingcall.FixedIntervalLoopingCall(self._notifier.alive)
@@ -129,9 +153,16 @@ class ManagerWorker(_DaemonProcess):
 
 
 class Housekeeper(_DaemonProcess):
-    """The one process of a manager that sweeps, sends heartbeats, and serves metrics and health."""
+    """The one process of a manager that sweeps, sends heartbeats, and serves metrics and health.
+
+    :param monitoring_socket: from ``monitoring.bind``, before the fork; None if there is no monitoring
+    """
 
     title = 'housekeeper'
+
+    def __init__(self, conf: cfg.ConfigOpts, monitoring_socket: socket.socket | None) -> None:
+        super().__init__(conf)
+        self._monitoring_socket = monitoring_socket
 
     def run(self) -> None:
         self._sweep = periodic.Sweep(self._conf, self._db)
@@ -143,10 +174,10 @@ class Housekeeper(_DaemonProcess):
         heartbeats = loopingcall.DynamicLoopingCall(self._send_heartbeat)
         heartbeats.start(stop_on_exception=False)
         self._resources.callback(heartbeats.stop)
-        if self._conf.monitoring.port:
-            monitoring = self._monitoring()
-            monitoring.start()
-            self._resources.callback(monitoring.stop)
+        if self._monitoring_socket is not None:
+            http = self._monitoring(self._monitoring_socket)
+            http.start()
+            self._resources.callback(http.stop)
         migration.warn_if_behind(self._db)
 
     def _next_sweep(self) -> float:
@@ -160,7 +191,7 @@ class Housekeeper(_DaemonProcess):
         self._heartbeat.send()
         return backoff.jittered(_HEARTBEAT_INTERVAL)
 
-    def _monitoring(self) -> MonitoringServer:
+    def _monitoring(self, sock: socket.socket) -> MonitoringServer:
         registry = prometheus_client.CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         client = ConsoleAuthAPI(self._transport)
@@ -169,4 +200,5 @@ class Housekeeper(_DaemonProcess):
             'database': self._db.ping,
         }
         options = self._conf.monitoring
-        return MonitoringServer(options.host, options.port, application(registry, Readiness(checks)))
+        app = application(registry, Readiness(checks))
+        return MonitoringServer(options.host, options.port, app, sock)

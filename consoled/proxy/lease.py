@@ -114,6 +114,11 @@ class Lease:
                 else:
                     await self._register()
             except exception.ProxyUnknown:
+                if self.holds:  # so its life was ended, and not forgotten
+                    LOG.error(
+                        'Another proxy registers as %s: give each its own [DEFAULT] host or [proxy] port',
+                        self._life.name,
+                    )
                 LOG.warning('Proxy %s is unknown to the managers: registering again', self._life.id)
                 self._begin_new_life()
                 continue

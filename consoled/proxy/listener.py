@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import grp
 import logging
 import os
@@ -16,6 +17,7 @@ from collections.abc import Callable
 
 from oslo_config import cfg
 
+from consoled import listening
 from consoled.proxy.connection import ConnectionContext, UserConnection
 from consoled.proxy.forwarded import contains, parse_address
 from consoled.proxy.limits import ConcurrencyLimit
@@ -27,8 +29,6 @@ _BACKLOG = 1024
 _ACCEPT_PAUSE = 0.1  # seconds after accept failed, most likely for want of file descriptors
 _ACCEPT_LOG = 60.0  # seconds between two log lines on that: users may have taken the descriptors
 
-_TLS_VERSIONS = {'tlsv1_2': ssl.TLSVersion.TLSv1_2, 'tlsv1_3': ssl.TLSVersion.TLSv1_3}
-
 # Bytes. By default, asyncio allocates 256 KiB for each TLS connection with its first byte, though a record
 # has 16 KiB at most; without TLS it reads as much at a time, from users who have not shown a token yet.
 _MAX_READ = 16 * 1024
@@ -38,12 +38,9 @@ def bind_sockets(conf: cfg.ConfigOpts) -> list[socket.socket]:
     """Bind the sockets that users connect to, once before the fork: all workers share them.
 
     :raises OSError: an address is in use, or does not belong to this host
-    :raises ValueError: the group of the unix socket is unknown, or not one of this user's
+    :raises ValueError: an address may not be used, or the unix socket may not have its group
     """
-    address = (conf.proxy.host, conf.proxy.port)
-    dual = conf.proxy.host == '::'
-    family = socket.AF_INET6 if ':' in conf.proxy.host else socket.AF_INET
-    sockets = [socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=dual)]
+    sockets = [listening.bind('proxy', conf.proxy.host, conf.proxy.port, backlog=_BACKLOG)]
     if conf.proxy.unix_socket:
         sockets.append(_bind_unix_socket(conf))
     for sock in sockets:
@@ -56,12 +53,16 @@ def _bind_unix_socket(conf: cfg.ConfigOpts) -> socket.socket:
     group = _group_id(conf.proxy.unix_socket_group)
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode):
+            if _is_served(path):
+                raise OSError(errno.EADDRINUSE, f'[proxy] unix_socket: {path} is in use by another program')
             os.unlink(path)  # left behind by a process that was killed
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(path)
     except OSError as exc:
-        raise OSError(f'[proxy] unix_socket {path}: {exc.strerror or exc}') from None
+        sock.close()
+        reason = exc.strerror or str(exc)  # it has no number if the path is too long
+        raise ValueError(f'[proxy] unix_socket: {path} cannot be bound: {reason}') from None
     if group is not None:
         try:
             os.chown(path, -1, group)
@@ -72,6 +73,12 @@ def _bind_unix_socket(conf: cfg.ConfigOpts) -> socket.socket:
     os.chmod(path, int(conf.proxy.unix_socket_mode, 8))  # the umask has restricted it further
     sock.listen(_BACKLOG)  # nobody could connect before
     return sock
+
+
+def _is_served(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(path) != errno.ECONNREFUSED
 
 
 def _group_id(group: str | None) -> int | None:
@@ -85,23 +92,6 @@ def _group_id(group: str | None) -> int | None:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         raise ValueError(f'[proxy] unix_socket_group: there is no group {group!r}') from None
-
-
-def tls_context_from_conf(conf: cfg.ConfigOpts) -> ssl.SSLContext | None:
-    """Return the TLS context for users, reading its files now; None if TLS is not configured.
-
-    :raises OSError: a file cannot be read, certificate and key do not match, or the ciphers are unknown
-    """
-    if not conf.proxy.ssl_cert:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = _TLS_VERSIONS[conf.proxy.ssl_minimum_version]
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    if conf.proxy.ssl_ciphers:
-        context.set_ciphers(conf.proxy.ssl_ciphers)
-    context.load_cert_chain(conf.proxy.ssl_cert, conf.proxy.ssl_key or None)
-    context.set_alpn_protocols(['http/1.1'])
-    return context
 
 
 class Listener:
@@ -148,12 +138,12 @@ class Listener:
         for sock in self._sockets:
             sock.close()
 
-    async def _accept(self, listening: socket.socket) -> None:
+    async def _accept(self, server_socket: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         log_after = 0.0
         while True:
             try:
-                sock, address = await loop.sock_accept(listening)
+                sock, address = await loop.sock_accept(server_socket)
             except OSError as exc:
                 if loop.time() >= log_after:
                     LOG.error('Failed to accept a connection: %s', exc)

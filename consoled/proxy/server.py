@@ -14,13 +14,13 @@ from oslo_config import cfg
 
 from consoled.context import RequestContext
 from consoled.objects import EndReason
-from consoled.proxy import handshake
+from consoled.proxy import certificates, handshake
 from consoled.proxy.admission import Admission
 from consoled.proxy.audit import Audit
 from consoled.proxy.close_reports import CloseReports
 from consoled.proxy.connection import ConnectionContext
 from consoled.proxy.lease import Lease, ProxyLife
-from consoled.proxy.listener import Listener, tls_context_from_conf
+from consoled.proxy.listener import Listener
 from consoled.proxy.manager_client import ManagerClient
 from consoled.proxy.metrics import Metrics
 from consoled.proxy.pages import Pages
@@ -32,7 +32,7 @@ from consoled.proxy.session import Timeouts
 from consoled.proxy.targets import Connector
 from consoled.rpc import arguments as arg
 from consoled.rpc import server as rpc_server
-from consoled.rpc import versions
+from consoled.rpc import starting, versions
 from consoled.rpc.client import ConsoleAuthAPI
 
 LOG = logging.getLogger(__name__)
@@ -83,8 +83,7 @@ class Proxy:
     :param transport: transport of the cell's bus
     :param name: name of this process, unique among the proxies of the cell
     :param registry: registry for its metrics
-    :raises ValueError: when an option is invalid
-    :raises OSError: when a file cannot be read
+    :raises ValueError: when an option is invalid, or a file cannot be used
     """
 
     def __init__(
@@ -130,7 +129,9 @@ class Proxy:
         self._context = ConnectionContext(
             conf, policy_from_conf(conf), pages, self._admission, self._metrics, ReadBuffer()
         )
-        self._listener = Listener(conf, sockets, self._context, self._metrics, tls_context_from_conf(conf))
+        self._listener = Listener(
+            conf, sockets, self._context, self._metrics, certificates.user_context(conf)
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._server: oslo_messaging.RPCServer | None = None
 
@@ -164,11 +165,10 @@ class Proxy:
 
     def _listen_for_cuts(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the RPC server for cuts. Waits for the bus, so it runs in a thread."""
-        server = rpc_server.get_server(
-            self._transport, versions.PROXY_TOPIC, self._name, [ProxyEndpoint(loop, self._registry)]
+        endpoint = ProxyEndpoint(loop, self._registry)
+        self._server = starting.start(
+            lambda: rpc_server.get_server(self._transport, versions.PROXY_TOPIC, self._name, [endpoint])
         )
-        server.start()
-        self._server = server
 
     async def _record_periodically(self) -> None:
         while True:
@@ -180,7 +180,8 @@ class Proxy:
         """Reload certificate, pages, policy and timeouts. An error is logged, and then nothing changes."""
         conf = self._conf
         try:
-            tls, policy, pages = tls_context_from_conf(conf), policy_from_conf(conf), Pages.from_conf(conf)
+            tls, policy = certificates.user_context(conf), policy_from_conf(conf)
+            pages = Pages.from_conf(conf)
             timeouts = timeouts_from_conf(conf)
         except (OSError, ValueError) as exc:
             LOG.error('Not reloaded: %s', exc)

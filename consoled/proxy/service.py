@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import logging
 import multiprocessing
 import os
 import pathlib
@@ -26,12 +27,15 @@ import setproctitle
 from oslo_config import cfg
 from prometheus_client import multiprocess
 
+from consoled import listening, monitoring
 from consoled.conf import files
 from consoled.monitoring import MonitoringServer, Readiness, application
-from consoled.proxy import listener, server, targets
+from consoled.proxy import certificates, listener, server, targets
 from consoled.proxy.pages import Pages
-from consoled.rpc.transport import get_transport
+from consoled.rpc import transport, versions
 from consoled.systemd import Notifier
+
+LOG = logging.getLogger(__name__)
 
 _TITLE = 'consoled-proxy'
 _GC_THRESHOLDS = (20000, 20, 50)
@@ -42,25 +46,44 @@ _KILL_AFTER = 5  # seconds after graceful_shutdown_timeout until a process that 
 class Inherited:
     """Objects that are created in the master process and inherited by all workers.
 
+    :ivar monitoring_socket: None if there is no monitoring
     :ivar reloaded: set by the first SIGHUP; a worker that starts later reads the files itself
     """
 
     conf: cfg.ConfigOpts
     sockets: list[socket.socket]
     pages: Pages
+    monitoring_socket: socket.socket | None = None
     reloaded: threading.Event = dataclasses.field(default_factory=threading.Event)
 
 
 def prepare(conf: cfg.ConfigOpts) -> Inherited:
     """Check the configuration, read the pages and bind the sockets.
 
-    :raises OSError: when a file cannot be read or an address cannot be bound
-    :raises ValueError: when an option is invalid
+    :raises OSError: when an address cannot be bound
+    :raises ValueError: when an option is invalid, or a file cannot be used
     """
     server.policy_from_conf(conf)
     targets.Connector.from_conf(conf)
-    listener.tls_context_from_conf(conf)
-    return Inherited(conf, listener.bind_sockets(conf), Pages.from_conf(conf))
+    tls = certificates.user_context(conf)
+    versions.pinned(conf.upgrade_levels.consoled)
+    for risk in [*transport.check(conf), *_risks(conf, secure=tls is not None)]:
+        LOG.warning('%s', risk)
+    return Inherited(
+        conf, listener.bind_sockets(conf), Pages.from_conf(conf), monitoring.bind(conf.monitoring)
+    )
+
+
+def _risks(conf: cfg.ConfigOpts, *, secure: bool) -> list[str]:
+    """Return a sentence if users are served in plain text over a network."""
+    if secure or listening.is_loopback(conf.proxy.host):
+        return []
+    address = f'{conf.proxy.host}:{conf.proxy.port}'
+    risk = (
+        f'[proxy] ssl_cert is not set: users reach {address} without TLS, so tokens and consoles can be read '
+        f'on the way. Set it, or let only a web server with TLS reach {address}.'
+    )
+    return [risk]
 
 
 def run(shared: Inherited, notifier: Notifier) -> None:
@@ -74,11 +97,10 @@ def run(shared: Inherited, notifier: Notifier) -> None:
         mp_context=multiprocessing.get_context('fork'),  # workers inherit sockets and options unchanged
     )
     master.add(ProxyWorker, workers=conf.proxy.workers, args=(shared, notifier))
-    if conf.monitoring.port:
+    if shared.monitoring_socket is not None:
         master.add(ProxyMonitor, workers=1, args=(shared,))
-    master.register_hooks(
-        on_terminate=functools.partial(_close, shared.sockets), on_reload=shared.reloaded.set
-    )
+    listened_on = [*shared.sockets, *filter(None, [shared.monitoring_socket])]
+    master.register_hooks(on_terminate=functools.partial(_close, listened_on), on_reload=shared.reloaded.set)
     master.run()
 
 
@@ -96,6 +118,8 @@ class ProxyWorker(cotyledon.Service):
     def __init__(self, worker_id: Any, shared: Inherited, notifier: Notifier) -> None:
         super().__init__(worker_id)
         setproctitle.setproctitle(f'{_TITLE}: worker {worker_id}')
+        if shared.monitoring_socket is not None:
+            shared.monitoring_socket.close()
         self._shared = shared
         self._conf = shared.conf
         self._notifier = notifier
@@ -122,7 +146,7 @@ class ProxyWorker(cotyledon.Service):
         self._proxy = server.Proxy(
             conf,
             self._shared.sockets,
-            get_transport(conf),
+            transport.get_transport(conf),
             name,
             pages,
             prometheus_client.REGISTRY,
@@ -134,12 +158,17 @@ class ProxyWorker(cotyledon.Service):
         # exist now live as long as the process; most of those of sessions are freed by reference counting.
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
+        LOG.info('Ready: %s', files.identity(conf, users=self._addresses(), bus=transport.addresses(conf)))
         self._notifier.ready()
         watchdog = asyncio.create_task(self._feed_watchdog(), name='watchdog')
         await self._stopping.wait()
         watchdog.cancel()
         await self._proxy.stop(conf.graceful_shutdown_timeout)
         self._ended.set()  # not after asyncio.run, which would wait for threads that wait for the bus
+
+    def _addresses(self) -> str:
+        names = [sock.getsockname() for sock in self._shared.sockets]
+        return ','.join(name if isinstance(name, str) else f'{name[0]}:{name[1]}' for name in names)
 
     async def _feed_watchdog(self) -> None:
         """Notify the watchdog as long as the event loop runs."""
@@ -180,7 +209,10 @@ class ProxyMonitor(cotyledon.Service):
         self._workers: int = conf.proxy.workers
         readiness = Readiness({'lease': functools.partial(self._check_leases, registry)})
         self._server = MonitoringServer(
-            conf.monitoring.host, conf.monitoring.port, application(registry, readiness)
+            conf.monitoring.host,
+            conf.monitoring.port,
+            application(registry, readiness),
+            shared.monitoring_socket,
         )
 
     def _check_leases(self, registry: prometheus_client.CollectorRegistry) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from oslo_config import cfg
 
 from consoled import exception
+from consoled.proxy import certificates
 from consoled.proxy.forwarded import Network, contains, parse_address, parse_networks
 from consoled.proxy.resolver import Resolver
 from consoled.proxy.security.base import Exchange, SecurityFailed
@@ -96,20 +97,20 @@ class Connector:
     def from_conf(cls, conf: cfg.ConfigOpts) -> Connector:
         """Build the connector from the configuration, reading the certificates now.
 
-        :raises ValueError: an option is malformed
-        :raises OSError: a certificate cannot be read
+        :raises ValueError: an option is malformed, or a certificate cannot be used
         """
+        certificates.check_pairs(conf)
         schemes: list[str] = conf.vnc.auth_schemes
         return cls(
             networks=parse_networks(conf.proxy.allowed_networks),
             ports=parse_port_ranges(conf.proxy.allowed_ports),
             timeout=conf.proxy.connect_timeout,
             schemes=schemes,
-            vencrypt=_vencrypt_context_from_conf(conf) if 'vencrypt' in schemes else None,
+            vencrypt=certificates.vencrypt_context(conf) if 'vencrypt' in schemes else None,
             tls={
-                'spice-html5': _tls_context(conf.spice.target_ca_certs),
-                'serial': _tls_context(conf.serial_console.target_ca_certs),
-                'webmks': _tls_context(conf.mks.target_ca_certs),
+                'spice-html5': certificates.target_context(conf, 'spice'),
+                'serial': certificates.target_context(conf, 'serial_console'),
+                'webmks': certificates.target_context(conf, 'mks'),
             },
         )
 
@@ -241,26 +242,6 @@ def _set_socket_options(sock: socket.socket) -> None:
     ):
         with contextlib.suppress(AttributeError, OSError):  # not every system has them
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-
-def _tls_context(ca_certs: str | None) -> ssl.SSLContext:
-    """Return a context that checks the server's certificate and name; None: against the system's CAs."""
-    context = ssl.create_default_context(cafile=ca_certs)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def _vencrypt_context_from_conf(conf: cfg.ConfigOpts) -> ssl.SSLContext:
-    """Return the context for VeNCrypt: as any other, with the proxy's own certificate if there is one.
-
-    :raises ValueError: ``vencrypt_ca_certs`` is not set
-    """
-    if not conf.vnc.vencrypt_ca_certs:
-        raise ValueError('[vnc] vencrypt_ca_certs is required by the scheme vencrypt')
-    context = _tls_context(conf.vnc.vencrypt_ca_certs)
-    if conf.vnc.vencrypt_client_cert:
-        context.load_cert_chain(conf.vnc.vencrypt_client_cert, conf.vnc.vencrypt_client_key)
-    return context
 
 
 class _Negotiator(asyncio.Protocol):

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import amqp.exceptions
 import kombu.exceptions
 import oslo_messaging
 from oslo_messaging import exceptions as messaging_exc
@@ -31,11 +32,13 @@ _CONNECT_RETRIES = 3
 _OPTIONS = oslo_messaging.TransportOptions(at_least_once=True)
 
 # MessageUndeliverable is not a MessagingException. OperationalError is what oslo.messaging lets through when
-# its connection pool opens another connection while the bus is unreachable.
-_BUS_ERRORS = (
+# its connection pool opens another connection while the bus is unreachable, AMQPError when the bus refuses
+# the user, the virtual host or a queue.
+BUS_ERRORS = (
     messaging_exc.MessagingException,
     messaging_exc.MessageUndeliverable,
     kombu.exceptions.OperationalError,
+    amqp.exceptions.AMQPError,
 )
 
 
@@ -115,7 +118,7 @@ class Caller:
             raise _unexpected(method, name) from None
         except messaging_exc.MessagingTimeout as exc:
             raise self.unreachable(reason='no answer in time') from exc
-        except _BUS_ERRORS as exc:
+        except BUS_ERRORS as exc:
             raise self.unreachable(reason=type(exc).__name__) from exc
         except Exception as exc:
             # A peer can raise each of Python's own errors here (TimeoutError, StopIteration), and the library
@@ -180,7 +183,7 @@ class Caller:
         """
         try:
             (target or self._client).cast(context, method, **values)
-        except _BUS_ERRORS as exc:
+        except BUS_ERRORS as exc:
             raise self.unreachable(reason=type(exc).__name__) from exc
 
 

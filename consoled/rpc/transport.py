@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import re
+from importlib import metadata
 
 import oslo_messaging
 from oslo_config import cfg
@@ -21,6 +22,21 @@ _LOGGERS_WITH_CONTENT = tuple(
 )
 _CONTENT = re.compile(r'%\((msg|message)\)s|(?<=message )%s|(?<=rebuild remote exception due to error: )%s')
 
+# driver://hosts/virtual_host?options
+_URL = re.compile(
+    r'(?P<driver>[A-Za-z][A-Za-z0-9.-]*)(?:\+[A-Za-z0-9+.-]+)?:'
+    r'(?://(?P<hosts>[^/?#\s]*))?(?:/[^?#@\s]*)?(?:\?[^#@\s]*)?'
+)
+_HOST = re.compile(r'(?:[^\[\]\s]*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(?::[0-9]{1,5})?', re.ASCII)
+_UNCHECKED = (
+    "[oslo_messaging_rabbit] ssl_ca_file is not set: the broker's certificate is not checked, and others can "
+    'read and change what is sent to it.'
+)
+_FORM = (
+    'expected rabbit://USER:PASSWORD@HOST:PORT/VIRTUAL_HOST, where other characters than letters, digits and '
+    '-._~ in USER and PASSWORD are written as %nn'
+)
+
 
 def _hide_content(record: logging.LogRecord) -> bool:
     """Remove the content of messages from a record: it may include tokens (invariant 1 in doc/design.md)."""
@@ -32,13 +48,92 @@ def _hide_content(record: logging.LogRecord) -> bool:
     return True
 
 
-def get_transport(conf: cfg.ConfigOpts, url: str | None = None) -> oslo_messaging.RPCTransport:
+def check_url(url: str) -> None:
+    """Check the form of a transport URL. The error says nothing of the URL: a part of it is a password.
+
+    oslo.messaging takes what follows an unescaped ``/``, ``#``, ``?`` or ``,`` in a password for a port, a
+    path or another host, and its errors and logs quote those.
+
+    :raises ValueError: it is not such a URL
+    """
+    parts = _URL.fullmatch(url)
+    if parts is None:
+        raise ValueError(f'is not the URL of a message bus; {_FORM}')
+    hosts = (parts['hosts'] or '').split(',')
+    if not all(_HOST.fullmatch(host) for host in hosts) or len({'@' in host for host in hosts}) > 1:
+        raise ValueError(f'names no host, or not only hosts; {_FORM}')
+    names = {point.name for point in metadata.entry_points(group='oslo.messaging.drivers')}
+    if parts['driver'] not in names:
+        raise ValueError(f'names no driver of oslo.messaging; there are {", ".join(sorted(names))}')
+
+
+def get_transport(
+    conf: cfg.ConfigOpts, url: str | None = None, option: str = '[DEFAULT] transport_url'
+) -> oslo_messaging.RPCTransport:
     """Return the RPC transport of ``[DEFAULT] transport_url``. Call this after a fork, not before it.
 
     From then on, the library's loggers in this process do not log the content of messages at any level.
 
     :param url: URL of another bus
+    :param option: the option that it is from, for errors
+    :raises ValueError: the URL cannot be used; the text has nothing of it
     """
     for name in _LOGGERS_WITH_CONTENT:
         logging.getLogger(name).addFilter(_hide_content)
-    return oslo_messaging.get_rpc_transport(conf, url=url, allowed_remote_exmods=REMOTE_EXCEPTIONS)
+    try:
+        check_url(url or conf.transport_url)
+    except ValueError as exc:
+        raise ValueError(f'{option} {exc}') from None
+    try:
+        return oslo_messaging.get_rpc_transport(conf, url=url, allowed_remote_exmods=REMOTE_EXCEPTIONS)
+    except Exception as exc:  # noqa: BLE001 - any library's, with any text
+        raise ValueError(f'{option} cannot be used: {type(exc).__name__}') from None
+
+
+def check(conf: cfg.ConfigOpts) -> list[str]:
+    """Check, before a program is started, that its bus can be used as configured. It is not contacted.
+
+    :returns: a sentence for each thing that is not secure
+    :raises ValueError: an option is not set, or cannot be used; the text names it
+    """
+    where = conf.get_location('transport_url')
+    if where is not None and where.location is cfg.Locations.opt_default:
+        raise ValueError('[DEFAULT] transport_url is not set: no message bus is known')
+    get_transport(conf).cleanup()
+    return _check_tls(conf)
+
+
+def addresses(conf: cfg.ConfigOpts) -> str:
+    """Return the hosts and ports of ``[DEFAULT] transport_url``, without users and passwords."""
+    url = oslo_messaging.TransportURL.parse(conf)
+    hosts = [f'{host.hostname}:{host.port}' if host.port else str(host.hostname) for host in url.hosts]
+    return ','.join(hosts) or url.transport
+
+
+def _check_tls(conf: cfg.ConfigOpts) -> list[str]:
+    """Check the TLS options of RabbitMQ; those in the query of the URL replace those of the group."""
+    url = oslo_messaging.TransportURL.parse(conf)
+    if url.transport not in ('rabbit', 'amqp'):
+        return []
+    group = conf.oslo_messaging_rabbit
+    values = {
+        name: url.query.get(name, getattr(group, name, None))
+        for name in ('ssl', 'ssl_ca_file', 'ssl_cert_file', 'ssl_key_file')
+    }
+    files = [name for name, value in values.items() if name != 'ssl' and value]
+    if str(values['ssl']).lower() not in ('true', '1', 'yes', 'on'):
+        if files:
+            raise ValueError(
+                f'[oslo_messaging_rabbit] {files[0]} is set, but ssl is not: no TLS would be used'
+            )
+        return []
+    if values['ssl_key_file'] and not values['ssl_cert_file']:
+        raise ValueError('[oslo_messaging_rabbit] ssl_key_file is set, but ssl_cert_file is not')
+    for name in files:
+        try:
+            open(values[name], 'rb').close()
+        except OSError as exc:
+            raise ValueError(f'[oslo_messaging_rabbit] {name}: {values[name]}: {exc.strerror}') from None
+    if not values['ssl_ca_file']:
+        return [_UNCHECKED]
+    return []

@@ -20,6 +20,7 @@ import fixtures
 from consoled.db import migration
 from consoled.db.engine import Database
 from consoled.testing.fixtures import wait_until
+from consoled.testing.service_process import spawn
 from consoled.testing.services import free_port
 
 Options = dict[str, dict[str, Any]]  # values by group and option name
@@ -88,7 +89,7 @@ class DaemonProcess(fixtures.Fixture):
         ):
             notify.bind(address)
             notify.settimeout(0.1)
-            self._process = subprocess.Popen(
+            self._process = spawn(
                 [sys.executable, '-m', self._module, '--config-file', self.config_file],
                 env={**os.environ, 'NOTIFY_SOCKET': address, **self._env},
                 stdin=subprocess.DEVNULL,

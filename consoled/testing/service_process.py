@@ -16,6 +16,8 @@ import tempfile
 import threading
 import time
 import unittest
+from collections.abc import Sequence
+from typing import Any
 
 import fixtures
 import psutil
@@ -88,6 +90,40 @@ def _alive(process: psutil.Process) -> bool:
     return False
 
 
+def death_prefix(signal_name: str) -> list[str]:
+    """Return the words before a command that get it a signal when whoever starts it dies: prctl(2).
+
+    With setpriv, because a preexec function may deadlock in a process with threads, and because a server that
+    changes its user by itself would lose the signal.
+    """
+    return [find_program('setpriv'), f'--pdeathsig={signal_name}']
+
+
+def spawn(
+    command: Sequence[str | os.PathLike[str]], prefix: Sequence[str] | None = None, **kwargs: Any
+) -> subprocess.Popen[bytes]:
+    """Start a process that does not outlive this one, even if this one is killed.
+
+    :param prefix: from ``death_prefix``; default: with SIGTERM
+    :param kwargs: of ``subprocess.Popen``
+    """
+    started: concurrent.futures.Future[subprocess.Popen[bytes]] = concurrent.futures.Future()
+
+    def run() -> None:
+        # The signal is sent when the *thread* that started the process ends. This thread outlives the
+        # process, so any thread of a test may start one.
+        try:
+            process = subprocess.Popen([*(prefix or death_prefix('TERM')), *command], **kwargs)
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller
+            started.set_exception(error)
+        else:
+            started.set_result(process)
+            process.wait()
+
+    threading.Thread(target=run, daemon=True).start()
+    return started.result()
+
+
 class ServiceProcess(fixtures.Fixture):
     """Base fixture of a service: setUp starts it and waits until it answers, cleanUp deletes it.
 
@@ -127,9 +163,7 @@ class ServiceProcess(fixtures.Fixture):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=TMP_ROOT))
         self.addCleanup(self._discard)
         self.log = self.directory / 'output.log'
-        # setpriv, because a preexec function may deadlock in a process with threads, and because
-        # a server that changes its user by itself would lose the parent-death signal.
-        self._launcher = [self.program['setpriv'], '--pdeathsig=KILL']
+        self._launcher = death_prefix('KILL')
         if self.system_user and os.getuid() == 0:
             user = pwd.getpwnam(self.system_user)
             os.chown(self.directory, user.pw_uid, user.pw_gid)
@@ -207,30 +241,17 @@ class ServiceProcess(fixtures.Fixture):
         return total
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
-        started: concurrent.futures.Future[subprocess.Popen[bytes]] = concurrent.futures.Future()
-
-        def run() -> None:
-            # The parent-death signal is sent when the *thread* that started the process ends.
-            # This thread outlives the process, so any thread of a test may start a service.
-            try:
-                with self.log.open('ab') as log:  # in a new session: Ctrl-C is for the test runner
-                    process = subprocess.Popen(
-                        self._launcher + command,
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=log,
-                        cwd=self.directory,
-                        env=self._environment(),
-                        start_new_session=True,
-                    )
-            except BaseException as error:  # noqa: BLE001 - raised again in the caller
-                started.set_exception(error)
-            else:
-                started.set_result(process)
-                process.wait()
-
-        threading.Thread(target=run, daemon=True).start()
-        return started.result()
+        with self.log.open('ab') as log:  # in a new session: Ctrl-C is for the test runner
+            return spawn(
+                command,
+                prefix=self._launcher,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                env=self._environment(),
+                start_new_session=True,
+            )
 
     def _run(self, *command: str) -> None:
         """Run a command that prepares the data, as the server's user."""

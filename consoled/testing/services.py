@@ -105,7 +105,7 @@ class RabbitMQ(ServiceProcess):
         }
 
     def _handshake(self) -> None:
-        import amqp  # type: ignore[import-untyped]
+        import amqp
 
         with amqp.Connection(f'{HOST}:{self.port}', connect_timeout=2, read_timeout=5):
             self._request('GET', '/whoami')

@@ -10,6 +10,7 @@ from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
 from oslo_utils import versionutils
 
+from consoled import printable
 from consoled.db.managers import ALIVE_WITHIN, Manager
 from consoled.rpc import versions
 from consoled.upgradecheck.cell import Cell
@@ -28,12 +29,18 @@ class Checks(upgradecheck.UpgradeCommands):
     :param conf: configuration of a manager
     :param cell: state of the cell, or a sentence that says why it is unknown
     :param deprecated: a sentence for each deprecated option that is set
+    :param unknown: a sentence for each option that is set and that no program has
     :param memcached_problem: why managers find no tokens in memcached, as a sentence; '' if they can
     :raises ValueError: the value of an option is invalid
     """
 
     def __init__(
-        self, conf: cfg.ConfigOpts, cell: Cell | str, deprecated: Sequence[str], memcached_problem: str = ''
+        self,
+        conf: cfg.ConfigOpts,
+        cell: Cell | str,
+        deprecated: Sequence[str],
+        memcached_problem: str = '',
+        unknown: Sequence[str] = (),
     ) -> None:
         super().__init__()
         # read before any check: oslo.config raises only now if a value is invalid
@@ -45,6 +52,7 @@ class Checks(upgradecheck.UpgradeCommands):
         self._ttl = conf.consoleauth.token_ttl
         self._cell = cell
         self._deprecated = deprecated
+        self._unknown = unknown
         self._memcached_problem = memcached_problem
 
     def _schema_check(self) -> upgradecheck.Result:
@@ -65,17 +73,22 @@ class Checks(upgradecheck.UpgradeCommands):
     def _deprecated_check(self) -> upgradecheck.Result:
         return _result(_WARNING if self._deprecated else _SUCCESS, *(self._deprecated or ['None is set.']))
 
+    def _unknown_check(self) -> upgradecheck.Result:
+        return _result(_WARNING if self._unknown else _SUCCESS, *(self._unknown or ['None is set.']))
+
     _upgrade_checks = (
         ('Database schema', _schema_check),
         ('Managers', _managers_check),
         ('Pinned versions', _pins_check),
         ('Legacy consoleauth', _legacy_check),
         ('Deprecated options', _deprecated_check),
+        ('Unknown options', _unknown_check),
     )
 
 
 def _result(code: upgradecheck.Code, *sentences: str) -> upgradecheck.Result:
-    return upgradecheck.Result(code, ' '.join(sentences))
+    # names of managers, for one, are what their operators have written
+    return upgradecheck.Result(code, printable.line(' '.join(sentences)))
 
 
 def check_schema(cell: Cell | str) -> upgradecheck.Result:

@@ -9,6 +9,7 @@ from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
 
 from consoled.cli import database_app, errors
+from consoled.conf import written
 from consoled.upgradecheck import checks, deprecated_options
 from consoled.upgradecheck.cell import inspect_database
 
@@ -36,7 +37,8 @@ class UpgradeCheck(database_app.DatabaseCommand):
         conf = self.app.conf
         problem = memcached_problem(conf) if conf.workarounds.enable_consoleauth else ''
         cell = inspect_database(self.app.db)
-        found = checks.Checks(conf, cell, deprecated_options.in_files(conf), problem)
+        deprecated, unknown = deprecated_options.in_files(conf), written.unknown(conf)
+        found = checks.Checks(conf, cell, deprecated, problem, unknown)
         # oslo.upgradecheck parses a command line of its own; ours has the same options as the other tools
         argv = ['upgrade', 'check', *(['--json'] if parsed_args.json else [])]
         return int(upgradecheck.main(cfg.ConfigOpts(), self.app.NAME, found, argv, default_config_files=[]))

@@ -6,7 +6,7 @@ import subprocess
 import fixtures as fixtures_library
 import psutil
 
-from consoled.testing import services
+from consoled.testing import service_process, services
 from consoled.testing.fixtures import wait_until
 
 _COMMAND = ('-machine', 'pc,accel=tcg', '-m', '32', '-nodefaults', '-vga', 'std', '-display', 'none')
@@ -30,7 +30,7 @@ class Qemu(fixtures_library.Fixture):
         display = [part.format(**numbers) for part in self._display]
         log = self.useFixture(fixtures_library.TempDir()).join('qemu.log')
         with open(log, 'wb') as output:
-            self._process = subprocess.Popen(
+            self._process = service_process.spawn(
                 [services.find_program('qemu-system-x86_64'), *_COMMAND, *display],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

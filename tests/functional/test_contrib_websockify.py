@@ -18,7 +18,7 @@ from testtools import content, content_type
 from websockets.sync.client import connect
 
 from consoled import exception, token
-from consoled.testing import fixtures, services
+from consoled.testing import fixtures, service_process, services
 from consoled.testing.fixtures import wait_until
 from tests.functional import base
 
@@ -77,7 +77,7 @@ class Websockify(testfixtures.Fixture):
         program = os.environ.get('CONSOLED_WEBSOCKIFY') or pathlib.Path(sys.executable).parent / 'websockify'
         command = [program, '--token-plugin', PLUGIN, '--token-source', f'{config}{self._parameters}']
         with self.log_file.open('wb') as log:
-            self._process = subprocess.Popen(
+            self._process = service_process.spawn(
                 [*command, *self._options, f'{HOST}:{self.port}'],
                 cwd=directory,
                 env={**os.environ, 'PYTHONPATH': str(ROOT)},

@@ -195,7 +195,7 @@ class MisconfiguredTest(testtools.TestCase):
     def test_a_wrong_option_is_reported_in_one_line(self):
         for options, said in (
             ({'database': {'connection': ''}}, 'connection'),
-            ({'database': {'connection': 'nonsense'}}, '[database] connection is not the URL'),
+            ({'database': {'connection': 'nonsense'}}, 'is not the URL of a database'),
             ({'database': {'connection': 'sqlite://'}}, 'SQLite needs a file'),
             ({'upgrade_levels': {'consoled': '7.7'}}, '7.7'),
             ({'manager': {'workers': 0}}, 'workers'),

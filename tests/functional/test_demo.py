@@ -19,6 +19,7 @@ import testtools
 
 from consoled.context import RequestContext
 from consoled.demo import main, walk
+from consoled.testing import service_process
 from consoled.testing.fixtures import wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -85,7 +86,7 @@ class CheckTest(DemoCase):
         occupied = self.tmp / 'file'
         occupied.touch()
         done = self.check('--state-dir', str(occupied))
-        self.assertEqual(1, done.returncode)
+        self.assertEqual(3, done.returncode)
         self.assertIn(str(occupied), done.stderr)
         self.assertNotIn('Traceback', done.stderr)
 
@@ -95,7 +96,7 @@ class CheckTest(DemoCase):
             database.execute("UPDATE consoled_alembic_version SET version_num = '9999'")
             database.commit()
         done = self.check('--state-dir', str(self.tmp))
-        self.assertEqual(1, done.returncode)
+        self.assertEqual(3, done.returncode)
         self.assertIn('cannot be used as the database', done.stderr)
         self.assertNotIn('Traceback', done.stderr)
 
@@ -121,7 +122,7 @@ class RunTest(DemoCase):
         directory = self.useFixture(fixtures.TempDir()).path
         self.out, self.err = pathlib.Path(directory, 'out'), pathlib.Path(directory, 'err')
         with self.out.open('w') as out, self.err.open('w') as err:
-            process = subprocess.Popen([*COMMAND, *args], cwd=ROOT, env=self.env, stdout=out, stderr=err)
+            process = service_process.spawn([*COMMAND, *args], cwd=ROOT, env=self.env, stdout=out, stderr=err)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         return process

@@ -10,6 +10,7 @@ import unittest
 from unittest import mock
 
 import amqp
+import fixtures
 import kombu
 import psutil
 import psycopg
@@ -231,6 +232,32 @@ class MemcachedTest(ServiceCase):
         with mock.patch.object(services.Memcached, '_commands', return_value=[['false-option']]):
             error = self.assertRaises(services.ServiceError, broken.setUp)
         self.assertIn('false-option', str(error))
+
+    def test_nothing_outlives_a_process_that_was_killed(self):
+        """Neither services nor daemons, with all their descendants."""
+        script = (
+            'import sys\nfrom consoled.testing import daemons, services\n'
+            'bus = services.shared(services.RabbitMQ)\ndatabase = services.shared(services.MariaDB)\n'
+            'url = bus.new_vhost()\n'
+            'started = [daemons.ManagerProcess(url, database.new_database()), daemons.ProxyProcess(url)]\n'
+            'for each in started:\n    each.setUp()\n'
+            'print(bus.pid, database.pid, *(each.pid for each in started), flush=True)\nsys.stdin.read()\n'
+        )
+        directory = self.useFixture(fixtures.TempDir()).path
+        with subprocess.Popen(
+            [sys.executable, '-c', script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, 'TMPDIR': directory},
+        ) as starter:
+            started = [psutil.Process(int(pid)) for pid in starter.stdout.readline().split()]
+            left = [each for parent in started for each in (parent, *parent.children(recursive=True))]
+            starter.kill()
+        self.assertTrue(len(left) > 10, left)
+        _, alive = psutil.wait_procs(left, timeout=60)
+        for each in alive:
+            each.kill()
+        self.assertEqual([], alive)
 
     def test_dies_with_the_process_that_started_it(self):
         script = (

@@ -208,7 +208,12 @@ class ConnectionPool:
             LOG.info('Connected to libvirt at %s', self._uri)
         except Exception as exc:
             expected = isinstance(exc, self._library.libvirtError)
-            LOG.warning('Could not connect to libvirt at %s: %s', self._uri, exc, exc_info=not expected)
+            LOG.warning(
+                'Could not connect to libvirt at [compute] libvirt_uri = %s: %s',
+                self._uri,
+                exc,
+                exc_info=not expected,
+            )
             if conn is not None:
                 self._dispose(conn)
             conn = None

@@ -2,10 +2,13 @@
 """Errors, help and configuration of the operators' tools, without a network."""
 
 import io
+import json
+import logging
 
 from consoled import exception
 from consoled.consolectl.main import Consolectl
 from consoled.manage.main import Manage
+from consoled.rpc.replies import Revocation
 from consoled.upgradecheck.main import Status
 from tests.unit.cli.base import INSTANCE, TOKEN, CliCase, StubAPI
 
@@ -33,6 +36,16 @@ class ErrorsTest(CliCase):
         _, _, err = self.ctl('session', 'list', api=StubAPI(error=error))
         self.assertIn('transport_url', err)
         self.assertIn('that consoled runs', err)
+
+    def test_a_broker_that_refuses_the_user_is_said_to(self):
+        for reason in ('AccessRefused', 'NotAllowed'):
+            config = self.config('[DEFAULT]\ntransport_url = rabbit://u:canary@h/\n')
+            api = StubAPI(error=exception.ManagerUnreachable(reason=reason))
+            code, _, err = self.ctl('--config-file', config, 'session', 'list', api=api)
+            self.assertEqual(3, code)
+            self.assertIn('The message broker refuses the user, the password', err)
+            self.assertIn(f'[DEFAULT] transport_url ({config})', err)
+            self.assertNotIn('canary', err)
 
     def test_a_bug_is_an_internal_error_in_one_line(self):
         code, _, err = self.ctl('session', 'list', api=StubAPI(error=KeyError('oops\nmore')))
@@ -93,6 +106,68 @@ class ErrorsTest(CliCase):
             code, _, err = run()
             self.assertEqual(2, code)
             self.assertIn('/nonexistent.conf', err)
+
+
+class ForeignTextTest(CliCase):
+    """What peers and users have written does not act on the operator's terminal."""
+
+    EVIL = 'a\x1b]0;title\x07\x9b2J\nforged: line\u202e\u2066\u200b'
+
+    def assert_harmless(self, text):
+        for char in '\x1b\x07\x9b\u202e\u2066\u200b':
+            self.assertNotIn(char, text)
+        self.assertNotIn('\nforged', text)
+
+    def test_rows(self):
+        api = StubAPI(1)
+        api.sessions[0]._obj_user_id = self.EVIL  # as if the fields did not check it
+        for output_format in ('table', 'csv', 'value'):
+            code, out, err = self.ctl('session', 'list', '-f', output_format, api=api)
+            self.assertEqual((0, ''), (code, err))
+            self.assert_harmless(out)
+            self.assertIn(r'\x1b]0', out)
+        _, out, _ = self.ctl('session', 'list', '-f', 'json', api=api)
+        self.assertEqual(self.EVIL, json.loads(out)[0]['user_id'])  # exact, and escaped by JSON
+        self.assert_harmless(out)
+
+    def test_one_row(self):
+        api = StubAPI(1)
+        api.revoke = lambda context, reason, **filters: Revocation(self.EVIL, 1)
+        for output_format in ('table', 'value', 'shell'):
+            _, out, _ = self.ctl(
+                'revoke', '--user', 'u', '--reason', 'x', '--yes', '-f', output_format, api=api
+            )
+            self.assert_harmless(out)
+            self.assertIn('forged', out)
+
+    def test_errors(self):
+        for error in (
+            exception.ConsoleInUse(since=self.EVIL),
+            exception.ManagerUnreachable(reason=self.EVIL),
+            RuntimeError(self.EVIL),
+        ):
+            for argv in (('session', 'list'), ('--debug', 'session', 'list')):
+                _, _, err = self.ctl(*argv, api=StubAPI(error=error))
+                self.assertIn('forged', err)
+                for char in '\x1b\x07\x9b\u202e\u2066\u200b':
+                    self.assertNotIn(char, err)
+                self.assertEqual(1, err.count('consolectl: '))
+
+    def test_usage(self):
+        _, _, err = self.ctl('session', 'list', self.EVIL)
+        self.assert_harmless(err)
+        self.assertEqual(1, err.count('\n'))
+
+    def test_log_lines(self):
+        path = self.config('')
+        self.ctl('--log-file', path, 'session', 'list', api=StubAPI(error=None))
+        app = Consolectl(StubAPI(), io.StringIO(), io.StringIO(), io.StringIO())
+        app.options = app.parser.parse_args(['-v'])
+        app.configure_logging()
+        self.addCleanup(app.resources.close)
+        logging.getLogger('x').info('%s', self.EVIL)
+        self.assert_harmless(app.stderr.getvalue())
+        self.assertIn('forged', app.stderr.getvalue())
 
 
 class HelpTest(CliCase):

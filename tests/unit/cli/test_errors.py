@@ -45,7 +45,7 @@ class ExplainTest(testtools.TestCase):
 
     def test_an_invalid_option_is_named_without_its_value(self):
         failed = errors.invalid_option('[a] b', ValueError('reason'))
-        self.assertEqual('[a] b cannot be used: ValueError: reason.', str(failed))
+        self.assertEqual('[a] b cannot be used: reason.', str(failed))
 
 
 class UsageErrorTest(testtools.TestCase):

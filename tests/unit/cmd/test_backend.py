@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Selection of the concurrency backend: what is refused."""
 
+import contextlib
+import io
 import sys
 from unittest import mock
 
@@ -20,6 +22,13 @@ class SelectTest(testtools.TestCase):
         self.useFixture(fixtures.EnvironmentVariable(_backend.VARIABLE, value))
         return _backend.select(only)
 
+    def refused(self, value):
+        """Return the line with which the value is refused, as wrong configuration."""
+        with contextlib.redirect_stderr(io.StringIO()) as stderr:
+            error = self.assertRaises(SystemExit, self.select, value)
+        self.assertEqual((2, 1), (error.code, stderr.getvalue().count('\n')))
+        return stderr.getvalue()
+
     def test_threading_is_the_default(self):
         self.assertEqual('threading', self.select(None))
         self.init.assert_called_once_with(backend.BackendType.THREADING)
@@ -29,12 +38,10 @@ class SelectTest(testtools.TestCase):
             self.assertEqual('threading', self.select(value, only='threading'))
 
     def test_an_unknown_name_is_refused(self):
-        error = self.assertRaises(SystemExit, self.select, 'nonsense')
-        self.assertIn('must be threading or eventlet', str(error))
+        self.assertIn('must be threading or eventlet', self.refused('nonsense'))
         self.init.assert_not_called()
 
     def test_eventlet_must_be_installed(self):
         with mock.patch.dict(sys.modules, {'eventlet': None}):
-            error = self.assertRaises(SystemExit, self.select, 'eventlet')
-        self.assertIn('pip install consoled[eventlet]', str(error))
+            self.assertIn('pip install consoled[eventlet]', self.refused('eventlet'))
         self.init.assert_not_called()

@@ -18,7 +18,7 @@ from tests.unit.compute.reconciler_base import FaultyDriver
 
 class PrepareTest(testtools.TestCase):
     def prepare(self, options):
-        options = {'compute__driver': 'demo', **options}
+        options = {'compute__driver': 'demo', 'transport_url': 'fake:/', **options}
         service.prepare(self.useFixture(fixtures.Conf(**options)).conf)
 
     def test_good_options(self):
@@ -53,7 +53,7 @@ class AgentTest(testtools.TestCase):
         self.assertEqual({None: False}, self.agent._reconciler._queue.get_all())
 
     def test_endpoint_and_reconciler_know_the_same_conflicts(self):
-        (endpoint,) = self.agent._server.dispatcher.endpoints
+        (endpoint,) = self.agent._build_server().dispatcher.endpoints
         self.assertIs(self.agent._reconciler._port_conflicts, endpoint._port_conflicts)
         self.assertIs(self.agent._reconciler, endpoint._reconciler)
 
@@ -96,7 +96,8 @@ class AgentProcessTest(testtools.TestCase):
 
     def test_options_that_cannot_be_read_change_nothing(self):
         self.process._agent = agent = mock.Mock()
-        with mock.patch.object(self.conf, 'mutate_config_files', side_effect=OSError('no such file')):
+        error = FileNotFoundError(2, 'no such file', 'x.conf')
+        with mock.patch.object(self.conf, 'mutate_config_files', side_effect=error):
             self.process.reload()
         agent.reload.assert_not_called()
         self.assertIn('no such file', self.logged.output)
@@ -105,7 +106,7 @@ class AgentProcessTest(testtools.TestCase):
         order = mock.Mock()
         order.attach_mock(self.notifier.ready, 'ready')
         self.useFixture(fixtures_library.MonkeyPatch('consoled.compute.service.Agent', order.agent))
-        self.useFixture(fixtures_library.MonkeyPatch('consoled.compute.service.get_transport', mock.Mock()))
+        self.useFixture(fixtures_library.MonkeyPatch('consoled.rpc.transport.get_transport', mock.Mock()))
         self.conf.set_override('driver', 'demo', group='compute')
         self.conf.set_override('port', 0, group='monitoring')
         self.process.run()

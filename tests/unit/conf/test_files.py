@@ -2,11 +2,13 @@
 """Options from files: what is read at the start and on a reload."""
 
 import pathlib
+from unittest import mock
 
 import fixtures
 import testtools
 from oslo_config import cfg
 
+from consoled import version
 from consoled.conf import files
 
 
@@ -36,11 +38,79 @@ class LoadTest(FilesCase):
 
     def test_check_finds_a_value_that_was_not_read_yet(self):
         self.load('[manager]\nlease = soon\n')
-        error = self.assertRaises(ValueError, files.check, self.conf)
-        self.assertIn('lease', str(error))
+        error = self.assertRaises(cfg.Error, files.check, self.conf)
+        self.assertEqual(f'[manager] lease ({self.path}) must be an integer', str(error))
+
+    def test_what_is_wrong_is_said_without_what_may_be_secret(self):
+        for text, said in (
+            ('[manager]\nworkers = 0', '[manager] workers'),
+            ('[proxy]\nping_timeout = soon', '[proxy] ping_timeout'),
+            ('[vnc]\nbase_url = http://u:canary#1@h/', '[vnc] base_url'),
+            ('[vnc]\nbase_url = canary', '[vnc] base_url'),
+            ('[vnc]\ntakeover = canary://u:canary@h', '[vnc] takeover'),
+            ('[DEFAULT]\ntransport_url = rabbit://u:$canary@h/', '[DEFAULT] transport_url'),
+            ('[database]\nconnection = mysql://u:${canary}@h/', '[database] connection'),
+            ('[oslo_messaging_rabbit]\nrabbit_retry_interval = canary', '[oslo_messaging_rabbit]'),
+        ):
+            self.conf = cfg.ConfigOpts()
+            self.load(text)
+            error = self.assertRaises(cfg.Error, files.check, self.conf)
+            self.assertTrue(str(error).startswith(said), error)
+            self.assertIn(str(self.path), str(error))
+            self.assertNotIn('canary', str(error))
+
+    def test_a_file_that_cannot_be_used_is_named_without_its_contents(self):
+        directory = self.path.parent
+        for text, said in (
+            (' transport_url = rabbit://u:canary@h/\n', 'line 1'),
+            ('[DEFAULT]\ncanary\n', 'line 2'),
+            ('[canary\n', 'line 1'),
+            ('[DEFAULT]\ndebug = canary\n', 'debug'),
+            ('[DEFAULT]\nx = \udce4canary\n', 'UTF-8'),
+        ):
+            self.path.write_text(text, errors='surrogateescape')
+            error = self.assertRaises(
+                cfg.Error, files.load, cfg.ConfigOpts(), ['--config-file', str(self.path)], prog='consoled'
+            )
+            self.assertIn(said, str(error))
+            self.assertNotIn('canary', str(error))
+        for argv in (['--config-file', '/nowhere.conf'], ['--config-dir', '/nowhere']):
+            error = self.assertRaises(cfg.Error, files.load, cfg.ConfigOpts(), argv, prog='consoled')
+            self.assertIn('does not exist', str(error))
+            self.assertIn(argv[1], str(error))
+        error = self.assertRaises(
+            cfg.Error, files.load, cfg.ConfigOpts(), ['--config-file', str(directory)], prog='consoled'
+        )
+        self.assertIn(f'{directory} cannot be read', str(error))
+
+    def test_what_may_not_be_read_is_not_taken_for_missing(self):
+        directory = self.path.parent
+        self.path.write_text('')
+        denied = mock.patch('os.access', lambda path, mode: path != str(directory))
+        with denied, mock.patch.object(files, '_DIRECTORY', str(directory)):
+            for argv in ([], ['--config-dir', str(directory)]):
+                error = self.assertRaises(cfg.Error, files.load, cfg.ConfigOpts(), argv, prog='consoled')
+                self.assertRegex(str(error), f'{directory} cannot be read by user ')
+            files.load(cfg.ConfigOpts(), ['--config-file', str(self.path)], prog='consoled')
+
+    def test_what_a_ready_program_says(self):
+        self.load('[DEFAULT]\nhost = h1\n[cell]\nname = c1\n')
+        said = files.identity(self.conf, bus='b:5672', database='')
+        self.assertEqual(f'consoled {version.VERSION} host=h1 cell=c1 bus=b:5672 files={self.path}', said)
 
 
 class ReloadTest(FilesCase):
+    def test_a_launcher_does_not_see_what_is_wrong_with_the_files(self):
+        self.load('[workarounds]\nenable_consoleauth = false\n')
+        conf = files.Reloading(self.conf)
+        self.path.write_text(' transport_url = rabbit://u:canary@h/\n')
+        conf.mutate_config_files()
+        self.assertIn(f'Not reloaded: {self.path} cannot be parsed: line 1', self.log.output)
+        self.assertNotIn('canary', self.log.output)
+        self.path.write_text('[workarounds]\nenable_consoleauth = true\n')
+        conf.mutate_config_files()
+        self.assertTrue(conf.workarounds.enable_consoleauth)
+
     def test_mutable_options_change(self):
         self.load('[workarounds]\nenable_consoleauth = false\n')
         self.path.write_text('[workarounds]\nenable_consoleauth = true\n')

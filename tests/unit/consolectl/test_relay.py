@@ -71,7 +71,7 @@ class ClosedTest(testtools.TestCase):
             self.assertNotEqual('', str(closed(code)))
 
     def test_control_characters_are_not_shown(self):
-        self.assertEqual('a?[31m?b', str(closed(4403, 'a\x1b[31m\nb')))
+        self.assertEqual('a\\x1b[31m\\nb', str(closed(4403, 'a\x1b[31m\nb')))
 
     def test_http_answers_to_the_handshake(self):
         busy = b'{"code": "console_in_use", "reason": "in use", "retryable": true}'
@@ -135,7 +135,7 @@ class PipesTest(AttachCase):
             connection.close(4403, 'Revoked\x07now')
 
         error, shown = self.attach(self.serve(end), wait=PATIENCE)
-        self.assertEqual(('revoked', 1, 'Revoked?now'), (error.code, error.exit_code, str(error)))
+        self.assertEqual(('revoked', 1, 'Revoked\\x07now'), (error.code, error.exit_code, str(error)))
         self.assertEqual(b'last words', shown)
 
     def test_a_lost_connection(self):

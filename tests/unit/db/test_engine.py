@@ -27,6 +27,14 @@ def operational(number, text='canary'):
     return sa_exc.OperationalError('SELECT', {}, Exception(number, text))
 
 
+# as psycopg passes them on
+REFUSALS = (
+    'connection failed: FATAL:  password authentication failed for user "canary"',
+    'connection failed: FATAL:  database "canary" does not exist',
+    'connection failed: FATAL:  no pg_hba.conf entry for host "canary"',
+)
+
+
 class FakeTime:
     """A monotonic clock that only sleeping moves."""
 
@@ -80,10 +88,25 @@ class RetryTest(testtools.TestCase):
                 self.assertEqual(2, work.call_count)
 
     def test_permanent_errors_are_not(self):
-        for number in (1044, 1045, 1049, 1054, 1142, 1143):
+        for number in (1054, 1142, 1143):
             work = self.failing(operational(number))
             self.assertRaises(sa_exc.OperationalError, self.db.single, work)
             self.assertEqual(1, work.call_count)
+        self.assertEqual([], self.clock.pauses)
+
+    def test_a_refused_user_or_database_is_unavailable_at_once_in_one_line(self):
+        for error in (
+            *(operational(number) for number in (1044, 1045, 1049, 1698)),
+            *(sa_exc.OperationalError('', {}, Exception(text)) for text in REFUSALS),
+            db_exc.DBConnectionError(sa_exc.OperationalError('', {}, Exception(REFUSALS[0]))),
+            db_exc.DBNonExistentDatabase('x'),
+        ):
+            self.logged.reset_output()
+            work = self.failing(error)
+            self.assertRaises(exception.DatabaseUnavailable, self.db.single, work)
+            self.assertEqual(1, work.call_count, error)
+            self.assertEqual(f'{engine.REFUSED}\n', self.logged.output.lstrip('\0'))
+            self.assertNotIn('canary', self.logged.output)
         self.assertEqual([], self.clock.pauses)
 
     def test_other_errors_are_not(self):

@@ -74,7 +74,7 @@ class StartServerTest(testtools.TestCase):
         conf = self.conf(workarounds__consoleauth_transport_url='fake://other')
         transports = []
 
-        def connect(conf, url):
+        def connect(conf, url, option):
             transports.append((url, get_transport(conf)))
             transports[0][1].cleanup = lambda: transports.append('closed')
             return transports[0][1]

@@ -2,7 +2,12 @@
 """``consoled-manage db`` on an SQLite file."""
 
 import json
+import pathlib
+import re
 
+import sqlalchemy as sa
+
+from consoled.db import migration
 from tests.unit.manage.base import ManageCase
 
 
@@ -27,6 +32,20 @@ class SchemaTest(ManageCase):
         self.assertEqual((0, ''), (code, err))
         _, out, _ = self.run_manage('db', 'version', '-f', 'json')
         self.assertEqual(json.loads(out)['head'], json.loads(out)['current'])
+
+    def test_a_database_of_a_newer_release_is_not_told_to_upgrade(self):
+        self.run_manage('db', 'upgrade')
+        (url,) = re.findall('sqlite:.*', pathlib.Path(self.conf).read_text())
+        engine = sa.create_engine(url)
+        self.addCleanup(engine.dispose)
+        with engine.begin() as conn:
+            conn.execute(sa.text(f"UPDATE {migration.VERSION_TABLE} SET version_num = '9999'"))
+        for command in (('db', 'check'), ('db', 'upgrade')):
+            code, out, err = self.run_manage(*command)
+            self.assertEqual((1, ''), (code, out))
+            self.assertTrue(err.startswith('consoled-manage: database_ahead: '), err)
+            self.assertIn('9999', err)
+            self.assertNotIn('consoled-manage db upgrade', err)
 
     def test_an_unknown_revision_is_refused(self):
         code, _, err = self.run_manage('db', 'upgrade', '--revision', 'nonsense')

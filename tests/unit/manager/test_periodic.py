@@ -88,6 +88,28 @@ class HeartbeatTest(PeriodicCase):
         self.heartbeat.send()
         self.assertEqual([], self.listed())
 
+    def test_another_manager_of_the_same_name_is_reported_by_both(self):
+        other = periodic.Heartbeat(self.conf, self.db)
+        self.heartbeat.send()
+        self.assertEqual('', self.logged.output)
+        other.send()  # it may be this one after a crash
+        self.assertIn('[DEFAULT] host = manager-1, was alive 0 s ago', self.logged.output)
+        for second, heartbeat in enumerate((self.heartbeat, other, self.heartbeat)):
+            self.logged.reset_output()
+            # heartbeats are a minute apart, and not in the same millisecond as here
+            self.set(models.console_manager.c.seen_at, LONG_AGO + datetime.timedelta(seconds=second))
+            heartbeat.send()
+            self.assertIn('Another manager has the same name, [DEFAULT] host = manager-1', self.logged.output)
+
+    def test_a_manager_alone_reports_nothing(self):
+        for _ in range(3):
+            self.heartbeat.send()
+        self.heartbeat.end()
+        periodic.Heartbeat(self.conf, self.db).send()  # the next life, after a stop
+        self.set(models.console_manager.c.seen_at, LONG_AGO)
+        periodic.Heartbeat(self.conf, self.db).send()  # and after a long time
+        self.assertEqual('', self.logged.output)
+
     def test_managers_that_are_long_gone_are_forgotten(self):
         self.heartbeat.send()
         self.set(models.console_manager.c.name, 'manager-2')

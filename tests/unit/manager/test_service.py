@@ -27,7 +27,7 @@ class DaemonProcessTest(testtools.TestCase):
     def test_a_process_that_was_never_started_is_stopped_without_a_time_limit(self):
         for process in (
             service.ManagerWorker(self.conf, Notifier()),
-            service.Housekeeper(self.conf),
+            service.Housekeeper(self.conf, None),
         ):
             process.reset()
             process.stop()

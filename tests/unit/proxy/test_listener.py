@@ -14,7 +14,6 @@ from unittest import mock
 import fixtures
 import prometheus_client
 import testtools
-import trustme
 
 from consoled.proxy import listener
 from consoled.proxy.handshake import Policy
@@ -98,69 +97,23 @@ class BindSocketsTest(testtools.TestCase):
 
     def test_any_other_file_is_left_alone(self):
         pathlib.Path(self.path).write_text('precious')
-        self.assertRaises(OSError, self.bind, proxy__unix_socket=self.path)
+        self.assertRaises(ValueError, self.bind, proxy__unix_socket=self.path)
         self.assertEqual('precious', pathlib.Path(self.path).read_text())
 
     def test_an_address_in_use(self):
         with socket.create_server(('127.0.0.1', 0)) as other:
             conf = self.useFixture(Conf(proxy__host='127.0.0.1', proxy__port=other.getsockname()[1])).conf
-            self.assertRaises(OSError, listener.bind_sockets, conf)
+            error = self.assertRaises(OSError, listener.bind_sockets, conf)
+            self.assertIn('[proxy] port', error.strerror)
 
-
-class TLSContextTest(testtools.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        directory = fixtures.TempDir()
-        directory.setUp()
-        cls.addClassCleanup(directory.cleanUp)
-        certificate, other = [trustme.CA().issue_cert('proxy.example.org') for _ in range(2)]
-        cls.combined, cls.cert, cls.key, cls.other_key = [
-            pathlib.Path(directory.path, name)
-            for name in ('combined.pem', 'cert.pem', 'key.pem', 'other.pem')
-        ]
-        certificate.private_key_and_cert_chain_pem.write_to_path(cls.combined)
-        certificate.cert_chain_pems[0].write_to_path(cls.cert)
-        certificate.private_key_pem.write_to_path(cls.key)
-        other.private_key_pem.write_to_path(cls.other_key)
-
-    def context(self, **options):
-        conf = self.useFixture(Conf(**{f'proxy__{name}': str(value) for name, value in options.items()})).conf
-        return listener.tls_context_from_conf(conf)
-
-    def test_none_without_a_certificate(self):
-        self.assertIsNone(self.context())
-        self.assertIsNone(self.context(ssl_key=self.key))
-
-    def test_certificate_and_key_in_one_file_or_two(self):
-        for options in ({'ssl_cert': self.combined}, {'ssl_cert': self.cert, 'ssl_key': self.key}):
-            self.assertIsInstance(self.context(**options), ssl.SSLContext)
-
-    def test_the_minimum_version(self):
-        for options, version in (
-            ({}, ssl.TLSVersion.TLSv1_2),
-            ({'ssl_minimum_version': 'tlsv1_3'}, ssl.TLSVersion.TLSv1_3),
-        ):
-            self.assertEqual(version, self.context(ssl_cert=self.combined, **options).minimum_version)
-
-    def test_neither_renegotiation_nor_compression(self):
-        options = self.context(ssl_cert=self.combined).options
-        self.assertTrue(options & ssl.OP_NO_RENEGOTIATION)
-        self.assertTrue(options & ssl.OP_NO_COMPRESSION)
-
-    def test_the_ciphers(self):
-        context = self.context(ssl_cert=self.combined, ssl_ciphers='ECDHE-RSA-AES256-GCM-SHA384')
-        old = {cipher['name'] for cipher in context.get_ciphers() if cipher['protocol'] == 'TLSv1.2'}
-        self.assertEqual({'ECDHE-RSA-AES256-GCM-SHA384'}, old)
-
-    def test_what_cannot_be_used_is_an_oserror(self):
-        for options in (
-            {'ssl_cert': '/nowhere/cert.pem'},
-            {'ssl_cert': self.cert},  # without its key
-            {'ssl_cert': self.cert, 'ssl_key': self.other_key},
-            {'ssl_cert': self.combined, 'ssl_ciphers': 'no such cipher'},
-        ):
-            self.assertRaises(OSError, self.context, **options)
+    def test_the_unix_socket_of_a_live_process_is_left_alone(self):
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(self.path)
+            other.listen()
+            error = self.assertRaises(OSError, self.bind, proxy__unix_socket=self.path)
+            self.assertIn('[proxy] unix_socket', error.strerror)
+            with socket.socket(socket.AF_UNIX) as user:
+                user.connect(self.path)
 
 
 class LimitsTest(testtools.TestCase):

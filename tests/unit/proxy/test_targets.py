@@ -83,7 +83,7 @@ class FromConfTest(testtools.TestCase):
                 'vnc__vencrypt_client_cert': '/nowhere/client.pem',
             },
         ):
-            self.assertRaises(OSError, self.build, **options)
+            self.assertRaises(ValueError, self.build, **options)
 
     def test_every_context_verifies_certificate_and_name(self):
         connector = self.build(vnc__auth_schemes=['vencrypt'], vnc__vencrypt_ca_certs=self.ca_certs())

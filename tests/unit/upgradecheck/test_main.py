@@ -38,7 +38,14 @@ class StatusTest(CliCase):
         managers.record_heartbeat(db, 'm1', VERSION, '1.0')
         code, out, err = self.status('upgrade', 'check')
         self.assertEqual((0, ''), (code, err))
-        self.assertEqual(5, out.count('| Result: Success '))
+        self.assertEqual(6, out.count('| Result: Success '))
+
+    def test_a_misspelled_option_is_a_warning(self):
+        text = f'[database]\nconnection = {self.url}\n[manager]\nlaese = 3\n'
+        _, out, _ = self.status('upgrade', 'check', '--json', text=text)
+        (found,) = [each for each in json.loads(out)['checks'] if each['check'] == 'Unknown options']
+        self.assertEqual(1, found['result'])
+        self.assertIn('[manager] laese', found['details'])
 
     def test_when_no_check_is_made_the_exit_code_is_255(self):
         for argv, text, error in (

@@ -70,7 +70,7 @@ class ConnectionPoolTest(testtools.TestCase):
         self.library.refuses = True
         for _ in range(3):
             self.assert_unreachable()
-        self.assertIn('Could not connect to libvirt at fake:///', self.logged.output)
+        self.assertIn('Could not connect to libvirt at [compute] libvirt_uri = fake:///', self.logged.output)
         self.library.refuses = False
         wait_until(self.reachable)
 
