@@ -13,9 +13,11 @@ import oslo_messaging
 from oslo_messaging import exceptions as messaging_exc
 
 from consoled import deadline, exception
+from consoled.conf.messaging import EXCHANGE
 from consoled.context import RequestContext
 from consoled.rpc import versions
 from consoled.rpc.serializer import Serializer
+from consoled.rpc.transport import prepared
 
 # Seconds to wait for an answer where the caller does not say. Managers give up earlier.
 CALL_TIMEOUT = 10.0
@@ -46,6 +48,7 @@ def _without_traceback(error: exception.ConsoledException) -> exception.Consoled
 class Caller:
     """Client of one topic.
 
+    :param transport: one of ``transport.get_transport``, or another service's own
     :param level: ``[upgrade_levels]`` value for this topic, or None for the newest version
     :param timeout: seconds to wait for an answer
     :raises ValueError: this release does not know the level
@@ -63,8 +66,8 @@ class Caller:
     ) -> None:
         version, pins = versions.pinned(level)
         self._client = oslo_messaging.get_rpc_client(
-            transport,
-            oslo_messaging.Target(topic=self.topic, version=version),
+            prepared(transport),
+            oslo_messaging.Target(exchange=EXCHANGE, topic=self.topic, version=version),
             version_cap=version,
             timeout=timeout,
             retry=_CONNECT_RETRIES,

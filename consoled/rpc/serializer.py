@@ -61,8 +61,9 @@ class Serializer(ovo_base.VersionedObjectSerializer):  # type: ignore[misc]
             reason = 'is not an object of this contract'
             raise exception.InvalidArgument(argument='object', reason=reason) from None
 
-    def serialize_context(self, context: RequestContext) -> dict[str, str | None]:
-        return context.to_wire()
+    def serialize_context(self, context: Any) -> dict[str, str | None]:
+        # Another service passes a context of its own, which oslo.context gives the same attributes.
+        return RequestContext.to_wire(context)
 
     def deserialize_context(self, context: Any) -> RequestContext:
         return RequestContext.from_wire(context)

@@ -13,6 +13,7 @@ import oslo_messaging
 from oslo_messaging.rpc import dispatcher
 
 from consoled import exception
+from consoled.conf.messaging import EXCHANGE
 from consoled.rpc import arguments
 from consoled.rpc.serializer import Serializer
 
@@ -106,12 +107,12 @@ def get_server(
     server: str,
     endpoints: Sequence[Endpoint],
     *,
-    exchange: str | None = None,
+    exchange: str = EXCHANGE,
 ) -> oslo_messaging.RPCServer:
     """Return a server on ``topic`` and ``topic.server``, not started.
 
     :param server: name of this server, unique on its topic
-    :param exchange: None for the cell's own exchange
+    :param exchange: another exchange than the cell's own
     """
     return oslo_messaging.get_rpc_server(
         transport,

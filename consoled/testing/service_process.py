@@ -17,8 +17,7 @@ import threading
 import time
 import unittest
 
-import fixtures
-import psutil
+from consoled.testing.libraries import fixtures, psutil
 
 HOST = '127.0.0.1'
 START_TIMEOUT = 60.0
