@@ -36,7 +36,7 @@ e2e: venv services pages  ## run the end-to-end tests: a real browser, real gues
 one: venv  ## run one test, class or module: T=tests.unit.test_sample
 	@$(VENV)/bin/python -m testtools.run $(T)
 
-pythons: venv  ## run the unit tests on the newest Python, and on the oldest with the oldest dependencies
+pythons: venv  ## test on the newest Python, and on the oldest with the oldest dependencies
 	@tools/test-pythons.sh
 
 coverage: venv legacy services pages  ## run all tests and report the branches that they cover

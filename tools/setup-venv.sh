@@ -5,8 +5,9 @@
 #
 # Make the virtual environment .venv with consoled in it (editable), and for "test" with what the tests need too.
 # Python and its venv module are installed by apt where they are missing. "newest" makes .venv-newest, for tests on
-# the newest Python that is installed, and "lowest" .venv-lowest, on the oldest, with the oldest dependencies that
-# pyproject.toml allows. Does nothing if nothing has changed since the last time.
+# the newest Python that is installed, and "lowest" .venv-lowest, on the oldest, with the oldest release that
+# pyproject.toml allows of each dependency, those of the tests and of the extras included (of libvirt, if its headers
+# are installed). Does nothing if nothing has changed since the last time.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,7 +17,8 @@ case "${1:-}" in
     run) target='.' ;;
     test) ;;
     newest) venv=.venv-newest wanted_python=newest ;;
-    lowest) venv=.venv-lowest wanted_python=oldest ;;
+    lowest) venv=.venv-lowest target='.[doc,test]' wanted_python=oldest
+        ! pkg-config --exists libvirt 2>/dev/null || target='.[doc,libvirt,test]' ;;
     *) echo "usage: $0 run|test|newest|lowest" >&2; exit 2 ;;
 esac
 kind=$1
@@ -55,8 +57,8 @@ install_python() {
 # What the environment was made from: if any of it changes, it is installed again.
 state() {
     pwd
+    echo "$target"
     cat pyproject.toml setup.py consoled/version.py "$0"
-    [ "$kind" != lowest ] || cat tools/lowest.py
     "$venv/bin/python" -VV 2>/dev/null || echo 'no interpreter'
 }
 
@@ -93,11 +95,12 @@ if [ "$kind" != run ]; then
     "${pip[@]}" install --upgrade 'setuptools>=77'
 fi
 if [ "$kind" = lowest ]; then
-    "$venv/bin/python" tools/lowest.py >"$venv/constraints.txt"
-    pip+=(install --constraint "$venv/constraints.txt")
+    # pip has no way to ask for the oldest
+    "${pip[@]}" install uv
+    "$venv/bin/uv" --quiet pip install --python "$venv/bin/python" --link-mode copy --resolution lowest-direct \
+        --editable "$target"
 else
-    pip+=(install)
+    "${pip[@]}" install --editable "$target"
 fi
-"${pip[@]}" --editable "$target"
 
 state | sha256sum > "$(stamp "$kind")"

@@ -11,6 +11,7 @@ from typing import Any
 from oslo_config import cfg
 from oslo_messaging import opts as messaging_opts
 
+# Part of the contract: clients in other services have a control_exchange of their own.
 EXCHANGE = 'consoled'
 
 # A pool of one saves some CPU, but then one slow query stalls every caller.
@@ -36,13 +37,25 @@ _UNLISTED_GROUPS = (
 def register_opts(conf: cfg.ConfigOpts) -> None:
     for group, opts in messaging_opts.list_opts():
         conf.register_opts(opts, group=group)
+    register_unlisted_opts(conf)
+    conf.set_default('control_exchange', EXCHANGE)
+    messaging_opts.set_defaults(conf, executor_thread_pool_size=THREAD_POOL_SIZE)
+    for name, value in RABBIT_DEFAULTS.items():
+        conf.set_default(name, value, group='oslo_messaging_rabbit')
+
+
+def register_default_opts(conf: cfg.ConfigOpts) -> None:
+    """Register the library's options of ``[DEFAULT]``. Changes no value or default."""
+    for group, opts in messaging_opts.list_opts():
+        if group is None:
+            conf.register_opts(opts)
+
+
+def register_unlisted_opts(conf: cfg.ConfigOpts) -> None:
+    """Register the options without which the library cannot make a call. Changes no value or default."""
     for module_name, group in _UNLISTED_GROUPS:
         try:
             module = importlib.import_module(module_name)
         except ImportError:
             continue  # this version of oslo.messaging does not have the feature
         conf.register_opts(getattr(module, group, []), group=group)
-    conf.set_default('control_exchange', EXCHANGE)
-    messaging_opts.set_defaults(conf, executor_thread_pool_size=THREAD_POOL_SIZE)
-    for name, value in RABBIT_DEFAULTS.items():
-        conf.set_default(name, value, group='oslo_messaging_rabbit')

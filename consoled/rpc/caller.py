@@ -16,9 +16,11 @@ import oslo_messaging
 from oslo_messaging import exceptions as messaging_exc
 
 from consoled import deadline, exception
+from consoled.conf.messaging import EXCHANGE
 from consoled.context import RequestContext
 from consoled.rpc import arguments, errors, versions
 from consoled.rpc.serializer import ReplySerializer
+from consoled.rpc.transport import prepared
 
 LOG = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class Caller:
     :cvar refusals_of: the same for methods that have their own
     :cvar replies: checks of the results of methods; others have no result, or one that ``replies.py`` reads
     :cvar repeated: arguments that the result, or each object in it, repeats, by method
+    :param transport: one of ``transport.get_transport``, or another service's own
     :param level: ``[upgrade_levels]`` value for this topic, or None for the newest version
     :param timeout: seconds to wait for an answer
     :raises ValueError: this release does not know the level
@@ -79,8 +82,8 @@ class Caller:
     ) -> None:
         version, pins = versions.pinned(level)
         self._client = oslo_messaging.get_rpc_client(
-            transport,
-            oslo_messaging.Target(topic=self.topic, version=version),
+            prepared(transport),
+            oslo_messaging.Target(exchange=EXCHANGE, topic=self.topic, version=version),
             version_cap=version,
             timeout=timeout,
             retry=_CONNECT_RETRIES,

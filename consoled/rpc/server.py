@@ -14,6 +14,7 @@ from oslo_messaging.rpc import dispatcher
 from oslo_messaging.rpc import server as messaging_server
 
 from consoled import exception
+from consoled.conf.messaging import EXCHANGE
 from consoled.rpc import arguments
 from consoled.rpc.serializer import Serializer
 
@@ -159,12 +160,12 @@ def get_server(
     server: str,
     endpoints: Sequence[Endpoint],
     *,
-    exchange: str | None = None,
+    exchange: str = EXCHANGE,
 ) -> oslo_messaging.RPCServer:
     """Return a server on ``topic`` and ``topic.server``, not started.
 
     :param server: name of this server, unique on its topic
-    :param exchange: None for the cell's own exchange
+    :param exchange: another exchange than the cell's own
     """
     return messaging_server.RPCServer(
         transport,

@@ -6,12 +6,15 @@ from __future__ import annotations
 import logging
 import re
 from importlib import metadata
+from typing import Any
 
 import oslo_messaging
 from oslo_config import cfg
 
+from consoled.conf import messaging
+
 # Errors of these modules reach the caller as themselves, all others as RemoteError.
-REMOTE_EXCEPTIONS = ['consoled.exception']
+REMOTE_EXCEPTIONS = ('consoled.exception',)
 
 # These loggers log whole messages: each one at TRACE, late replies at DEBUG; and names that peers give to
 # their errors. Loggers made by oslo.log have a dot in their names, those made by logging an underscore.
@@ -72,22 +75,49 @@ def get_transport(
 ) -> oslo_messaging.RPCTransport:
     """Return the RPC transport of ``[DEFAULT] transport_url``. Call this after a fork, not before it.
 
-    From then on, the library's loggers in this process do not log the content of messages at any level.
+    ``conf`` may be that of another service: what is missing is registered, and nothing is changed.
 
     :param url: URL of another bus
     :param option: the option that it is from, for errors
     :raises ValueError: the URL cannot be used; the text has nothing of it
     """
-    for name in _LOGGERS_WITH_CONTENT:
-        logging.getLogger(name).addFilter(_hide_content)
+    messaging.register_default_opts(conf)
     try:
         check_url(url or conf.transport_url)
     except ValueError as exc:
         raise ValueError(f'{option} {exc}') from None
     try:
-        return oslo_messaging.get_rpc_transport(conf, url=url, allowed_remote_exmods=REMOTE_EXCEPTIONS)
+        transport = oslo_messaging.get_rpc_transport(conf, url=url)
     except Exception as exc:  # noqa: BLE001 - any library's, with any text
         raise ValueError(f'{option} cannot be used: {type(exc).__name__}') from None
+    return prepared(transport)
+
+
+def prepared(transport: oslo_messaging.RPCTransport) -> oslo_messaging.RPCTransport:
+    """Return the transport, which may be another service's own, ready for calls of consoled.
+
+    - The options that the library needs are registered.
+    - Domain errors arrive as themselves.
+    - From now on, the library's loggers in this process do not log the content of messages at any level.
+    """
+    messaging.register_unlisted_opts(transport.conf)
+    _allow_our_errors(transport._driver)
+    for name in _LOGGERS_WITH_CONTENT:
+        logging.getLogger(name).addFilter(_hide_content)
+    return transport
+
+
+def _allow_our_errors(driver: Any) -> None:
+    """Add to the modules whose errors are raised as themselves. The library asks for them only at the start.
+
+    A transport that has made a call already has handed its list on, so a list is extended and not replaced.
+    """
+    allowed = driver._allowed_remote_exmods
+    missing = [name for name in REMOTE_EXCEPTIONS if name not in allowed]
+    if isinstance(allowed, list):
+        allowed.extend(missing)
+    else:
+        driver._allowed_remote_exmods = [*allowed, *missing]
 
 
 def check(conf: cfg.ConfigOpts) -> list[str]:

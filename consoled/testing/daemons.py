@@ -15,11 +15,10 @@ import urllib.request
 import uuid
 from typing import Any
 
-import fixtures
-
 from consoled.db import migration
 from consoled.db.engine import Database
 from consoled.testing.fixtures import wait_until
+from consoled.testing.libraries import fixtures
 from consoled.testing.service_process import spawn
 from consoled.testing.services import free_port
 

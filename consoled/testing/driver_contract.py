@@ -1,15 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """Contract tests for drivers of the compute agent, including drivers of other packages.
 
-Mix ``DriverContract`` into a test case and implement how to create a driver and guests::
+Mix ``DriverContract`` into a test case and implement how to create a driver and guests. For example, for the
+driver with simulated guests::
 
-    class MyDriverTest(driver_contract.DriverContract, testtools.TestCase):
+    import dataclasses
+    import itertools
+    import uuid
+
+    import testtools
+
+    from consoled.compute.drivers import demo
+    from consoled.testing import driver_contract, fixtures
+
+    PORTS = itertools.count(10000)
+
+
+    class DemoDriverTest(driver_contract.DriverContract, testtools.TestCase):
+        def setUp(self):
+            super().setUp()
+            self.guests = {}
+            conf = self.useFixture(fixtures.Conf(host=self.compute_host)).conf
+            self.driver = demo.from_conf(conf)
+
         def make_driver(self):
-            return my_driver.from_conf(self.useFixture(fixtures.Conf(host=self.compute_host)).conf)
+            return self.driver
 
         def start_guest(self):
-            ...
-            return driver_contract.StartedGuest(uuid, ('novnc', 'serial', 'serial'))
+            console = demo.Console('serial', next(PORTS), 'https://console.example.org/serial.html')
+            guest = demo.Guest(str(uuid.uuid4()), 'guest', '192.0.2.20', (console,))
+            self.guests[guest.uuid] = guest
+            self.driver.put(guest)
+            return driver_contract.StartedGuest(guest.uuid, ('serial',))
+
+        def stop_guest(self, instance_uuid):
+            self.driver.put(dataclasses.replace(self.guests[instance_uuid], running=False))
+
+        def remove_guest(self, instance_uuid):
+            self.driver.remove(instance_uuid)
 
 ``consoled.compute.drivers.base`` describes the contract.
 """

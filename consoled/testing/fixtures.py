@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import fixtures
 from oslo_config import cfg
 from oslo_log import log
 
@@ -30,6 +29,7 @@ from consoled.rpc import versions
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
 from consoled.sources import TokenSource
+from consoled.testing.libraries import fixtures
 
 
 def wait_until(condition: Callable[[], Any], *, timeout: float = 30.0, what: str = 'condition') -> Any:
@@ -50,7 +50,17 @@ def wait_until(condition: Callable[[], Any], *, timeout: float = 30.0, what: str
 
 
 class Conf(fixtures.Fixture):
-    """A private ``ConfigOpts``, as ``conf``, with all options of consoled registered.
+    """A private ``ConfigOpts``, as ``conf``, with all options of consoled registered::
+
+        import testtools
+
+        from consoled.testing import fixtures
+
+
+        class LeaseTest(testtools.TestCase):
+            def test_a_short_lease(self):
+                config = self.useFixture(fixtures.Conf(manager__lease=5, host='node-1'))
+                self.assertEqual(5, config.conf.manager.lease)
 
     :param overrides: option values, named as for ``set``
     """
@@ -68,10 +78,7 @@ class Conf(fixtures.Fixture):
         self.addCleanup(self.conf.reset)
 
     def set(self, **overrides: Any) -> None:
-        """Override options, named ``group__option``, or ``option`` for those in [DEFAULT].
-
-        For example ``set(manager__lease=5, host='node-1')``.
-        """
+        """Override options, named ``group__option``, or ``option`` for those in [DEFAULT]."""
         for name, value in overrides.items():
             group, _, option = name.rpartition('__')
             self.conf.set_override(option, value, group=group or None)

@@ -19,8 +19,7 @@ import unittest
 from collections.abc import Sequence
 from typing import Any
 
-import fixtures
-import psutil
+from consoled.testing.libraries import fixtures, psutil
 
 HOST = '127.0.0.1'
 START_TIMEOUT = 60.0

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     'context': {'exception'},
     'objects': {'exception'},
     'db': {'backoff', 'deadline', 'objects', 'conf', 'exception'},
-    'rpc': {'backoff', 'deadline', 'context', 'objects', 'exception', 'token'},
+    'rpc': {'backoff', 'conf', 'deadline', 'context', 'objects', 'exception', 'token'},
     'sources': {'objects'},
     'legacy': {'sources', 'objects', 'token', 'rpc', 'context', 'exception'},
     'backoff': set(),

@@ -6,10 +6,9 @@ It is a module of its own because the demo runs guests without the ``fixtures`` 
 
 from __future__ import annotations
 
-import fixtures
-
 from consoled.testing.guests.base import FakeGuest
 from consoled.testing.guests.host import GuestHost, GuestT
+from consoled.testing.libraries import fixtures
 
 
 class GuestHostFixture(fixtures.Fixture):

@@ -6,7 +6,6 @@ import grp
 import os
 import pathlib
 import socket
-import ssl
 import stat
 import types
 from unittest import mock
