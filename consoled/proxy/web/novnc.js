@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The page of a noVNC console. noVNC draws the screen and sends keys; this script does the rest.
 
-import { askText, connected, consoleUrl, ending, onButton, openSocket, run, screen } from './page.js';
+import { askText, connected, consoleUrl, ending, library, onButton, openSocket, run, screen } from './page.js';
 
 const KEY_INTERVAL = 15;  // ms; emulated keyboards have a short buffer and drop keys that arrive faster
 const SHIFT = 0xffe1;
@@ -52,12 +52,34 @@ async function paste() {
   }
 }
 
+/**
+ * Call `failed` when noVNC throws an error at what it reads from a websocket.
+ *
+ * It ends by itself at most errors. After the others it would go on with a screen that does not change any more.
+ */
+function watchReader(socket, failed) {
+  let read = () => {};
+  Object.defineProperty(socket, 'onmessage', { get: () => read, set: (handler) => { read = handler; } });
+  socket.addEventListener('message', (event) => {
+    try {
+      read(event);
+    } catch (error) {
+      console.error(error);
+      failed();
+    }
+  });
+}
+
 /** Run noVNC on a websocket of our own, because noVNC does not report how its websocket was closed. */
 async function open() {
-  const url = consoleUrl();
-  const { default: RFB } = await import('../novnc/core/rfb.js');
-  const socket = openSocket(url);
+  const { default: RFB } = await library(import('../novnc/core/rfb.js'));
+  const socket = openSocket(consoleUrl());
   const end = ending(socket);
+  let unreadable = false;
+  watchReader(socket, () => {
+    unreadable = true;
+    current.disconnect();
+  });
   const current = new RFB(screen, socket, { shared: true });
   rfb = current;
   current.scaleViewport = true;
@@ -75,24 +97,19 @@ async function open() {
     failure = 'it requires a password';
     current.disconnect();
   });
-  const clean = await new Promise((resolve) => {
-    current.addEventListener('disconnect', (event) => resolve(event.detail.clean));
-  });
+  await new Promise((resolve) => { current.addEventListener('disconnect', resolve); });
   rfb = null;
   guestClipboard = '';
   if (failure !== null) {
     const text = `The guest display cannot be shown: ${failure}.`;
     return { reason: 'console_failed', text, retryable: true };
   }
-  if (socket.readyState !== WebSocket.CLOSED) {  // noVNC stops waiting for the close after 3 s
-    return { reason: 'connection_lost', text: 'The connection was lost.', retryable: true };
+  if (socket.readyState === WebSocket.CLOSED && !unreadable) {
+    return end;
   }
-  const how = await end;
-  if (!clean && how.reason === 'closed') {  // by noVNC, because of an error
-    const text = 'The guest display sent data that this page does not understand.';
-    return { reason: 'display_error', text, retryable: true };
-  }
-  return how;
+  socket.close();  // noVNC has given up, which it says before the websocket is closed
+  const text = 'The guest display sent data that this page does not understand.';
+  return { reason: 'display_error', text, retryable: true };
 }
 
 onButton('ctrl-alt-del', () => {
