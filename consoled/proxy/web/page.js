@@ -195,17 +195,12 @@ export function consoleUrl() {
   return url.href;
 }
 
-/** Return the subprotocols of a websocket. One is the token; the proxy selects another. */
-export function subprotocols() {
+/** Open a websocket. One of its subprotocols is the token; the proxy selects another. */
+export function openSocket(url, Socket = WebSocket) {
   const token = tokenOf(address());
-  return token === null ? ['binary'] : ['binary', 'consoled.token.' + token];
-}
-
-export function openSocket(url) {
-  const protocols = subprotocols();
   let socket;
   try {
-    socket = new WebSocket(url, protocols);
+    socket = new Socket(url, token === null ? ['binary'] : ['binary', 'consoled.token.' + token]);
   } catch (cause) {  // a policy forbids it
     throw new PageError('no_websocket', 'This browser does not allow websockets here.', { cause });
   }
@@ -217,6 +212,8 @@ export function openSocket(url) {
 export function ending(socket) {
   return new Promise((resolve) => {
     let opened = false;
+    // a browser may keep a page that was left, in a frame with its websocket, for minutes
+    window.addEventListener('pagehide', () => socket.close());
     socket.addEventListener('open', () => { opened = true; });
     socket.addEventListener('close', (event) => resolve(opened ? closed(event) : refused(socket.url)));
   });

@@ -2,17 +2,17 @@
 // The page of a SPICE console. spice-html5 draws the screen and sends keys; this script does the rest.
 
 import './cssom.js';  // spice-html5 positions videos with a style attribute
-import { connected, consoleUrl, ending, library, onButton, run, screen, subprotocols } from './page.js';
+import { connected, consoleUrl, ending, library, onButton, openSocket, run, screen } from './page.js';
 
 const display = document.getElementById('spice-screen');  // spice-html5 sets its height
 let client = null;
 let onSocket = () => {};  // called with each new websocket
 
-// spice-html5 opens one websocket per channel, without our subprotocols, and does not report how they are closed.
+// spice-html5 opens one websocket per channel, without our token, and does not report how they are closed.
 if (window.WebSocket) {
   window.WebSocket = new Proxy(window.WebSocket, {
     construct(Socket, [url]) {
-      const socket = new Socket(url, subprotocols());
+      const socket = openSocket(url, Socket);
       onSocket(socket);
       return socket;
     },
