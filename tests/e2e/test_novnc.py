@@ -5,6 +5,7 @@ import struct
 
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from consoled.rpc.replies import Revocation
 from consoled.testing.fixtures import wait_until
@@ -112,6 +113,25 @@ class NoVncTest(base.BrowserTestCase):
             self.browser.open(self.grant(guest, 'novnc', 'novnc.html').access_url)
             self.browser.wait_for_state('ended', 'display_error')
             self.assertIn('does not understand', self.browser.text_of('why'))
+
+    def test_typing_that_was_meant_for_the_guest_does_not_open_the_console_again(self):
+        self.open()
+        self.browser.wait_for_state('connected')
+        self.wait_for_picture()
+        self.type('cd /t')
+        opened = self.desktop.connections
+        self.guests.disconnect(self.desktop)
+        self.browser.wait_for_state('ended', 'console_ended')
+        self.type(f'mp{Keys.TAB}{Keys.ENTER} {Keys.TAB} {Keys.ENTER}')
+        self.assertEqual(('ended', 'console_ended'), self.browser.state)
+        self.assertEqual(opened, self.desktop.connections)
+        pause = 1.1  # seconds without a key
+        ActionChains(self.browser.driver).pause(pause).send_keys(Keys.TAB).pause(pause).send_keys(
+            ' '
+        ).perform()
+        self.browser.wait_for_state('connected')
+        self.type('x')
+        wait_until(lambda: self.desktop.text.endswith('x'), what='the key')
 
     def test_novncs_own_page_works_too(self):
         self.open('vnc_lite.html?scale=true')
