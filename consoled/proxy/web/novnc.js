@@ -1,44 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 // The page of a noVNC console. noVNC draws the screen and sends keys; this script does the rest.
 
-import { askText, connected, consoleUrl, ending, library, onButton, openSocket, run, screen } from './page.js';
-
-const KEY_INTERVAL = 15;  // ms; emulated keyboards have a short buffer and drop keys that arrive faster
-const SHIFT = 0xffe1;
-const NEEDS_SHIFT = /[A-Z~!@#$%^&*()_+{}|:"<>?]/;  // on the US layout, by which hypervisors map keysyms
+import {
+  askText, connected, consoleUrl, ending, library, onButton, openSocket, run, screen, status,
+} from './page.js';
+import { typeText } from './typist.js';
 
 let rfb = null;
+let socket = null;
+let stopTyping = null;  // while a text is being typed
 let guestClipboard = '';
 
-/** Return the X11 keysym of a character. */
-function keysymFor(character) {
-  const code = character.codePointAt(0);
-  if (character === '\n') {
-    return 0xff0d;
+/** Type a text into the guest, unless a text is being typed. The user's own keys are dropped meanwhile. */
+async function type(text) {
+  if (stopTyping !== null) {
+    return;
   }
-  if (character === '\t') {
-    return 0xff09;
+  const connection = rfb;
+  const stop = new AbortController();
+  stopTyping = stop;
+  status('Typing… Press Escape to stop.');
+  connection.addEventListener('disconnect', () => stop.abort());
+  await typeText(text, (keysym, down) => connection.sendKey(keysym, null, down), socket, stop.signal);
+  stopTyping = null;
+  if (rfb === connection) {
+    status('Connected');
   }
-  // Latin-1 characters are their own keysyms, other Unicode characters have an offset
-  return (code >= 0x20 && code <= 0x7e) || (code >= 0xa0 && code <= 0xff) ? code : 0x01000000 + code;
 }
 
-/** Type a text key by key, for guests without a clipboard, such as a login prompt. */
-async function type(text) {
-  const connection = rfb;
-  for (const character of text.replace(/\r\n?/g, '\n')) {
-    if (rfb !== connection) {
-      return;
+/** Drop keys while a text is being typed: they would get between its characters, and Shift would change them. */
+function dropKeys(event) {
+  if (stopTyping !== null) {
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    if (event.key === 'Escape') {
+      stopTyping.abort();
     }
-    const shift = NEEDS_SHIFT.test(character);
-    if (shift) {
-      connection.sendKey(SHIFT, null, true);
-    }
-    connection.sendKey(keysymFor(character), null);
-    if (shift) {
-      connection.sendKey(SHIFT, null, false);
-    }
-    await new Promise((resolve) => setTimeout(resolve, KEY_INTERVAL));
   }
 }
 
@@ -53,11 +50,11 @@ async function paste() {
 }
 
 /**
- * Call `failed` when noVNC throws an error at what it reads from a websocket.
+ * Call `failed` when noVNC throws an error at what it reads from the websocket.
  *
  * It ends by itself at most errors. After the others it would go on with a screen that does not change any more.
  */
-function watchReader(socket, failed) {
+function watchReader(failed) {
   let read = () => {};
   Object.defineProperty(socket, 'onmessage', { get: () => read, set: (handler) => { read = handler; } });
   socket.addEventListener('message', (event) => {
@@ -73,10 +70,10 @@ function watchReader(socket, failed) {
 /** Run noVNC on a websocket of our own, because noVNC does not report how its websocket was closed. */
 async function open() {
   const { default: RFB } = await library(import('../novnc/core/rfb.js'));
-  const socket = openSocket(consoleUrl());
+  socket = openSocket(consoleUrl());
   const end = ending(socket);
   let unreadable = false;
-  watchReader(socket, () => {
+  watchReader(() => {
     unreadable = true;
     current.disconnect();
   });
@@ -113,8 +110,12 @@ async function open() {
 }
 
 onButton('ctrl-alt-del', () => {
+  stopTyping?.abort();
   rfb?.sendCtrlAltDel();
   rfb?.focus();
 });
 onButton('paste', paste);
+for (const type of ['keydown', 'keyup']) {
+  screen.addEventListener(type, dropKeys, { capture: true });
+}
 run(open);

@@ -43,6 +43,11 @@ function connecting() {
   show('connecting', 'Connecting…');
 }
 
+/** Change the text of the state, which stays the same. */
+export function status(text) {
+  element('state').textContent = text;
+}
+
 export function connected() {
   show('connected', 'Connected');
   typing.restart();
