@@ -126,9 +126,9 @@ class NoVncTest(base.BrowserTestCase):
         self.assertEqual(('ended', 'console_ended'), self.browser.state)
         self.assertEqual(opened, self.desktop.connections)
         pause = 1.1  # seconds without a key
-        ActionChains(self.browser.driver).pause(pause).send_keys(Keys.TAB).pause(pause).send_keys(
-            ' '
-        ).perform()
+        keys = ActionChains(self.browser.driver).pause(pause).send_keys(Keys.TAB)
+        keys.pause(pause).key_down(Keys.SHIFT).send_keys(Keys.TAB).key_up(Keys.SHIFT)
+        keys.pause(pause).send_keys(Keys.TAB).pause(pause).send_keys(' ').perform()
         self.browser.wait_for_state('connected')
         self.type('x')
         wait_until(lambda: self.desktop.text.endswith('x'), what='the key')

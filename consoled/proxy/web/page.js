@@ -90,6 +90,7 @@ export async function run(open) {
 // --- typing: keys never act on what has just appeared ---
 
 const PAUSE = 1000;  // ms
+const MODIFIERS = new Set(['Alt', 'AltGraph', 'CapsLock', 'Control', 'Meta', 'Shift']);  // do nothing by themselves
 
 /**
  * Keys that are dropped, because the user cannot have meant what they would do.
@@ -108,6 +109,9 @@ const typing = {
   },
 
   drops(event) {
+    if (MODIFIERS.has(event.key)) {
+      return false;
+    }
     const paused = event.timeStamp - this.last >= PAUSE;
     this.last = event.timeStamp;
     const onNotice = !element('notice').hidden;
@@ -218,9 +222,13 @@ export function ending(socket) {
   return new Promise((resolve) => {
     let opened = false;
     // a browser may keep a page that was left, in a frame with its websocket, for minutes
-    window.addEventListener('pagehide', () => socket.close());
+    const leave = () => socket.close();
+    window.addEventListener('pagehide', leave);
     socket.addEventListener('open', () => { opened = true; });
-    socket.addEventListener('close', (event) => resolve(opened ? closed(event) : refused(socket.url)));
+    socket.addEventListener('close', (event) => {
+      window.removeEventListener('pagehide', leave);
+      resolve(opened ? closed(event) : refused(socket.url));
+    });
   });
 }
 
