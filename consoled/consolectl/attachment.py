@@ -139,8 +139,8 @@ class Attachment:
         assert grant.access_url is not None
         assert grant.token is not None
         try:
-            url = console_relay.websocket_url(grant.access_url, grant.token)
-            connection = await console_relay.connect(url, self._tls)
+            url = console_relay.websocket_url(grant.access_url)
+            connection = await console_relay.connect(url, grant.token, self._tls)
             self._begin(grant.instance_uuid)
             relay = console_relay.Relay(connection, self._keys, self._screen, self._wait)
             ended = await relay.run()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The websocket of a serial console: connect through a proxy as any user does, relay, explain the end.
 
-The URL of the websocket contains the token. So nothing is logged here, and no error text contains the URL.
+The access URL and the handshake contain the token. So nothing is logged here, and no error text has a URL.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from consoled import printable, version
 from consoled.cli import errors
 from consoled.consolectl.terminal import Keys, Screen
 from consoled.proxy.close_codes import EXPLANATIONS, CloseCode, Explanation, Retry
+from consoled.proxy.handshake import TOKEN_PROTOCOL
 
 _OPEN_TIMEOUT = 15.0  # seconds; a proxy waits 4 for the manager and 5 for the guest's console
 _CLOSE_TIMEOUT = 2.0
@@ -94,8 +95,8 @@ def _printable(text: str) -> str:
     return printable.line(text[:_MAX_TEXT].strip())
 
 
-def websocket_url(access_url: str, token: str) -> str:
-    """Return the websocket URL for an access URL.
+def websocket_url(access_url: str) -> str:
+    """Return the websocket URL for an access URL, without the token: load balancers log URLs.
 
     If the access URL is that of a page, this is the websocket beside it, which the page would open too.
 
@@ -107,11 +108,11 @@ def websocket_url(access_url: str, token: str) -> str:
     except ValueError:
         raise _bad_url() from None
     if host and parts.scheme in ('ws', 'wss'):
-        return parse.urlunsplit(parts._replace(fragment=''))
+        kept = [(name, value) for name, value in parse.parse_qsl(parts.query, True) if name != 'token']
+        return parse.urlunsplit(parts._replace(query=parse.urlencode(kept), fragment=''))
     if host and parts.scheme in ('http', 'https'):
         path = parts.path.rpartition('/')[0] + '/'
-        query = parse.urlencode({'token': token})
-        return parse.urlunsplit(('ws' + parts.scheme[4:], parts.netloc, path, query, ''))
+        return parse.urlunsplit(('ws' + parts.scheme[4:], parts.netloc, path, '', ''))
     raise _bad_url()
 
 
@@ -131,8 +132,8 @@ class _Connect(client.connect):
         return exc
 
 
-async def connect(url: str, tls: ssl.SSLContext) -> client.ClientConnection:
-    """Open the websocket.
+async def connect(url: str, token: str, tls: ssl.SSLContext) -> client.ClientConnection:
+    """Open the websocket. The token is one of the subprotocols; the proxy selects the other one.
 
     :raises Ended: the proxy refused it, or cannot be reached
     """
@@ -140,7 +141,7 @@ async def connect(url: str, tls: ssl.SSLContext) -> client.ClientConnection:
         return await _Connect(
             url,
             ssl=tls if url.startswith('wss:') else None,
-            subprotocols=[Subprotocol('binary')],
+            subprotocols=[Subprotocol('binary'), Subprotocol(TOKEN_PROTOCOL + token)],
             additional_headers={'Accept': 'application/json'},
             user_agent_header=f'consolectl/{version.VERSION}',
             compression=None,

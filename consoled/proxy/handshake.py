@@ -19,10 +19,11 @@ from consoled import token as tokens
 from consoled.proxy import origin as origins
 from consoled.proxy.forwarded import Client, Network, identify_client, parse_networks
 
-# Besides the query, a token may be in a cookie of this name or in a websocket subprotocol with this prefix:
-# scripts in a browser cannot set headers, but they can name subprotocols.
-COOKIE = 'consoled_token'
+# Besides the query, a token may be in a header of this name, in a websocket subprotocol with this prefix
+# (scripts in a browser cannot set headers of a websocket, but they can name subprotocols), or in a cookie.
+TOKEN_HEADER = 'consoled-token'  # noqa: S105 - a name
 TOKEN_PROTOCOL = 'consoled.token.'  # noqa: S105 - a prefix
+COOKIE = 'consoled_token'
 
 # In order of preference. The subprotocol that carries the token is never echoed.
 SUBPROTOCOLS = ('binary', 'consoled')
@@ -258,8 +259,9 @@ def _find_token(request: Request, query: dict[str, list[str]]) -> str | None:
     for found in (
         query.get('token', []),
         _tokens_in_path_argument(query),
-        _tokens_in_cookies(request),
+        _values(request, TOKEN_HEADER),
         [name[len(TOKEN_PROTOCOL) :] for name in _subprotocols(request) if name.startswith(TOKEN_PROTOCOL)],
+        _tokens_in_cookies(request),  # last: a browser sends what is left of an earlier console, too
     ):
         if found:
             if len(set(found)) > 1 or not tokens.well_formed(found[0]):

@@ -220,7 +220,7 @@ def _arrange_novnc(files: Mapping[str, bytes], own: Mapping[str, bytes], build: 
     A page that the package lacks (npm's has none) is replaced by consoled's own.
     """
     _require(files, 'core/rfb.js', b'export default')
-    packaged = {name: build(name, body) for name, body in files.items()}
+    packaged = {name: build(name, _adapt_novnc(name, body, own)) for name, body in files.items()}
     packaged['defaults.json'] = build('defaults.json', _NOVNC_DEFAULTS)
     packaged['mandatory.json'] = build('mandatory.json', _NOVNC_MANDATORY)
     pages = {f'/novnc/{name}': page for name, page in packaged.items()}
@@ -231,6 +231,13 @@ def _arrange_novnc(files: Mapping[str, bytes], own: Mapping[str, bytes], build: 
     for name in ('vnc.html', 'vnc_lite.html', 'vnc_auto.html'):
         pages[f'/{name}'] = packaged.get(name, pages['/novnc.html'])
     return pages
+
+
+def _adapt_novnc(name: str, body: bytes, own: Mapping[str, bytes]) -> bytes:
+    """Let a page of noVNC itself begin with consoled's ``novnc-page.js``; return other files as they are."""
+    if not name.endswith('.html'):
+        return body
+    return body.replace(b'<head>', b'<head><script>' + own['novnc-page.js'] + b'</script>', 1)
 
 
 def _arrange_spice(files: Mapping[str, bytes], own: Mapping[str, bytes], build: _Build) -> dict[str, Page]:
@@ -296,7 +303,9 @@ def _page_builder(frame_ancestors: Sequence[str]) -> _Build:
         if suffix == '.html':
             headers['Cache-Control'] = 'no-store'
             headers['Content-Security-Policy'] = csp.page_policy(body, ancestors)
-        elif suffix == '.svg':  # opened directly, it is a document that could run scripts
+        else:  # a page in a sandboxed frame has no origin, but has to run to say so; packages are no secret
+            headers['Access-Control-Allow-Origin'] = '*'
+        if suffix == '.svg':  # opened directly, it is a document that could run scripts
             headers['Content-Security-Policy'] = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
         return Page(200, tuple(headers.items()), body)
 

@@ -1,15 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """A guest's VNC screen in a real browser."""
 
+import struct
+
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from consoled.rpc.replies import Revocation
 from consoled.testing.fixtures import wait_until
+from consoled.testing.guests import rfb_session
 from consoled.testing.guests.vnc_guest import VncGuest
 from tests.e2e import base
 
 CANVAS = '#screen canvas'
+
+# A framebuffer update with one rectangle in Tight encoding that uses the gradient filter.
+GRADIENT = struct.pack('>BxHHHHHiBB', 0, 1, 0, 0, 64, 64, 7, 0x40, 2) + bytes(100)
+NO_SUCH_MESSAGE = b'\xc8' + bytes(100)
+# Clipboard of the extended form: its text is not compressed as it has to be. noVNC 1.3 throws an error.
+CLIPBOARD = struct.pack('>BxxxiI', 3, -104, 0x10000001) + b'\xff' * 100
+
+
+class StrangeGuest(VncGuest):
+    """A guest whose display sends the same bytes to everybody who connects."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.data = data
+
+    async def serve(self, reader, writer):
+        await rfb_session.secure(reader, writer, (rfb_session.NONE,), None)
+        await rfb_session.RfbSession(self, reader, writer).open()
+        writer.write(self.data)
+        while await reader.read(1000):
+            pass
 
 
 class NoVncTest(base.BrowserTestCase):
@@ -81,6 +106,32 @@ class NoVncTest(base.BrowserTestCase):
         self.browser.wait_for_state('connected')
         self.guests.disconnect(self.desktop)
         self.browser.wait_for_state('ended', 'console_ended')
+
+    def test_a_display_that_noVNC_cannot_show(self):  # noqa: N802 - the name of a product
+        for data in (GRADIENT, NO_SUCH_MESSAGE, CLIPBOARD):
+            guest = self.guests.add(StrangeGuest(data))
+            self.browser.open(self.grant(guest, 'novnc', 'novnc.html').access_url)
+            self.browser.wait_for_state('ended', 'display_error')
+            self.assertIn('does not understand', self.browser.text_of('why'))
+
+    def test_typing_that_was_meant_for_the_guest_does_not_open_the_console_again(self):
+        self.open()
+        self.browser.wait_for_state('connected')
+        self.wait_for_picture()
+        self.type('cd /t')
+        opened = self.desktop.connections
+        self.guests.disconnect(self.desktop)
+        self.browser.wait_for_state('ended', 'console_ended')
+        self.type(f'mp{Keys.TAB}{Keys.ENTER} {Keys.TAB} {Keys.ENTER}')
+        self.assertEqual(('ended', 'console_ended'), self.browser.state)
+        self.assertEqual(opened, self.desktop.connections)
+        pause = 1.1  # seconds without a key
+        keys = ActionChains(self.browser.driver).pause(pause).send_keys(Keys.TAB)
+        keys.pause(pause).key_down(Keys.SHIFT).send_keys(Keys.TAB).key_up(Keys.SHIFT)
+        keys.pause(pause).send_keys(Keys.TAB).pause(pause).send_keys(' ').perform()
+        self.browser.wait_for_state('connected')
+        self.type('x')
+        wait_until(lambda: self.desktop.text.endswith('x'), what='the key')
 
     def test_novncs_own_page_works_too(self):
         self.open('vnc_lite.html?scale=true')

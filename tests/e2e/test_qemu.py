@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Screens of real guests in a real browser: VNC with and without TLS, and SPICE."""
 
+import random
+
 import fixtures as fixtures_library
 
 from consoled.testing.fixtures import wait_until
 from tests.e2e import base
 from tests.e2e.certificates import Certificates
 from tests.e2e.qemu import Qemu
+from tests.e2e.typed_guest import READY, TypedGuest
 from tests.functional import raw_user
 
 # the bytes that spice-html5 sends for an encrypted password
@@ -19,6 +22,12 @@ import('/web/spice-html5.js').then(({ messages }) => {
   ticket.to_buffer(buffer);
   done(Array.from(new Uint8Array(buffer)));
 }, (error) => done(String(error)));
+"""
+
+_TYPE = """
+document.getElementById('paste').click();
+document.getElementById('text').value = arguments[0];
+document.querySelector('button[value=type]').click();
 """
 
 
@@ -79,6 +88,21 @@ class QemuTest(base.BrowserTestCase):
                 user.send(raw_user.frame(b'login'))
                 wait_until(lambda before=before: guest.accepted() - before, what='the connection')
             wait_until(lambda: self.count('console_session') == 0, what='the end of the session')
+
+    def test_a_text_is_typed_exactly(self):
+        """It is long enough to overrun QEMU, if it was typed faster than QEMU hands keys on to a guest."""
+        guest = self.useFixture(TypedGuest(self.useFixture(fixtures_library.TempDir()).path))
+        self.assert_shows(guest, 'novnc', 'novnc.html')
+        wait_until(lambda: guest.text == READY, what='the guest to read keys')
+        characters = [chr(code) for code in range(32, 127)]
+        text = '\n'.join(''.join(random.Random(row).sample(characters, 60)) for row in range(10))
+        wanted = READY
+        for part in (text, 'lower case\n'):
+            wanted += part
+            self.browser.driver.execute_script(_TYPE, part)
+            wait_until(lambda: len(guest.text) >= len(wanted), timeout=120, what='all keys')  # noqa: B023
+            wait_until(lambda: self.browser.text_of('state') == 'Connected', what='the end of typing')
+        self.assertEqual(wanted, guest.text)
 
     def test_a_guest_that_ends(self):
         guest = self.useFixture(Qemu('-vnc', '127.0.0.1:{vnc}'))

@@ -318,6 +318,11 @@ class _Pages:
         self.assertEqual('text/html; charset=utf-8', answer.headers['Content-Type'])
         self.assertIn(b'not valid or has expired', body)
 
+    def test_the_token_of_an_ordinary_request_may_be_in_a_header(self):
+        """The pages ask so: a URL is in the logs of load balancers."""
+        answer, body = self.get('/', Accept='application/json', Consoled_Token=UNKNOWN)
+        self.assertEqual((401, 'invalid_token'), (answer.status, json.loads(body)['code']))
+
     def test_an_ordinary_request_explains_why_a_websocket_was_refused(self):
         target = self.grant()
         with self.opened(target=target):

@@ -1,44 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 // The page of a noVNC console. noVNC draws the screen and sends keys; this script does the rest.
 
-import { askText, connected, consoleUrl, ending, onButton, openSocket, run, screen } from './page.js';
-
-const KEY_INTERVAL = 15;  // ms; emulated keyboards have a short buffer and drop keys that arrive faster
-const SHIFT = 0xffe1;
-const NEEDS_SHIFT = /[A-Z~!@#$%^&*()_+{}|:"<>?]/;  // on the US layout, by which hypervisors map keysyms
+import {
+  askText, connected, consoleUrl, ending, library, onButton, openSocket, run, screen, status,
+} from './page.js';
+import { typeText } from './typist.js';
 
 let rfb = null;
+let socket = null;
+let stopTyping = null;  // while a text is being typed
 let guestClipboard = '';
 
-/** Return the X11 keysym of a character. */
-function keysymFor(character) {
-  const code = character.codePointAt(0);
-  if (character === '\n') {
-    return 0xff0d;
+/** Type a text into the guest, unless a text is being typed. The user's own keys are dropped meanwhile. */
+async function type(text) {
+  if (stopTyping !== null) {
+    return;
   }
-  if (character === '\t') {
-    return 0xff09;
+  const connection = rfb;
+  const stop = new AbortController();
+  stopTyping = stop;
+  status('Typing… Press Escape to stop.');
+  connection.addEventListener('disconnect', () => stop.abort());
+  await typeText(text, (keysym, down) => connection.sendKey(keysym, null, down), socket, stop.signal);
+  stopTyping = null;
+  if (rfb === connection) {
+    status('Connected');
   }
-  // Latin-1 characters are their own keysyms, other Unicode characters have an offset
-  return (code >= 0x20 && code <= 0x7e) || (code >= 0xa0 && code <= 0xff) ? code : 0x01000000 + code;
 }
 
-/** Type a text key by key, for guests without a clipboard, such as a login prompt. */
-async function type(text) {
-  const connection = rfb;
-  for (const character of text.replace(/\r\n?/g, '\n')) {
-    if (rfb !== connection) {
-      return;
+/** Drop keys while a text is being typed: they would get between its characters, and Shift would change them. */
+function dropKeys(event) {
+  if (stopTyping !== null) {
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    if (event.key === 'Escape') {
+      stopTyping.abort();
     }
-    const shift = NEEDS_SHIFT.test(character);
-    if (shift) {
-      connection.sendKey(SHIFT, null, true);
-    }
-    connection.sendKey(keysymFor(character), null);
-    if (shift) {
-      connection.sendKey(SHIFT, null, false);
-    }
-    await new Promise((resolve) => setTimeout(resolve, KEY_INTERVAL));
   }
 }
 
@@ -52,12 +49,34 @@ async function paste() {
   }
 }
 
+/**
+ * Call `failed` when noVNC throws an error at what it reads from the websocket.
+ *
+ * It ends by itself at most errors. After the others it would go on with a screen that does not change any more.
+ */
+function watchReader(failed) {
+  let read = () => {};
+  Object.defineProperty(socket, 'onmessage', { get: () => read, set: (handler) => { read = handler; } });
+  socket.addEventListener('message', (event) => {
+    try {
+      read(event);
+    } catch (error) {
+      console.error(error);
+      failed();
+    }
+  });
+}
+
 /** Run noVNC on a websocket of our own, because noVNC does not report how its websocket was closed. */
 async function open() {
-  const url = consoleUrl();
-  const { default: RFB } = await import('../novnc/core/rfb.js');
-  const socket = openSocket(url);
+  const { default: RFB } = await library(import('../novnc/core/rfb.js'));
+  socket = openSocket(consoleUrl());
   const end = ending(socket);
+  let unreadable = false;
+  watchReader(() => {
+    unreadable = true;
+    current.disconnect();
+  });
   const current = new RFB(screen, socket, { shared: true });
   rfb = current;
   current.scaleViewport = true;
@@ -75,29 +94,28 @@ async function open() {
     failure = 'it requires a password';
     current.disconnect();
   });
-  const clean = await new Promise((resolve) => {
-    current.addEventListener('disconnect', (event) => resolve(event.detail.clean));
-  });
+  await new Promise((resolve) => { current.addEventListener('disconnect', resolve); });
   rfb = null;
   guestClipboard = '';
   if (failure !== null) {
     const text = `The guest display cannot be shown: ${failure}.`;
     return { reason: 'console_failed', text, retryable: true };
   }
-  if (socket.readyState !== WebSocket.CLOSED) {  // noVNC stops waiting for the close after 3 s
-    return { reason: 'connection_lost', text: 'The connection was lost.', retryable: true };
+  if (socket.readyState === WebSocket.CLOSED && !unreadable) {
+    return end;
   }
-  const how = await end;
-  if (!clean && how.reason === 'closed') {  // by noVNC, because of an error
-    const text = 'The guest display sent data that this page does not understand.';
-    return { reason: 'display_error', text, retryable: true };
-  }
-  return how;
+  socket.close();  // noVNC has given up, which it says before the websocket is closed
+  const text = 'The guest display sent data that this page does not understand.';
+  return { reason: 'display_error', text, retryable: true };
 }
 
 onButton('ctrl-alt-del', () => {
+  stopTyping?.abort();
   rfb?.sendCtrlAltDel();
   rfb?.focus();
 });
 onButton('paste', paste);
+for (const type of ['keydown', 'keyup']) {
+  screen.addEventListener(type, dropKeys, { capture: true });
+}
 run(open);

@@ -37,13 +37,20 @@ function show(state, text, reason = '') {
 }
 
 function connecting() {
+  element('incomplete')?.remove();
   element('notice').hidden = true;
   element('why').textContent = '';
   show('connecting', 'Connecting…');
 }
 
+/** Change the text of the state, which stays the same. */
+export function status(text) {
+  element('state').textContent = text;
+}
+
 export function connected() {
   show('connected', 'Connected');
+  typing.restart();
 }
 
 function ended({ reason, text, retryable }, again) {
@@ -58,9 +65,8 @@ function ended({ reason, text, retryable }, again) {
   retry.hidden = !retryable;
   retry.onclick = again;
   element('notice').hidden = false;
-  if (retryable) {
-    retry.focus();
-  }
+  typing.restart();
+  element('notice').focus();  // not the button: what is being typed is meant for the guest
 }
 
 /** Run `open`, which resolves to how the console ended, and again whenever the user wants to retry. */
@@ -68,48 +74,145 @@ export async function run(open) {
   connecting();
   let how;
   try {
+    if (!window.WebSocket) {
+      throw new PageError('no_websocket', 'This browser has no websockets.');
+    }
     how = await open();
   } catch (error) {
-    how = { reason: error.reason ?? 'page_error', text: error.message, retryable: false };
-    if (!(error instanceof AddressError)) {
-      how.text = 'An error occurred in this page: ' + error.message;
-      console.error(error);
+    how = error instanceof PageError ? error.how : UNEXPECTED;
+    if (error.cause || how === UNEXPECTED) {
+      console.error(error.cause ?? error);
     }
   }
   ended(how, () => run(open));
 }
 
+// --- typing: keys never act on what has just appeared ---
+
+const PAUSE = 1000;  // ms
+const MODIFIERS = new Set(['Alt', 'AltGraph', 'CapsLock', 'Control', 'Meta', 'Shift']);  // do nothing by themselves
+
+/**
+ * Keys that are dropped, because the user cannot have meant what they would do.
+ *
+ * On the notice that a console has ended, that is whatever is typed without a pause: a user who types into a
+ * console that is taken over must not do so in turn by the next space. On a console that has just opened, it
+ * is the repetition of a key that was pressed before, such as Enter on "Try again".
+ */
+const typing = {
+  last: 0,  // when a key was pressed or released, on the clock of event.timeStamp
+  accepted: new Set(),  // the keys that were pressed since the last change, and not dropped
+
+  restart() {
+    this.last = performance.now();
+    this.accepted.clear();
+  },
+
+  drops(event) {
+    if (MODIFIERS.has(event.key)) {
+      return false;
+    }
+    const paused = event.timeStamp - this.last >= PAUSE;
+    this.last = event.timeStamp;
+    const onNotice = !element('notice').hidden;
+    if (event.type !== 'keydown' || event.repeat) {
+      return !this.accepted.has(event.code) && (onNotice || event.type === 'keydown');
+    }
+    if (onNotice && !paused) {
+      this.accepted.delete(event.code);
+      return true;
+    }
+    this.accepted.add(event.code);
+    return false;
+  },
+};
+
+function dropTyping() {
+  for (const type of ['keydown', 'keypress', 'keyup']) {
+    window.addEventListener(type, (event) => {
+      if (typing.drops(event)) {
+        event.preventDefault();
+        event.stopImmediatePropagation();
+      }
+    }, { capture: true });
+  }
+}
+
 // --- the websocket ---
 
-class AddressError extends Error {
-  reason = 'bad_address';
+/** An end that needs no websocket, with the reason and the text for the user. */
+export class PageError extends Error {
+  constructor(reason, text, { retryable = false, cause } = {}) {
+    super(text, { cause });
+    this.how = { reason, text, retryable };
+  }
+}
+
+const UNEXPECTED = { reason: 'page_error', text: 'An error occurred in this page. Reload it to try again.' };
+
+/** Return what a script of a library exports; `imported` is the promise that `import()` has returned. */
+export async function library(imported) {
+  try {
+    return await imported;
+  } catch (cause) {
+    const text = 'A part of this page could not be loaded. Reload the page to try again.';
+    throw new PageError('page_incomplete', text, { cause });
+  }
+}
+
+/** Return the URL of the websocket with its token, as the query argument `path` (as in noVNC) or `token` says. */
+function address() {
+  const path = query.get('path');
+  let url;
+  try {
+    // beside this page, as in noVNC 1.5 and newer: a load balancer may serve several cells below one name
+    url = new URL(path ?? '', new URL('./', location.href));
+  } catch {
+    throw new PageError('bad_address', 'The address of this page is not valid.');
+  }
+  if (url.origin !== location.origin || url.username !== '' || url.password !== '') {
+    throw new PageError('bad_address', 'The address of this page points to another host.');
+  }
+  url.hash = '';
+  return url;
+}
+
+/** Return the token in the address of this page; null if there is none, as when it is in a cookie. */
+function tokenOf(url) {
+  const token = url.searchParams.get('token') ?? query.get('token');
+  if (token === null && query.get('path') === null) {
+    const text = 'The address of this page has no token. Open the console again from your dashboard.';
+    throw new PageError('bad_address', text);
+  }
+  if (token !== null && !/^[A-Za-z0-9_-]{16,128}$/.test(token)) {
+    const [reason, text] = CLOSED[4401];
+    throw new PageError(reason, text);
+  }
+  return token;
 }
 
 /**
- * Return the URL of the websocket, from the query argument `path` as in noVNC, or else `token`.
+ * Return the URL of the websocket, without the token: servers on the way log URLs.
  *
  * It is always on the host of this page. There is no argument for another host: a link must not make this
  * page send the keystrokes of whoever opens it elsewhere.
  */
 export function consoleUrl() {
-  const path = query.get('path');
-  const token = query.get('token');
-  if (path === null && token === null) {
-    const text = 'The address of this page has no token. Open the console again from your dashboard.';
-    throw new AddressError(text);
-  }
-  const base = path === null ? new URL('./', location.href) : new URL('/', location.href);
-  const url = new URL(path ?? '?token=' + encodeURIComponent(token), base);
-  if (url.origin !== location.origin || url.username !== '' || url.password !== '') {
-    throw new AddressError('The address of this page points to another host.');
-  }
-  url.hash = '';
+  const url = address();
+  url.searchParams.delete('token');
   url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
   return url.href;
 }
 
-export function openSocket(url) {
-  const socket = new WebSocket(url, ['binary']);
+/** Open a websocket. One of its subprotocols is the token; the proxy selects another. */
+export function openSocket(url, Socket = WebSocket) {
+  const token = tokenOf(address());
+  let socket;
+  try {
+    socket = new Socket(url, token === null ? ['binary'] : ['binary', 'consoled.token.' + token]);
+  } catch (cause) {  // a policy forbids it
+    throw new PageError('no_websocket', 'This browser does not allow websockets here.', { cause });
+  }
   socket.binaryType = 'arraybuffer';
   return socket;
 }
@@ -118,8 +221,14 @@ export function openSocket(url) {
 export function ending(socket) {
   return new Promise((resolve) => {
     let opened = false;
+    // a browser may keep a page that was left, in a frame with its websocket, for minutes
+    const leave = () => socket.close();
+    window.addEventListener('pagehide', leave);
     socket.addEventListener('open', () => { opened = true; });
-    socket.addEventListener('close', (event) => resolve(opened ? closed(event) : refused(socket.url)));
+    socket.addEventListener('close', (event) => {
+      window.removeEventListener('pagehide', leave);
+      resolve(opened ? closed(event) : refused(socket.url));
+    });
   });
 }
 
@@ -132,15 +241,20 @@ function closed(event) {
 async function refused(socketUrl) {
   const url = new URL(socketUrl);
   url.protocol = location.protocol;
+  const token = tokenOf(address());
   let response;
   try {
     response = await fetch(url, {
       cache: 'no-store',
-      headers: { Accept: 'application/json' },
+      headers: { Accept: 'application/json', ...(token === null ? {} : { 'Consoled-Token': token }) },
       redirect: 'error',
       signal: AbortSignal.timeout(15000),
     });
   } catch {
+    if (self.origin === 'null') {  // of such a page, the proxy accepts nothing, unless allowed_origins says so
+      const text = 'This page is in a frame whose sandbox is too strict: it has to include allow-same-origin.';
+      return { reason: 'sandboxed', text, retryable: false };
+    }
     return { reason: 'proxy_unreachable', text: 'The console proxy is not responding.', retryable: true };
   }
   const answer = await response.json().catch(() => null);
@@ -213,6 +327,7 @@ function prepare() {
   document.addEventListener('fullscreenchange', () => {
     fullscreen.setAttribute('aria-pressed', String(document.fullscreenElement !== null));
   });
+  dropTyping();
   addBarShortcut();
 }
 

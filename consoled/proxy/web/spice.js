@@ -2,20 +2,22 @@
 // The page of a SPICE console. spice-html5 draws the screen and sends keys; this script does the rest.
 
 import './cssom.js';  // spice-html5 positions videos with a style attribute
-import { connected, consoleUrl, ending, onButton, run, screen } from './page.js';
+import { connected, consoleUrl, ending, library, onButton, openSocket, run, screen } from './page.js';
 
 const display = document.getElementById('spice-screen');  // spice-html5 sets its height
 let client = null;
 let onSocket = () => {};  // called with each new websocket
 
-// The client opens one websocket per channel, and does not report how they are closed.
-const Socket = window.WebSocket;
-window.WebSocket = class extends Socket {
-  constructor(...parameters) {
-    super(...parameters);
-    onSocket(this);
-  }
-};
+// spice-html5 opens one websocket per channel, without our token, and does not report how they are closed.
+if (window.WebSocket) {
+  window.WebSocket = new Proxy(window.WebSocket, {
+    construct(Socket, [url]) {
+      const socket = openSocket(url, Socket);
+      onSocket(socket);
+      return socket;
+    },
+  });
+}
 
 /** Scale the guest display to the available space. */
 function fit() {
@@ -51,7 +53,7 @@ function fixTicket({ SpiceLinkAuthTicket: Ticket }) {
 }
 
 async function open() {
-  const { SpiceMainConn, messages } = await import('./spice-html5.js');
+  const { SpiceMainConn, messages } = await library(import('./spice-html5.js'));
   fixTicket(messages);
   const uri = consoleUrl();
   const how = await new Promise((resolve) => {

@@ -25,16 +25,16 @@ class UrlTest(testtools.TestCase):
     def test_the_websocket_of_an_access_url(self):
         token = f'token={TOKEN}'
         for access_url, wanted in (
-            (f'https://c.example/serial.html?{token}', f'wss://c.example/?{token}'),
+            (f'https://c.example/serial.html?{token}', 'wss://c.example/'),
             (
-                f'https://c.example:6083/cell1/serial.html?title=x&{token}#y',
-                f'wss://c.example:6083/cell1/?{token}',
+                f'https://c.example:6083/c/cell1/serial.html?title=x&{token}#y',
+                'wss://c.example:6083/c/cell1/',
             ),
-            (f'http://[::1]:6083?{token}', f'ws://[::1]:6083/?{token}'),
-            (f'ws://c.example:6083/?{token}', f'ws://c.example:6083/?{token}'),
-            (f'wss://c.example/a/b?x=1&{token}#y', f'wss://c.example/a/b?x=1&{token}'),
+            (f'http://[::1]:6083?{token}', 'ws://[::1]:6083/'),
+            (f'ws://c.example:6083/?{token}', 'ws://c.example:6083/'),
+            (f'wss://c.example/a/b?x=1&{token}&y#y', 'wss://c.example/a/b?x=1&y='),
         ):
-            self.assertEqual(wanted, websocket_url(access_url, TOKEN))
+            self.assertEqual(wanted, websocket_url(access_url))
 
     def test_urls_without_a_websocket(self):
         for url in (
@@ -46,7 +46,7 @@ class UrlTest(testtools.TestCase):
             'https://[::1/',
             'ws:',
         ):
-            error = self.assertRaises(Ended, websocket_url, f'{url}?token={TOKEN}', TOKEN)
+            error = self.assertRaises(Ended, websocket_url, f'{url}?token={TOKEN}')
             self.assertEqual('bad_access_url', error.code)
             self.assertNotIn(TOKEN, str(error))
 
@@ -97,8 +97,8 @@ class PipesTest(AttachCase):
         data = os.urandom(500_000) + ESCAPE + b'the rest'
         self.assertEqual((0, data), self.attach(proxy, data, wait=1))
         [request] = proxy.requests
-        self.assertEqual(f'/?token={TOKEN}', request.path)
-        self.assertEqual('binary', request.headers['Sec-WebSocket-Protocol'])
+        self.assertEqual('/', request.path)
+        self.assertEqual(f'binary, consoled.token.{TOKEN}', request.headers['Sec-WebSocket-Protocol'])
         self.assertEqual('application/json', request.headers['Accept'])
         self.assertNotIn('Origin', request.headers)
 

@@ -137,11 +137,16 @@ class TokenTest(DecisionCase):
         ):
             self.assertEqual(TOKEN, self.opened('/', sec_websocket_protocol=protocols).token, protocols)
 
+    def test_in_a_header(self):
+        self.assertEqual(TOKEN, self.opened('/', consoled_token=TOKEN).token)
+        self.assertEqual(TOKEN, self.fetched('/', consoled_token=TOKEN).token)
+
     def test_the_first_location_with_a_token_counts(self):
         locations = [
             (f'/?token={TOKEN}&path=%3Ftoken%3D{OTHER}', {}),
             (f'/?path=%3Ftoken%3D{TOKEN}', {'cookie': f'consoled_token={OTHER}'}),
-            ('/', {'cookie': f'consoled_token={TOKEN}', 'sec_websocket_protocol': f'consoled.token.{OTHER}'}),
+            ('/', {'consoled_token': TOKEN, 'sec_websocket_protocol': f'consoled.token.{OTHER}'}),
+            ('/', {'sec_websocket_protocol': f'consoled.token.{TOKEN}', 'cookie': f'consoled_token={OTHER}'}),
         ]
         for target, headers in locations:
             self.assertEqual(TOKEN, self.opened(target, **headers).token)
@@ -467,6 +472,7 @@ header_names = st.sampled_from(
         *HEAD,
         'origin',
         'cookie',
+        'consoled-token',
         'accept',
         'content-length',
         'transfer-encoding',
@@ -519,11 +525,15 @@ def in_a_cookie(token):
     return '/', {'cookie': [f'a=b; consoled_token={token}']}
 
 
+def in_a_header(token):
+    return '/', {'consoled-token': [token]}
+
+
 def in_a_subprotocol(token):
     return '/', {'sec-websocket-protocol': [f'binary, consoled.token.{token}']}
 
 
-locations = st.sampled_from([in_the_query, in_the_path, in_a_cookie, in_a_subprotocol])
+locations = st.sampled_from([in_the_query, in_the_path, in_a_header, in_a_cookie, in_a_subprotocol])
 well_formed = st.from_regex(r'[A-Za-z0-9_-]{16,128}', fullmatch=True)
 spoilers = st.sampled_from(
     [

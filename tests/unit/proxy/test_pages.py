@@ -101,6 +101,15 @@ class LayoutTestCase(PagesTestCase):
         for name in ('vnc', 'vnc_lite', 'vnc_auto'):
             self.assertIs(loaded.get('/novnc.html'), loaded.get(f'/{name}.html'))
 
+    def test_pages_of_novnc_itself_begin_with_our_script_and_may_run_it(self):
+        loaded = self.load(self.novnc({'vnc.html': '<!doctype html><head><script src="app/ui.js"></script>'}))
+        script = loaded.get('/web/novnc-page.js').body
+        for path in ('/vnc.html', '/novnc/vnc.html'):
+            page = loaded.get(path)
+            self.assertIn(b'<head><script>' + script + b'</script><script src="app/ui.js">', page.body)
+            self.assertIn(hash_source(script.decode()), dict(page.headers)['Content-Security-Policy'])
+        self.assertNotIn(script, loaded.get('/novnc.html').body)
+
     def test_novnc_ignores_host_and_port_of_the_query(self):
         loaded = self.load_all()
         for prefix in ('/', '/novnc/'):
@@ -314,6 +323,12 @@ class HeadersTestCase(PagesTestCase):
         policy = self.policy(self.load_all(), '/vnc_lite.html')
         self.assertEqual(["'self'", hash_source(INLINE)], policy['script-src'])
         self.assertEqual(["'self'", hash_source(' b {} ')], policy['style-src'])
+
+    def test_only_scripts_and_other_parts_of_a_page_can_be_read_by_a_page_without_an_origin(self):
+        loaded = self.load_all()
+        for path in loaded:
+            readable = self.headers(loaded, path).get('Access-Control-Allow-Origin')
+            self.assertEqual(None if path.endswith('.html') else '*', readable, path)
 
     def test_svg_images_are_sandboxed(self):
         policy = self.policy(self.load_all(), '/app/images/i.svg')
