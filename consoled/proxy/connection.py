@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import h11
@@ -128,13 +128,21 @@ class UserConnection(asyncio.Protocol):
             self._loop.call_soon(self._advance)
 
     def _advance(self) -> None:
-        """Answer the next request that was received. Whatever fails ends the connection."""
         self._advancing = False
-        try:
+        with self._aborted_by_errors():
             self._answer_next()
+
+    @contextlib.contextmanager
+    def _aborted_by_errors(self) -> Iterator[None]:
+        """Log whatever fails, and end the connection: its user is not left waiting."""
+        try:
+            yield
         except Exception:
             LOG.exception('Failed to answer a request: closing its connection')
             self._transport.abort()
+        except BaseException:
+            self._transport.abort()
+            raise
 
     def _answer_next(self) -> None:
         """Answer the next request that was received. Reading resumes only after it is answered."""
@@ -198,13 +206,14 @@ class UserConnection(asyncio.Protocol):
         self._queued = False
         if self._transport.is_closing():
             return
-        if isinstance(decision, handshake.Fetch):
-            self._fetch(decision)
-        else:
-            if refused:
-                self._context.admission.refused(decision)
-            self._refuse(decision.error)
-            self._finish()
+        with self._aborted_by_errors():
+            if isinstance(decision, handshake.Fetch):
+                self._fetch(decision)
+            else:
+                if refused:
+                    self._context.admission.refused(decision)
+                self._refuse(decision.error)
+                self._finish()
         self._advance_soon()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -212,14 +221,8 @@ class UserConnection(asyncio.Protocol):
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work``, and answer with the error that it raises. Whatever else fails ends the connection."""
-        try:
+        with self._aborted_by_errors():
             await self._answered(work)
-        except Exception:
-            LOG.exception('Failed to answer a request: closing its connection')
-            self._transport.abort()
-        except BaseException:
-            self._transport.abort()
-            raise
 
     async def _answered(self, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -193,4 +193,4 @@ class ConfigurationTest(testtools.TestCase):
 
     def test_a_comment_behind_a_value_is_not_accepted(self):
         """oslo.config takes it as a part of the value."""
-        self.assertRaises(ValueError, self.load, '[consoleauth]\ntoken_ttl = 600  # seconds\n')
+        self.assertRaises((ValueError, cfg.Error), self.load, '[consoleauth]\ntoken_ttl = 600  # seconds\n')

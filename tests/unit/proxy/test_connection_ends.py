@@ -67,7 +67,9 @@ class Admission:
     async def admit(self, upgrade):
         raise self.error
 
-    async def explain(self, token, client_address):
+    def explain(self, token, client_address, *, foreign):
+        if isinstance(self.error, exception.ConsoledException):
+            return self.error
         raise self.error
 
 
@@ -102,8 +104,9 @@ class EndsTest(testtools.TestCase):
         transport = Transport()
 
         async def serve():
+            metrics = types.SimpleNamespace(response=lambda status: None)
             context = ConnectionContext(
-                self.conf, Policy(), Pages(pages_error), Admission(error), types.SimpleNamespace()
+                self.conf, Policy(), Pages(pages_error), Admission(error), metrics, types.SimpleNamespace()
             )
             user = UserConnection(context, '192.0.2.1', secure=False, closed=lambda: None)
             user.connection_made(transport)

@@ -84,8 +84,8 @@ class BindSocketsTest(testtools.TestCase):
 
     def test_a_path_that_cannot_be_used_is_named_with_its_option(self):
         for path in ('/nowhere/proxy.sock', self.path + 'x' * 200):
-            error = self.assertRaises(OSError, self.bind, proxy__unix_socket=path)
-            self.assertIn(f'[proxy] unix_socket {path}: ', str(error))
+            error = self.assertRaises(ValueError, self.bind, proxy__unix_socket=path)
+            self.assertIn(f'[proxy] unix_socket: {path} cannot be bound: ', str(error))
 
     def test_the_unix_socket_of_a_killed_process_is_replaced(self):
         with socket.socket(socket.AF_UNIX) as stale:
