@@ -15,10 +15,11 @@ from oslo_config import cfg
 
 from consoled import exception
 from consoled.objects import ConsoleType
-from consoled.proxy import handshake, responses
+from consoled.proxy import flow, handshake, relay, responses
 from consoled.proxy.admission import Admission, Admitted
 from consoled.proxy.pages import Pages
-from consoled.proxy.relay import Channel, ReadBuffer, report_all_unsent
+from consoled.proxy.read_buffer import ReadBuffer
+from consoled.proxy.relay import Channel, report_all_unsent
 from consoled.proxy.security.rfb import UserHandshake
 
 LOG = logging.getLogger(__name__)
@@ -239,7 +240,7 @@ class UserConnection(asyncio.Protocol):
         ]
         if upgrade.subprotocol is not None:
             headers.append(('Sec-WebSocket-Protocol', upgrade.subprotocol))
-        channel = self._channel(admitted)
+        channel = self._channel(admitted, upgrade.subprotocol)
         admitted.session.connected(channel)
         self._http.next_event()
         switching = self._http.send(h11.InformationalResponse(status_code=101, headers=headers))
@@ -247,9 +248,12 @@ class UserConnection(asyncio.Protocol):
         self._upgraded = True
         channel.start(self._http.trailing_data[0])
 
-    def _channel(self, admitted: Admitted) -> Channel:
+    def _channel(self, admitted: Admitted, subprotocol: str | None) -> Channel:
         options, session = self._context.conf.proxy, admitted.session
         vnc = session.console.console_type == ConsoleType.NOVNC
+        window = flow.Window() if subprotocol == flow.PROTOCOL else None
+        if window is not None:
+            relay.limit_backlog(admitted.target.transport)
         return Channel(
             self._transport,
             admitted.target.transport,
@@ -258,6 +262,7 @@ class UserConnection(asyncio.Protocol):
             close_timeout=options.close_timeout,
             input_filter=admitted.input_filter,
             greeting=UserHandshake() if vnc else None,
+            window=window,
             rest=admitted.target.rest,
             released=session.channel_released,
             closed=self._closed,

@@ -7,14 +7,14 @@ received into a buffer with room for a frame header in front, the header is writ
 without a copy.
 
 Back-pressure: data that a peer does not accept is buffered once, and nothing more is read for that peer until
-it has accepted the data.
+it has accepted the data. A client that cannot stop reading acknowledges instead (``flow``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import struct
+import socket
 from collections.abc import Callable
 from typing import cast
 
@@ -24,55 +24,23 @@ from websockets.protocol import OPEN, SEND_EOF, Protocol, Side
 
 from consoled.objects import EndReason
 from consoled.proxy import close_codes
+from consoled.proxy.flow import Window
 from consoled.proxy.input_filter import InputFilter
+from consoled.proxy.read_buffer import USER_CHUNK as _USER_CHUNK
+from consoled.proxy.read_buffer import ReadBuffer
 from consoled.proxy.security.base import Exchange, SecurityFailed
 
-_HEADROOM = 10  # bytes of the longest header of a frame from a server (RFC 6455, section 5.2)
-_CHUNK = 256 * 1024  # bytes read from a guest at a time
-# Bytes read from a user at a time. A frame may be as small as 6 bytes, and all other users wait while the
-# frames of a read are parsed.
-_USER_CHUNK = 16 * 1024
 _MANY_FRAMES = 200  # after a read with this many frames, less is read from the user at a time
 _SHORTER = 8  # factor by which less is read
 _TARGET_BUFFER = 64 * 1024  # bytes buffered for a guest before reading from its user pauses
 _USER_BUFFER = 64 * 1024  # bytes of replies to a user's pings before reading from that user pauses
 
-_FIN_BINARY = 0x80 | Opcode.BINARY
+_RECEIVE_BUFFER = 32 * 1024  # bytes, if the user's client acknowledges
+
 _DATA = (Opcode.BINARY, Opcode.TEXT, Opcode.CONT)
 
 # The library logs the frames that it parses, and they contain the keys that users press.
 _SILENT = logging.Logger('consoled.proxy.websocket', level=logging.CRITICAL + 1)
-
-
-class ReadBuffer:
-    """Memory that a process reads into, shared by all its connections.
-
-    Its content is processed before control returns to the event loop. If a part could not be sent at once,
-    the transport keeps the memory until it is sent, and new memory is allocated.
-    """
-
-    def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        """Allocate new memory; the old memory is left to the transport that still refers to it."""
-        self.memory = bytearray(_HEADROOM + _CHUNK)
-        self.view = memoryview(self.memory)
-        self.payload = self.view[_HEADROOM:]
-        self.user = self.view[:_USER_CHUNK]
-
-    def framed(self, length: int) -> memoryview:
-        """Return the first ``length`` bytes of the payload as one binary message (RFC 6455, section 5.2)."""
-        if length < 126:
-            start = _HEADROOM - 2
-            struct.pack_into('!BB', self.memory, start, _FIN_BINARY, length)
-        elif length < 65536:
-            start = _HEADROOM - 4
-            struct.pack_into('!BBH', self.memory, start, _FIN_BINARY, 126, length)
-        else:
-            start = _HEADROOM - 10
-            struct.pack_into('!BBQ', self.memory, start, _FIN_BINARY, 127, length)
-        return self.view[start : _HEADROOM + length]
 
 
 def report_all_unsent(transport: asyncio.Transport) -> None:
@@ -80,6 +48,20 @@ def report_all_unsent(transport: asyncio.Transport) -> None:
     # For asyncio's TLS transport, an empty buffer exceeds a limit of 0: it would pause for ever.
     tls = transport.get_extra_info('sslcontext') is not None
     transport.set_write_buffer_limits(high=int(tls), low=0)
+
+
+def limit_backlog(target: asyncio.Transport) -> None:
+    """Let the kernel buffer little of what a guest sends: it would all be shown before the echo of ^C."""
+    target.get_extra_info('socket').setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+
+
+class _Socket(Protocol):
+    """The library's protocol. If it ends the websocket, the user is told in our words instead of its own."""
+
+    def fail(self, code: int, reason: str = '') -> None:
+        too_big = code == close_codes.CloseCode.MESSAGE_TOO_BIG
+        ended = EndReason.MESSAGE_TOO_BIG if too_big else EndReason.PROTOCOL_ERROR
+        super().fail(code, close_codes.ending(ended).text)
 
 
 class Channel:
@@ -91,6 +73,7 @@ class Channel:
     :param close_timeout: seconds that a peer may take to accept the data that is left for it
     :param input_filter: filter for the data that the user sends
     :param greeting: handshake with the user that comes first, or None
+    :param window: what the user has to acknowledge; None if its websocket holds the guest back by itself
     :param rest: data that the console sent after its handshakes
     :param released: called once, with the channel, when the connection to the console is closed
     :param closed: called once when both connections are closed
@@ -107,6 +90,7 @@ class Channel:
         close_timeout: float,
         input_filter: InputFilter,
         greeting: Exchange | None = None,
+        window: Window | None = None,
         rest: bytes = b'',
         released: Callable[[Channel], None],
         closed: Callable[[], None],
@@ -115,9 +99,10 @@ class Channel:
         self._user = user
         self._target = target
         self._read_buffer = read_buffer
-        self._socket = Protocol(Side.SERVER, state=OPEN, max_size=max_message_size, logger=_SILENT)
+        self._socket = _Socket(Side.SERVER, state=OPEN, max_size=max_message_size, logger=_SILENT)
         self._input_filter = input_filter
         self._greeting = greeting
+        self._window = window
         self._rest = rest
         self._close_timeout = close_timeout
         self._released = released
@@ -168,6 +153,11 @@ class Channel:
             self.last_heard = now
         if self.stalled is not None and for_guest < self._unsent_to_guest:
             self.stalled = now
+        if self.stalled is not None and self._window is not None:
+            # Acknowledgements are behind the input that the guest does not take, and it may wait for its echo
+            # to be taken first.
+            self._window.renew()
+            self._read_target()
         self._unsent_to_user, self._unsent_to_guest = for_user, for_guest
 
     def _begin(self) -> None:
@@ -175,8 +165,7 @@ class Channel:
         if self._rest:
             self._send(self._rest)
             self._rest = b''
-        if self._target in self._open and not self._user.get_write_buffer_size():
-            self._target.resume_reading()
+        self._read_target()
 
     # from the guest to the user
 
@@ -184,16 +173,28 @@ class Channel:
         """Forward ``length`` bytes in the read buffer's payload."""
         if self._socket.state is not OPEN:
             return
-        self.bytes_out += length
         self._user.write(self._read_buffer.framed(length))
         if self._user.get_write_buffer_size():
             self._read_buffer.renew()
+        self._count_sent(length)
 
     def _send(self, data: bytes) -> None:
         if data and self._socket.state is OPEN:
-            self.bytes_out += len(data)
             self._socket.send_binary(data)
             self._flush()
+            self._count_sent(len(data))
+
+    def _count_sent(self, length: int) -> None:
+        self.bytes_out += length
+        if self._window is not None:
+            self._window.sent(length)
+            if self._window.full:
+                self._target.pause_reading()
+
+    def _read_target(self) -> None:
+        held_back = self._user.get_write_buffer_size() or (self._window is not None and self._window.full)
+        if self.greeted and self._target in self._open and not held_back:
+            self._target.resume_reading()
 
     def _flush(self) -> None:
         waiting = self._socket.data_to_send()
@@ -211,8 +212,7 @@ class Channel:
     def user_drained(self) -> None:
         self.last_heard = self._loop.time()
         self._flooding = False
-        if self.greeted:
-            self._target.resume_reading()
+        self._read_target()
         self._read_user()
 
     def _read_user(self) -> None:
@@ -228,7 +228,7 @@ class Channel:
         self._flush()
         frames = self._socket.events_received()
         self.room = _USER_CHUNK if len(frames) < _MANY_FRAMES else _USER_CHUNK // _SHORTER
-        payload = [frame.data for frame in frames if isinstance(frame, Frame) and frame.opcode in _DATA]
+        payload = [frame.data for frame in frames if isinstance(frame, Frame) and self._is_data(frame)]
         if payload:
             self._forward(bytes(payload[0]) if len(payload) == 1 else b''.join(payload))
         if self._socket.parser_exc is not None:
@@ -236,6 +236,19 @@ class Channel:
             self.end(EndReason.MESSAGE_TOO_BIG if too_big else EndReason.PROTOCOL_ERROR)
         elif self._socket.close_rcvd is not None:
             self.end(EndReason.USER_LEFT)
+
+    def _is_data(self, frame: Frame) -> bool:
+        """Return whether the frame has data for the guest; take it if it is an acknowledgement."""
+        if frame.opcode not in _DATA or self._window is None:
+            return frame.opcode in _DATA
+        try:
+            acknowledges = self._window.take(frame)
+        except ValueError:
+            self.end(EndReason.PROTOCOL_ERROR)
+            return False
+        if acknowledges:
+            self._read_target()
+        return not acknowledges
 
     def _forward(self, data: bytes) -> None:
         self.bytes_in += len(data)

@@ -25,9 +25,9 @@ from consoled.proxy.manager_client import ManagerClient
 from consoled.proxy.metrics import Metrics
 from consoled.proxy.pages import Pages
 from consoled.proxy.quota import SessionQuota
+from consoled.proxy.read_buffer import ReadBuffer
 from consoled.proxy.refusals import Refusals
 from consoled.proxy.registry import SessionRegistry
-from consoled.proxy.relay import ReadBuffer
 from consoled.proxy.session import Timeouts
 from consoled.proxy.targets import Connector
 from consoled.rpc import arguments as arg

@@ -31,6 +31,10 @@ _KEEPALIVE_INTERVAL = 10  # seconds between probes
 _KEEPALIVE_COUNT = 3
 _USER_TIMEOUT = 60000  # milliseconds that sent data may stay unacknowledged
 
+# Bytes of the largest segment that a serial console may send. Over the loopback interface it would be 64 KiB,
+# and the kernel would buffer megabytes of output for it, all of which precede the echo of ^C.
+_SERIAL_SEGMENT = 1460
+
 _PORT_RANGE = re.compile(r'([0-9]{1,5})(?:-([0-9]{1,5}))?')
 
 
@@ -128,7 +132,9 @@ class Connector:
         started_at = loop.time()
         async with self._mapped_errors(self._timeout, console):
             port = int(options.get('tls_port') or console.port) if tls else console.port
-            negotiator = await self._open_connection(console.host, port)
+            negotiator = await self._open_connection(
+                console.host, port, segment=_SERIAL_SEGMENT if console.console_type == 'serial' else None
+            )
         remaining = self._timeout - (loop.time() - started_at)
         try:
             await on_connected()
@@ -182,7 +188,7 @@ class Connector:
             negotiator.send(exchange.receive(data))
         negotiator.unread(exchange.rest())
 
-    async def _open_connection(self, host: str, port: int) -> _Negotiator:
+    async def _open_connection(self, host: str, port: int, *, segment: int | None) -> _Negotiator:
         """Try all allowed addresses of the host in turn, each for an equal share of the time left."""
         if not any(port in allowed for allowed in self._ports):
             LOG.error('Port %d of console host %s is not in [proxy] allowed_ports', port, host)
@@ -201,6 +207,8 @@ class Connector:
             sock = socket.socket(family, kind, protocol)
             try:
                 sock.setblocking(False)
+                if segment is not None:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
                 async with asyncio.timeout((deadline - loop.time()) / left):
                     await loop.sock_connect(sock, address)
                 _set_socket_options(sock)

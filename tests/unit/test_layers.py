@@ -77,7 +77,8 @@ MAY_IMPORT = {
 EXCEPTIONS = {'manager/legacy_bridge.py': {'legacy'}, 'consolectl/relay.py': {'proxy'}}
 SANS_IO = ('token', 'exception', 'backoff')
 PROXY_SANS_IO = {
-    *('close_codes', 'csp', 'forwarded', 'handshake', 'input_filter', 'limits', 'origin'),
+    *('close_codes', 'csp', 'flow', 'forwarded', 'handshake', 'input_filter', 'limits', 'origin'),
+    *('read_buffer',),
     *('base', 'messages', 'rfb', 'tunnel', 'vencrypt'),
 }
 IO_MODULES = {'socket', 'ssl', 'asyncio', 'sqlalchemy', 'oslo_messaging', 'oslo_config', 'oslo_log'}

@@ -108,8 +108,9 @@ export function consoleUrl() {
   return url.href;
 }
 
-export function openSocket(url) {
-  const socket = new WebSocket(url, ['binary']);
+/** Open a websocket with one of these subprotocols, the preferred one first, or else with `binary`. */
+export function openSocket(url, ...preferred) {
+  const socket = new WebSocket(url, [...preferred, 'binary']);
   socket.binaryType = 'arraybuffer';
   return socket;
 }
@@ -123,9 +124,12 @@ export function ending(socket) {
   });
 }
 
+// What a library closes a websocket with, on either side: its own words are not for users.
+const BY_LIBRARIES = [1002, 1003, 1007, 1008, 1009, 1010];
+
 function closed(event) {
   const [reason, text, retryable] = CLOSED[event.code] ?? ['closed', 'The console was closed.', true];
-  return { reason, text: event.reason || text, retryable };
+  return { reason, text: (!BY_LIBRARIES.includes(event.code) && event.reason) || text, retryable };
 }
 
 // Browsers hide the response that refused a websocket, so ask for the reason with an ordinary request.

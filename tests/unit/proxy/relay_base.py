@@ -10,7 +10,8 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import Protocol, Side
 
 from consoled.proxy.input_filter import AllowAll
-from consoled.proxy.relay import Channel, ReadBuffer
+from consoled.proxy.read_buffer import ReadBuffer
+from consoled.proxy.relay import Channel
 
 CLOSE_TIMEOUT = 3.0
 PLENTY = 10**9

@@ -255,6 +255,7 @@ class UpgradeTest(DecisionCase):
             ('base64, binary', 'binary'),
             (['base64', 'consoled'], 'consoled'),
             ('consoled, binary', 'binary'),
+            ('binary, consoled.flow', 'consoled.flow'),
             ('base64', None),
             ('Binary', None),
             (f'consoled.token.{TOKEN}', None),

@@ -13,7 +13,8 @@ from websockets.frames import Close, Frame, Opcode
 
 from consoled.objects import EndReason
 from consoled.proxy import close_codes, relay
-from consoled.proxy.relay import ReadBuffer
+from consoled.proxy.flow import WINDOW, Window
+from consoled.proxy.read_buffer import CHUNK, ReadBuffer
 from consoled.proxy.security.messages import ClientMessages
 from consoled.proxy.security.rfb import UserHandshake
 from tests.unit.proxy.relay_base import CLOSE_TIMEOUT, PLENTY, Wire, masked, run, settle
@@ -61,7 +62,7 @@ class BytesTest(RelayCase):
                     other.send(b'\xee' * 300)
                 wire.user.pump()
                 wire.guest.pump()
-                self.assertTrue(wire.user.get_write_buffer_size() <= relay._CHUNK + 10 + 125)
+                self.assertTrue(wire.user.get_write_buffer_size() <= CHUNK + 10 + 125)
                 # a fragment is forwarded as a whole
                 self.assertTrue(wire.guest.get_write_buffer_size() <= relay._TARGET_BUFFER + 2**20)
             for piece in from_user:
@@ -121,7 +122,7 @@ class BytesTest(RelayCase):
                 (126, '827e007e'),
                 (65535, '827effff'),
                 (65536, '827f0000000000010000'),
-                (relay._CHUNK, '827f0000000000040000'),
+                (CHUNK, '827f0000000000040000'),
             ):
                 wire = Wire()
                 data = bytes(number % 251 for number in range(size))
@@ -134,9 +135,9 @@ class BytesTest(RelayCase):
     def test_data_larger_than_a_read_becomes_several_messages(self):
         async def work():
             wire = Wire()
-            wire.guest.sends(b'x' * (relay._CHUNK + 1))
+            wire.guest.sends(b'x' * (CHUNK + 1))
             wire.receive()
-            self.assertEqual([relay._CHUNK, 1], [len(message) for message in wire.messages])
+            self.assertEqual([CHUNK, 1], [len(message) for message in wire.messages])
 
         run(work)
 
@@ -597,7 +598,8 @@ class ProtocolTest(RelayCase):
         wire = Wire(**values)
         wire.send(b'before')
         wire.user.sends(data)
-        codes = [close.code for close in wire.close_frames()]
+        closes = wire.close_frames()
+        codes, wire.texts = [close.code for close in closes], [close.reason for close in closes]
         await settle()
         self.assert_closed(wire)
         self.assertEqual(b'before', bytes(wire.guest.received)[:6])
@@ -618,6 +620,7 @@ class ProtocolTest(RelayCase):
             ):
                 codes, wire = await self.violate(data)
                 self.assertEqual([1002], codes, data)
+                self.assertEqual(['The client violated the protocol.'], wire.texts)
                 self.assertEqual(EndReason.PROTOCOL_ERROR, wire.channel.reason)
 
         run(work)
@@ -638,6 +641,7 @@ class ProtocolTest(RelayCase):
             ):
                 codes, wire = await self.violate(data, max_size=1000)
                 self.assertEqual([1009], codes)
+                self.assertEqual(['The message is too big.'], wire.texts)
                 self.assertEqual(EndReason.MESSAGE_TOO_BIG, wire.channel.reason)
 
         run(work)
@@ -824,5 +828,102 @@ class GreetingTest(RelayCase):
             self.assertEqual(began, wire.channel.last_input)
             wire.send(b'\5\0\0\1\0\1')
             self.assertEqual(asyncio.get_running_loop().time(), wire.channel.last_input)
+
+        run(work)
+
+
+class FlowTest(RelayCase):
+    """A client that cannot stop reading acknowledges what it has processed."""
+
+    def acknowledge(self, wire, text):
+        wire.user.sends(masked(Opcode.TEXT, text))
+
+    def test_the_guest_is_held_back_until_the_client_acknowledges(self):
+        async def work():
+            wire = Wire(window=Window())
+            sent = 0
+            for _ in range(100):
+                wire.guest.sends(b'x' * 1000)
+                sent += 1000
+            self.assertTrue(wire.guest.reading)
+            for _ in range(100):
+                wire.guest.sends(b'x' * 1000)
+                sent += 1000
+            self.assertFalse(wire.guest.reading)
+            self.assertTrue(WINDOW <= wire.channel.bytes_out < WINDOW + 1000)
+            self.acknowledge(wire, b'1')
+            self.assertTrue(wire.channel.bytes_out < WINDOW + 1000)
+            while wire.channel.bytes_out < sent:
+                self.acknowledge(wire, str(wire.channel.bytes_out).encode())
+                wire.guest.pump()
+            self.assertEqual(b'x' * sent, wire.receive())
+
+        run(work)
+
+    def test_acknowledgements_do_not_reach_the_guest_and_are_not_input(self):
+        async def work():
+            wire = Wire(window=Window())
+            wire.guest.sends(b'prompt> ')
+            await asyncio.sleep(10)
+            self.acknowledge(wire, b'8')
+            self.assertEqual(wire.channel.began, wire.channel.last_input)
+            self.assertEqual(0, wire.channel.bytes_in)
+            wire.send(b'key', fin=False)
+            wire.client.send_continuation(b's', fin=True)
+            wire.flush()
+            self.assertEqual(b'keys', bytes(wire.guest.received))
+            self.assertIsNone(wire.channel.reason)
+
+        run(work)
+
+    def test_without_flow_control_texts_are_data(self):
+        async def work():
+            wire = Wire()
+            wire.guest.sends(b'x' * 2 * WINDOW)
+            self.assertTrue(wire.guest.reading)
+            self.acknowledge(wire, b'12')
+            self.assertEqual(b'12', bytes(wire.guest.received))
+
+        run(work)
+
+    def test_a_text_that_is_no_acknowledgement_ends_the_channel(self):
+        async def work():
+            for text in (b'', b'hello', b'1'):
+                wire = Wire(window=Window())
+                self.acknowledge(wire, text)
+                self.assertEqual(EndReason.PROTOCOL_ERROR, wire.channel.reason)
+                self.assertEqual([1002], [close.code for close in wire.close_frames()])
+                self.assertEqual(b'', bytes(wire.guest.received))
+
+        run(work)
+
+    def test_a_guest_that_waits_for_its_echo_to_be_taken_is_not_waited_for(self):
+        """Acknowledgements are behind the input that it does not take; both would wait for ever."""
+
+        async def work():
+            wire = Wire(window=Window(), guest_room=0)
+            wire.send(b'x' * 100000)
+            self.acknowledge(wire, b'0')
+            wire.guest.sends(b'x' * WINDOW)
+            self.assertFalse(wire.guest.reading)
+            wire.channel.note_progress()
+            self.assertTrue(wire.guest.reading)
+            wire.guest.sends(b'x' * WINDOW)
+            self.assertFalse(wire.guest.reading, 'only one window at a time')
+
+        run(work)
+
+    def test_the_guest_is_not_read_while_either_reason_remains(self):
+        async def work():
+            wire = Wire(window=Window(), user_room=0)
+            wire.guest.sends(b'x' * WINDOW)
+            self.acknowledge(wire, str(WINDOW).encode())
+            self.assertFalse(wire.guest.reading, 'unsent data')
+            wire.user.takes()
+            self.assertTrue(wire.guest.reading)
+            wire = Wire(window=Window(), user_room=0)
+            wire.guest.sends(b'x' * WINDOW)
+            wire.user.takes()
+            self.assertFalse(wire.guest.reading, 'unacknowledged data')
 
         run(work)
