@@ -18,6 +18,14 @@ class InputFilterTest(testtools.TestCase):
                 self.assertEqual((b'abc', True), found.feed(b'abc'))
                 self.assertEqual((b'', False), found.feed(b''))
 
+    def test_reports_of_a_terminal_are_not_input(self):
+        self.assertEqual(
+            (b'\x1b[1;1R', False), input_filter.input_filter_for('serial', None).feed(b'\x1b[1;1R')
+        )
+        self.assertEqual(
+            (b'\x1b[1;1R', True), input_filter.input_filter_for('webmks', None).feed(b'\x1b[1;1R')
+        )
+
     def test_vnc_messages_are_told_apart(self):
         found = input_filter.input_filter_for('novnc', None)
         self.assertIsInstance(found, ClientMessages)
