@@ -15,7 +15,7 @@ from oslo_config import cfg
 
 from consoled import exception
 from consoled.objects import ConsoleType
-from consoled.proxy import flow, handshake, relay, responses
+from consoled.proxy import flow, handshake, responses
 from consoled.proxy.admission import Admission, Admitted
 from consoled.proxy.pages import Pages
 from consoled.proxy.read_buffer import ReadBuffer
@@ -251,9 +251,6 @@ class UserConnection(asyncio.Protocol):
     def _channel(self, admitted: Admitted, subprotocol: str | None) -> Channel:
         options, session = self._context.conf.proxy, admitted.session
         vnc = session.console.console_type == ConsoleType.NOVNC
-        window = flow.Window() if subprotocol == flow.PROTOCOL else None
-        if window is not None:
-            relay.limit_backlog(admitted.target.transport)
         return Channel(
             self._transport,
             admitted.target.transport,
@@ -262,7 +259,7 @@ class UserConnection(asyncio.Protocol):
             close_timeout=options.close_timeout,
             input_filter=admitted.input_filter,
             greeting=UserHandshake() if vnc else None,
-            window=window,
+            window=flow.Window() if subprotocol == flow.PROTOCOL else None,
             rest=admitted.target.rest,
             released=session.channel_released,
             closed=self._closed,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable
 from typing import cast
 
@@ -35,8 +34,6 @@ _SHORTER = 8  # factor by which less is read
 _TARGET_BUFFER = 64 * 1024  # bytes buffered for a guest before reading from its user pauses
 _USER_BUFFER = 64 * 1024  # bytes of replies to a user's pings before reading from that user pauses
 
-_RECEIVE_BUFFER = 32 * 1024  # bytes, if the user's client acknowledges
-
 _DATA = (Opcode.BINARY, Opcode.TEXT, Opcode.CONT)
 
 # The library logs the frames that it parses, and they contain the keys that users press.
@@ -48,11 +45,6 @@ def report_all_unsent(transport: asyncio.Transport) -> None:
     # For asyncio's TLS transport, an empty buffer exceeds a limit of 0: it would pause for ever.
     tls = transport.get_extra_info('sslcontext') is not None
     transport.set_write_buffer_limits(high=int(tls), low=0)
-
-
-def limit_backlog(target: asyncio.Transport) -> None:
-    """Let the kernel buffer little of what a guest sends: it would all be shown before the echo of ^C."""
-    target.get_extra_info('socket').setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
 
 
 class _Socket(Protocol):

@@ -9,7 +9,7 @@ from tests.e2e import base, firefox
 MIB = 2**20
 A_FLOOD = 16 * MIB  # bytes
 # Bytes that are on their way when ^C is pressed: what the kernel buffers for the guest, and the window.
-ON_THEIR_WAY = 6 * MIB
+ON_THEIR_WAY = 3 * MIB
 
 # Notes what the page acknowledges.
 _SPY = """

@@ -40,7 +40,7 @@ class Flow:
         data += user.message(WINDOW)
         data += self.before_pong(user)
         self.assertEqual([b''] * 5, [self.before_pong(user) for _ in range(5)])
-        self.assertLess(guest.sent - len(data), 8 * MIB)  # the kernel's buffers
+        self.assertLess(guest.sent - len(data), 3 * MIB)  # the kernel's buffers
         user.send(frame(b'%d' % len(data), TEXT))
         data += user.message(WINDOW)
         self.assertEqual(pattern(0, len(data)), data)

@@ -531,7 +531,7 @@ class AnyRequestTest(testtools.TestCase):
             self.assertTrue(decision.token is None or tokens.well_formed(decision.token))
         if isinstance(decision, Upgrade):
             self.assertEqual('GET', asked.method)
-            self.assertIn(decision.subprotocol, (None, 'binary', 'consoled'))
+            self.assertIn(decision.subprotocol, (None, 'binary', 'consoled', 'consoled.flow'))
             self.assertTrue(re.fullmatch(r'[A-Za-z0-9+/]{27}=', decision.accept))
 
     @given(requests)
