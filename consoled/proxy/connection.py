@@ -18,8 +18,8 @@ from consoled.objects import ConsoleType
 from consoled.proxy import flow, handshake, responses
 from consoled.proxy.admission import Admission, Admitted
 from consoled.proxy.pages import Pages
-from consoled.proxy.read_buffer import ReadBuffer
-from consoled.proxy.relay import Channel, report_all_unsent
+from consoled.proxy.read_buffer import ReadBuffer, report_all_unsent
+from consoled.proxy.relay import Channel
 from consoled.proxy.security.rfb import UserHandshake
 
 LOG = logging.getLogger(__name__)

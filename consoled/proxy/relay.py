@@ -25,8 +25,7 @@ from consoled.objects import EndReason
 from consoled.proxy import close_codes
 from consoled.proxy.flow import Window
 from consoled.proxy.input_filter import InputFilter
-from consoled.proxy.read_buffer import USER_CHUNK as _USER_CHUNK
-from consoled.proxy.read_buffer import ReadBuffer
+from consoled.proxy.read_buffer import USER_CHUNK, ReadBuffer, report_all_unsent
 from consoled.proxy.security.base import Exchange, SecurityFailed
 
 _MANY_FRAMES = 200  # after a read with this many frames, less is read from the user at a time
@@ -38,13 +37,6 @@ _DATA = (Opcode.BINARY, Opcode.TEXT, Opcode.CONT)
 
 # The library logs the frames that it parses, and they contain the keys that users press.
 _SILENT = logging.Logger('consoled.proxy.websocket', level=logging.CRITICAL + 1)
-
-
-def report_all_unsent(transport: asyncio.Transport) -> None:
-    """Make a transport call ``pause_writing`` as soon as there is a byte that it could not send at once."""
-    # For asyncio's TLS transport, an empty buffer exceeds a limit of 0: it would pause for ever.
-    tls = transport.get_extra_info('sslcontext') is not None
-    transport.set_write_buffer_limits(high=int(tls), low=0)
 
 
 class _Socket(Protocol):
@@ -103,7 +95,7 @@ class Channel:
         self._abort: asyncio.TimerHandle | None = None
         self._unsent: dict[asyncio.Transport, int] = {}  # bytes, when the channel began to end
         self._unsent_to_user = self._unsent_to_guest = 0  # bytes, at the last ``note_progress``
-        self.room = _USER_CHUNK  # bytes read from the user at a time
+        self.room = USER_CHUNK  # bytes read from the user at a time
         self._flooding = False  # reading from the user is paused: it does not read the replies to its pings
         self.reason: str | None = None
         self.bytes_in = 0  # from the user
@@ -219,7 +211,7 @@ class Channel:
         self._socket.receive_data(cast(bytes, data))
         self._flush()
         frames = self._socket.events_received()
-        self.room = _USER_CHUNK if len(frames) < _MANY_FRAMES else _USER_CHUNK // _SHORTER
+        self.room = USER_CHUNK if len(frames) < _MANY_FRAMES else USER_CHUNK // _SHORTER
         payload = [frame.data for frame in frames if isinstance(frame, Frame) and self._is_data(frame)]
         if payload:
             self._forward(bytes(payload[0]) if len(payload) == 1 else b''.join(payload))

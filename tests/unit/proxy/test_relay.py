@@ -14,7 +14,8 @@ from websockets.frames import Close, Frame, Opcode
 from consoled.objects import EndReason
 from consoled.proxy import close_codes, relay
 from consoled.proxy.flow import WINDOW, Window
-from consoled.proxy.read_buffer import CHUNK, ReadBuffer
+from consoled.proxy.read_buffer import _CHUNK as CHUNK
+from consoled.proxy.read_buffer import USER_CHUNK, ReadBuffer
 from consoled.proxy.security.messages import ClientMessages
 from consoled.proxy.security.rfb import UserHandshake
 from tests.unit.proxy.relay_base import CLOSE_TIMEOUT, PLENTY, Wire, masked, run, settle
@@ -231,7 +232,7 @@ class BackPressureTest(RelayCase):
                 wire.send(b'x' * 16000)
             self.assertFalse(wire.user.reading)
             self.assertEqual(asyncio.get_running_loop().time(), wire.channel.stalled)
-            self.assertTrue(wire.guest.get_write_buffer_size() <= relay._TARGET_BUFFER + relay._USER_CHUNK)
+            self.assertTrue(wire.guest.get_write_buffer_size() <= relay._TARGET_BUFFER + USER_CHUNK)
             wire.guest.takes(wire.guest.get_write_buffer_size() - 16 * 1024)
             self.assertIsNone(wire.channel.stalled)
             self.assertTrue(wire.user.reading)
@@ -262,7 +263,7 @@ class BackPressureTest(RelayCase):
             for _ in range(3000):
                 wire.user.sends(ping)
             self.assertFalse(wire.user.reading)
-            self.assertTrue(wire.user.get_write_buffer_size() < relay._USER_BUFFER + 2 * relay._USER_CHUNK)
+            self.assertTrue(wire.user.get_write_buffer_size() < relay._USER_BUFFER + 2 * USER_CHUNK)
             wire.transfer_all()
             self.assertTrue(wire.user.reading)
             self.assertEqual(3000, len([frame for frame in wire.control if frame.opcode is Opcode.PONG]))
@@ -293,7 +294,7 @@ class BackPressureTest(RelayCase):
             wire.channel.end(EndReason.IDLE)
             for _ in range(3000):
                 wire.user.sends(masked(Opcode.PING, b'x' * 125))
-            self.assertTrue(wire.user.get_write_buffer_size() < relay._USER_BUFFER + 2 * relay._USER_CHUNK)
+            self.assertTrue(wire.user.get_write_buffer_size() < relay._USER_BUFFER + 2 * USER_CHUNK)
 
         run(work)
 
