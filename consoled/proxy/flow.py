@@ -63,5 +63,8 @@ class Window:
         self._acknowledged = max(self._acknowledged, int(text))
 
     def renew(self) -> None:
-        """Open the window without an acknowledgement."""
+        """Open the window without an acknowledgement, while the guest takes no input.
+
+        Acknowledgements are behind that input, and the guest may wait for its echo to be taken first.
+        """
         self._acknowledged = self._sent

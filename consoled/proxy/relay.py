@@ -13,13 +13,12 @@ it has accepted the data. A client that cannot stop reading acknowledges instead
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import cast
 
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import Frame, Opcode
-from websockets.protocol import OPEN, SEND_EOF, Protocol, Side
+from websockets.protocol import OPEN, SEND_EOF
 
 from consoled.objects import EndReason
 from consoled.proxy import close_codes
@@ -27,6 +26,7 @@ from consoled.proxy.flow import Window
 from consoled.proxy.input_filter import InputFilter
 from consoled.proxy.read_buffer import USER_CHUNK, ReadBuffer, report_all_unsent
 from consoled.proxy.security.base import Exchange, SecurityFailed
+from consoled.proxy.user_socket import UserSocket
 
 _MANY_FRAMES = 200  # after a read with this many frames, less is read from the user at a time
 _SHORTER = 8  # factor by which less is read
@@ -34,18 +34,6 @@ _TARGET_BUFFER = 64 * 1024  # bytes buffered for a guest before reading from its
 _USER_BUFFER = 64 * 1024  # bytes of replies to a user's pings before reading from that user pauses
 
 _DATA = (Opcode.BINARY, Opcode.TEXT, Opcode.CONT)
-
-# The library logs the frames that it parses, and they contain the keys that users press.
-_SILENT = logging.Logger('consoled.proxy.websocket', level=logging.CRITICAL + 1)
-
-
-class _Socket(Protocol):
-    """The library's protocol. If it ends the websocket, the user is told in our words instead of its own."""
-
-    def fail(self, code: int, reason: str = '') -> None:
-        too_big = code == close_codes.CloseCode.MESSAGE_TOO_BIG
-        ended = EndReason.MESSAGE_TOO_BIG if too_big else EndReason.PROTOCOL_ERROR
-        super().fail(code, close_codes.ending(ended).text)
 
 
 class Channel:
@@ -83,7 +71,7 @@ class Channel:
         self._user = user
         self._target = target
         self._read_buffer = read_buffer
-        self._socket = _Socket(Side.SERVER, state=OPEN, max_size=max_message_size, logger=_SILENT)
+        self._socket = UserSocket(max_message_size)
         self._input_filter = input_filter
         self._greeting = greeting
         self._window = window
@@ -138,8 +126,6 @@ class Channel:
         if self.stalled is not None and for_guest < self._unsent_to_guest:
             self.stalled = now
         if self.stalled is not None and self._window is not None:
-            # Acknowledgements are behind the input that the guest does not take, and it may wait for its echo
-            # to be taken first.
             self._window.renew()
             self._read_target()
         self._unsent_to_user, self._unsent_to_guest = for_user, for_guest
@@ -226,13 +212,12 @@ class Channel:
         if frame.opcode not in _DATA or self._window is None:
             return frame.opcode in _DATA
         try:
-            acknowledges = self._window.take(frame)
+            if not self._window.take(frame):
+                return True
+            self._read_target()
         except ValueError:
             self.end(EndReason.PROTOCOL_ERROR)
-            return False
-        if acknowledges:
-            self._read_target()
-        return not acknowledges
+        return False
 
     def _forward(self, data: bytes) -> None:
         self.bytes_in += len(data)

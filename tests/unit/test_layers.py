@@ -78,7 +78,7 @@ EXCEPTIONS = {'manager/legacy_bridge.py': {'legacy'}, 'consolectl/relay.py': {'p
 SANS_IO = ('token', 'exception', 'backoff')
 PROXY_SANS_IO = {
     *('close_codes', 'csp', 'flow', 'forwarded', 'handshake', 'input_filter', 'limits', 'origin'),
-    *('spice_messages', 'terminal_reports'),
+    *('spice_messages', 'terminal_reports', 'user_socket'),
     *('base', 'messages', 'rfb', 'tunnel', 'vencrypt'),
 }
 IO_MODULES = {'socket', 'ssl', 'asyncio', 'sqlalchemy', 'oslo_messaging', 'oslo_config', 'oslo_log'}
