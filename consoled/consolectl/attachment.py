@@ -158,9 +158,10 @@ class Attachment:
         if not reconnected:
             with contextlib.suppress(OSError):
                 columns, lines = os.get_terminal_size(self._stdin)
-                self._terminal.say(
-                    f'For full-screen programs, run in the guest: stty rows {lines} cols {columns}'
-                )
+                if columns and lines:  # a pseudo-terminal may have no size, which is 0
+                    self._terminal.say(
+                        f'For full-screen programs, run in the guest: stty rows {lines} cols {columns}'
+                    )
 
     async def _prompt_to_reconnect(self, ended: Ended) -> None:
         """Say why the session ended, and wait until the user wants to reconnect."""

@@ -22,6 +22,7 @@ from websockets.typing import Subprotocol
 from consoled import printable, version
 from consoled.cli import errors
 from consoled.consolectl.terminal import Keys, Screen
+from consoled.proxy import flow
 from consoled.proxy.close_codes import EXPLANATIONS, CloseCode, Explanation, Retry
 from consoled.proxy.handshake import TOKEN_PROTOCOL
 
@@ -32,9 +33,13 @@ _PING_INTERVAL = 20.0
 _PING_TIMEOUT = 60.0  # a proxy does not answer while its guest accepts no input, and ends that earlier
 _POLL_INTERVAL = 0.05  # seconds between checks whether the screen is still busy
 _MAX_TEXT = 200  # characters
+_ACKNOWLEDGED = 16 * 1024  # bytes that one acknowledgement covers, at least
 
 # A connection that ended without a close frame has this code (RFC 6455, section 7.1.5).
 _LOST = 1006
+
+# What a library closes a websocket with, on either side: its own words are not for users.
+_BY_LIBRARIES = (1002, 1003, 1007, 1008, 1009, 1010)
 
 # Exit codes by the names of close codes; others are refusals.
 _EXIT_CODES = {
@@ -75,7 +80,7 @@ def closed(code: int, text: str = '') -> Ended:
     return Ended(
         _EXIT_CODES.get(explanation.name, errors.REFUSED),
         explanation.name,
-        _printable(text) or explanation.text,
+        (code not in _BY_LIBRARIES and _printable(text)) or explanation.text,
         retryable=explanation.retry is Retry.AUTOMATIC,
     )
 
@@ -141,7 +146,7 @@ async def connect(url: str, token: str, tls: ssl.SSLContext) -> client.ClientCon
         return await _Connect(
             url,
             ssl=tls if url.startswith('wss:') else None,
-            subprotocols=[Subprotocol('binary'), Subprotocol(TOKEN_PROTOCOL + token)],
+            subprotocols=[Subprotocol(name) for name in (flow.PROTOCOL, 'binary', TOKEN_PROTOCOL + token)],
             additional_headers={'Accept': 'application/json'},
             user_agent_header=f'consolectl/{version.VERSION}',
             compression=None,
@@ -183,10 +188,12 @@ def _unreachable(url: str, error: Exception) -> Ended:
         why = os.strerror(error.errno)
     elif isinstance(error, OSError):
         why = error.strerror or 'no connection'
-    elif isinstance(error, ImportError):  # a library for the SOCKS proxy that the environment names
-        why = str(error)
+    elif isinstance(error, ImportError):
+        why = 'the environment names a SOCKS proxy, which needs the package python-socks'
+    elif isinstance(error, (ws_exceptions.ProxyError, ws_exceptions.InvalidProxy)):
+        why = 'the HTTP or SOCKS proxy that the environment names does not connect'
     else:
-        why = type(error).__name__
+        why = 'its answer is not that of a websocket'
     text = f'The console proxy at {address} cannot be reached ({_printable(why)}).'
     return Ended(errors.UNREACHABLE, 'proxy_unreachable', text, retryable=isinstance(error, OSError))
 
@@ -205,6 +212,8 @@ class Relay:
         self._now = asyncio.get_running_loop().time
         self._last_received = self._now()
         self._sent = asyncio.Event()
+        self._shown = 0  # bytes
+        self._to_acknowledge = asyncio.Event()
 
     async def run(self) -> Ended | None:
         """Relay until the input or the connection ends. May be cancelled.
@@ -215,9 +224,10 @@ class Relay:
         receiving = asyncio.create_task(self._receive())
         sending = asyncio.create_task(self._send())
         checking = asyncio.create_task(self._check_liveness())
-        tasks = (receiving, sending, checking)
+        acknowledging = asyncio.create_task(self._acknowledge())
+        tasks = (receiving, sending, checking, acknowledging)
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks[:3], return_when=asyncio.FIRST_COMPLETED)
             if _succeeded(checking):
                 return closed(_LOST)
             if _succeeded(sending) and not receiving.done():
@@ -250,7 +260,26 @@ class Relay:
         while True:
             message: Any = await self._connection.recv()
             self._last_received = self._now()
-            await self._screen.write(message if isinstance(message, bytes) else message.encode())
+            data = message if isinstance(message, bytes) else message.encode()
+            await self._screen.write(data)
+            self._shown += len(data)
+            self._to_acknowledge.set()
+
+    async def _acknowledge(self) -> None:
+        """Tell the proxy what is shown, so that it holds the guest back while this screen is slow.
+
+        What is on its way to the screen precedes the echo of ^C. This is a task of its own: a guest that
+        takes no input may be waiting for its output to be taken.
+        """
+        if self._connection.subprotocol != flow.PROTOCOL:
+            return
+        acknowledged = 0
+        while True:
+            await self._to_acknowledge.wait()
+            self._to_acknowledge.clear()
+            if self._shown - acknowledged >= _ACKNOWLEDGED:
+                acknowledged = self._shown
+                await self._connection.send(str(acknowledged))
 
     async def _send(self) -> None:
         """Send all input, then wait until the guest has been silent for ``wait`` seconds."""

@@ -17,7 +17,8 @@ from typing import Any, TextIO
 from consoled import printable
 from consoled.consolectl.task_thread import TaskThread
 
-_READ_SIZE = 16 * 1024  # bytes read at a time, and sent in one message
+_READ_SIZE = 16 * 1024  # bytes read at a time
+_SEND_SIZE = 1024  # bytes sent in one message; the proxy's max_message_size is never less
 # Bytes to buffer while they are not taken. At this limit reading stops, so the escape key is not seen either.
 _MAX_BUFFERED = 4 * 1024 * 1024
 _WRITE_SIZE = 4096  # bytes written at a time; output can be stopped in between
@@ -165,8 +166,8 @@ class Keys:
         while not self._buffer and not self.ended:
             self._changed.clear()
             await self._changed.wait()
-        data = bytes(self._buffer[:_READ_SIZE])
-        del self._buffer[:_READ_SIZE]
+        data = bytes(self._buffer[:_SEND_SIZE])
+        del self._buffer[:_SEND_SIZE]
         self.start()
         return data
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from consoled import exception
 from consoled.objects import EndReason
-from consoled.proxy import close_codes, handshake
+from consoled.proxy import close_codes, flow, handshake
 from consoled.proxy.close_codes import CloseCode
 from consoled.proxy.input_filter import InputFilter, input_filter_for
 from consoled.proxy.manager_client import ManagerClient
@@ -159,7 +159,7 @@ class Admission:
             _check_not_cut(session)
             input_filter = input_filter_for(session.console.console_type, session.console.options.get('mode'))
             with self._timed('target'):
-                target = await self._reach(session, upgrade.token)
+                target = await self._reach(session, upgrade)
             try:
                 _check_not_cut(session)
             except BaseException:
@@ -197,12 +197,15 @@ class Admission:
         except exception.InvalidToken:
             raise exception.RateLimited(seconds=seconds) from None
 
-    async def _reach(self, session: Session, token: str) -> Target:
+    async def _reach(self, session: Session, upgrade: handshake.Upgrade) -> Target:
         """Connect to the session's console; give up at once if the session is cut."""
-        on_connected = functools.partial(self._confirm, session, token)
+        on_connected = functools.partial(self._confirm, session, upgrade.token)
+        acknowledges = upgrade.subprotocol == flow.PROTOCOL
         try:
             async with session.interrupted_by_end():
-                return await self._connector.connect(session.console, on_connected)
+                return await self._connector.connect(
+                    session.console, on_connected, small_buffers=acknowledges
+                )
         except TimeoutError:
             _check_not_cut(session)
             raise

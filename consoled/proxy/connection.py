@@ -16,7 +16,7 @@ from oslo_config import cfg
 
 from consoled import exception
 from consoled.objects import ConsoleType
-from consoled.proxy import handshake, responses
+from consoled.proxy import flow, handshake, responses
 from consoled.proxy.admission import Admission, Admitted
 from consoled.proxy.fair_queue import FairQueue
 from consoled.proxy.limits import client_site
@@ -299,7 +299,7 @@ class UserConnection(asyncio.Protocol):
         ]
         if upgrade.subprotocol is not None:
             headers.append(('Sec-WebSocket-Protocol', upgrade.subprotocol))
-        channel = self._channel(admitted)
+        channel = self._channel(admitted, upgrade.subprotocol)
         admitted.session.connected(channel)
         self._http.next_event()
         switching = self._http.send(h11.InformationalResponse(status_code=101, headers=headers))
@@ -307,7 +307,7 @@ class UserConnection(asyncio.Protocol):
         self._upgraded = True
         channel.start(self._http.trailing_data[0])
 
-    def _channel(self, admitted: Admitted) -> Channel:
+    def _channel(self, admitted: Admitted, subprotocol: str | None) -> Channel:
         options, session = self._context.conf.proxy, admitted.session
         vnc = session.console.console_type == ConsoleType.NOVNC
         return Channel(
@@ -318,6 +318,7 @@ class UserConnection(asyncio.Protocol):
             close_timeout=options.close_timeout,
             input_filter=admitted.input_filter,
             greeting=UserHandshake() if vnc else None,
+            window=flow.Window() if subprotocol == flow.PROTOCOL else None,
             rest=admitted.target.rest,
             released=session.channel_released,
             closed=self._closed,

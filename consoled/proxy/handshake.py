@@ -16,6 +16,7 @@ from urllib import parse
 
 from consoled import exception
 from consoled import token as tokens
+from consoled.proxy import flow
 from consoled.proxy import origin as origins
 from consoled.proxy.forwarded import Client, Network, identify_client, parse_networks
 
@@ -26,7 +27,7 @@ TOKEN_PROTOCOL = 'consoled.token.'  # noqa: S105 - a prefix
 COOKIE = 'consoled_token'
 
 # In order of preference. The subprotocol that carries the token is never echoed.
-SUBPROTOCOLS = ('binary', 'consoled')
+SUBPROTOCOLS = (flow.PROTOCOL, 'binary', 'consoled')
 
 _GUID = b'258EAFA5-E914-47DA-95CA-C5AB0DC85B11'  # RFC 6455, section 1.3
 _MAX_QUERY_FIELDS = 64

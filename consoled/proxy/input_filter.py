@@ -9,6 +9,8 @@ from typing import Protocol
 
 from consoled import exception
 from consoled.proxy.security.messages import ClientMessages
+from consoled.proxy.spice_messages import SpiceInput
+from consoled.proxy.terminal_reports import TerminalInput
 
 
 class InputFilter(Protocol):
@@ -46,5 +48,7 @@ def input_filter_for(console_type: str, mode: str | None) -> InputFilter:
 _FILTERS: dict[tuple[str, str | None], Callable[[], InputFilter]] = {
     ('novnc', None): functools.partial(ClientMessages, view_only=False),
     ('novnc', 'view'): functools.partial(ClientMessages, view_only=True),
+    ('spice-html5', None): SpiceInput,
+    ('serial', None): TerminalInput,
     ('serial', 'view'): DropAll,
 }

@@ -7,26 +7,27 @@ Data from the guest to the user, which is the bulk, takes a shorter path: it is 
 room for a frame header in front, the header is written there, and both are sent without a copy.
 
 Back-pressure: data that a peer does not accept is buffered once, and nothing more is read for that peer until
-it has accepted the data.
+it has accepted the data. A client that cannot stop reading acknowledges instead (``flow``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import cast
 
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import OPEN, SEND_EOF, Protocol, Side
+from websockets.protocol import OPEN, SEND_EOF
 
 from consoled.objects import EndReason
 from consoled.proxy import close_codes
+from consoled.proxy.flow import Window
 from consoled.proxy.fragments import Fragmenter
 from consoled.proxy.input_filter import InputFilter
 from consoled.proxy.read_buffer import USER_CHUNK, ReadBuffer, report_all_unsent
 from consoled.proxy.security.base import Exchange, SecurityFailed
+from consoled.proxy.user_socket import UserSocket
 
 _MANY_FRAMES = 200  # after a read with this many frames, less is read from the user at a time
 _SHORTER = 8  # factor by which less is read
@@ -36,9 +37,6 @@ _MAX_DROPPED = 8 * 1024 * 1024  # bytes read from a guest after the end until it
 _USER_BUFFER = 16 * 1024  # bytes of replies to a user's pings before reading from that user pauses
 
 _DATA = (Opcode.BINARY, Opcode.TEXT, Opcode.CONT)
-
-# The library logs the frames that it parses, and they contain the keys that users press.
-_SILENT = logging.Logger('consoled.proxy.websocket', level=logging.CRITICAL + 1)
 
 
 class Channel:
@@ -50,6 +48,7 @@ class Channel:
     :param close_timeout: seconds that a peer may take to accept the data that is left for it
     :param input_filter: filter for the data that the user sends
     :param greeting: handshake with the user that comes first, or None
+    :param window: what the user has to acknowledge; None if its websocket holds the guest back by itself
     :param rest: data that the console sent after its handshakes
     :param released: called once, with the channel, when the connection to the console is closed
     :param closed: called once when both connections are closed
@@ -66,6 +65,7 @@ class Channel:
         close_timeout: float,
         input_filter: InputFilter,
         greeting: Exchange | None = None,
+        window: Window | None = None,
         rest: bytes = b'',
         released: Callable[[Channel], None],
         closed: Callable[[], None],
@@ -74,10 +74,11 @@ class Channel:
         self._user = user
         self._target = target
         self._read_buffer = read_buffer
-        self._socket = Protocol(Side.SERVER, state=OPEN, max_size=max_message_size, logger=_SILENT)
+        self._socket = UserSocket(max_message_size)
         self._fragmenter = Fragmenter(max_message_size)
         self._input_filter = input_filter
         self._greeting = greeting
+        self._window = window
         self._rest = rest
         self._close_timeout = close_timeout
         self._released = released
@@ -129,6 +130,9 @@ class Channel:
             self.last_heard = now
         if self.stalled is not None and for_guest < self._unsent_to_guest:
             self.stalled = now
+        if self.stalled is not None and self._window is not None:
+            self._window.renew()
+            self._read_target()
         self._unsent_to_user, self._unsent_to_guest = for_user, for_guest
 
     def _begin(self) -> None:
@@ -136,8 +140,7 @@ class Channel:
         if self._rest:
             self._send(self._rest)
             self._rest = b''
-        if self._target in self._open and not self._user.get_write_buffer_size():
-            self._target.resume_reading()
+        self._read_target()
 
     # from the guest to the user
 
@@ -148,16 +151,28 @@ class Channel:
             if self._dropped > _MAX_DROPPED:
                 self._target.abort()
             return
-        self.bytes_out += length
         self._user.write(self._read_buffer.framed(length))
         if self._user.get_write_buffer_size():
             self._read_buffer.renew()
+        self._count_sent(length)
 
     def _send(self, data: bytes) -> None:
         if data and self._socket.state is OPEN:
-            self.bytes_out += len(data)
             self._socket.send_binary(data)
             self._flush()
+            self._count_sent(len(data))
+
+    def _count_sent(self, length: int) -> None:
+        self.bytes_out += length
+        if self._window is not None:
+            self._window.sent(length)
+            if self._window.full:
+                self._target.pause_reading()
+
+    def _read_target(self) -> None:
+        held_back = self._user.get_write_buffer_size() or (self._window is not None and self._window.full)
+        if self.greeted and self._target in self._open and not held_back:
+            self._target.resume_reading()
 
     def _flush(self) -> None:
         waiting = self._socket.data_to_send()
@@ -178,8 +193,7 @@ class Channel:
         self.last_heard = self._loop.time()
         self._set_waits(False)
         self._flooding = False
-        if self.greeted:
-            self._target.resume_reading()
+        self._read_target()
         self._read_user()
 
     def _set_waits(self, waits: bool) -> None:
@@ -201,7 +215,7 @@ class Channel:
         self._flush()
         frames = self._socket.events_received()
         self.room = USER_CHUNK if len(frames) < _MANY_FRAMES else USER_CHUNK // _SHORTER
-        payload = [frame.data for frame in frames if isinstance(frame, Frame) and frame.opcode in _DATA]
+        payload = [frame.data for frame in frames if isinstance(frame, Frame) and self._is_data(frame)]
         if payload and self.reason is None:
             self._forward(bytes(payload[0]) if len(payload) == 1 else b''.join(payload))
         if self._socket.parser_exc is not None:
@@ -211,6 +225,18 @@ class Channel:
             self.end(EndReason.USER_LEFT)
         elif self._fragmenter.violation is not None:
             self.end(EndReason.PROTOCOL_ERROR)
+
+    def _is_data(self, frame: Frame) -> bool:
+        """Return whether the frame has data for the guest; take it if it is an acknowledgement."""
+        if frame.opcode not in _DATA or self._window is None:
+            return frame.opcode in _DATA
+        try:
+            if not self._window.take(frame):
+                return True
+            self._read_target()
+        except ValueError:
+            self.end(EndReason.PROTOCOL_ERROR)
+        return False
 
     def _forward(self, data: bytes) -> None:
         self.bytes_in += len(data)

@@ -35,6 +35,11 @@ _KEEPALIVE_COUNT = 3
 _USER_TIMEOUT = 60000  # milliseconds that sent data may stay unacknowledged
 _RESET = struct.pack('ii', 1, 0)  # struct linger: on, 0 seconds
 
+# For users who acknowledge what they have seen: what the kernel buffers of a guest's output precedes the echo
+# of ^C. It buffers some segments, and over the loopback interface those would be of 64 KiB.
+_SMALL_BUFFER = 32 * 1024  # bytes
+_SMALL_SEGMENT = 1460  # bytes
+
 _PORT_RANGE = re.compile(r'([0-9]{1,5})(?:-([0-9]{1,5}))?')
 
 
@@ -115,7 +120,11 @@ class Connector:
         )
 
     async def connect(
-        self, console: objects.ConsoleConnection, on_connected: Callable[[], Awaitable[None]]
+        self,
+        console: objects.ConsoleConnection,
+        on_connected: Callable[[], Awaitable[None]],
+        *,
+        small_buffers: bool = False,
     ) -> Target:
         """Connect to a console and complete all handshakes with its hypervisor.
 
@@ -123,6 +132,7 @@ class Connector:
 
         :param on_connected: awaited once connected, before the first byte is sent; if it raises, the
             connection is aborted
+        :param small_buffers: let the kernel buffer little of the console's output
         :raises TargetForbidden: the console lies outside the allowed networks and ports
         :raises TargetFailed: the connection or a handshake failed
         :raises TargetTimeout: both together took longer than the timeout
@@ -133,7 +143,7 @@ class Connector:
         started_at = loop.time()
         async with self._mapped_errors(self._timeout, console):
             port = int(options.get('tls_port') or console.port) if tls else console.port
-            negotiator = await self._open_connection(console.host, port)
+            negotiator = await self._open_connection(console.host, port, small_buffers=small_buffers)
         remaining = self._timeout - (loop.time() - started_at)
         try:
             await on_connected()
@@ -187,7 +197,7 @@ class Connector:
             negotiator.send(exchange.receive(data))
         negotiator.unread(exchange.rest())
 
-    async def _open_connection(self, host: str, port: int) -> _Negotiator:
+    async def _open_connection(self, host: str, port: int, *, small_buffers: bool) -> _Negotiator:
         """Try all allowed addresses of the host in turn, each for an equal share of the time left."""
         if not any(port in allowed for allowed in self._ports):
             LOG.error('Port %d of console host %s is not in [proxy] allowed_ports', port, host)
@@ -206,6 +216,9 @@ class Connector:
             sock = socket.socket(family, kind, protocol)
             try:
                 sock.setblocking(False)
+                if small_buffers:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER)
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SMALL_SEGMENT)
                 async with asyncio.timeout((deadline - loop.time()) / left):
                     await loop.sock_connect(sock, address)
                 _set_socket_options(sock)

@@ -5,6 +5,8 @@ import fixtures as fixtures_library
 from selenium import webdriver
 from selenium.webdriver.chrome import options as chrome_options
 from selenium.webdriver.chrome import service as chrome_service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
 
 from consoled import objects
 from consoled.db import models
@@ -73,6 +75,13 @@ class Browser(fixtures_library.Fixture):
     def open(self, url):
         self.driver.get(url)
 
+    def type(self, text):
+        ActionChains(self.driver).send_keys(text).perform()
+
+    def interrupt(self):
+        """Press Ctrl+C."""
+        ActionChains(self.driver).key_down(Keys.CONTROL).send_keys('c').key_up(Keys.CONTROL).perform()
+
     @property
     def state(self):
         """The state that the console page reports: (state, reason)."""
@@ -125,6 +134,7 @@ class Browser(fixtures_library.Fixture):
 class BrowserTestCase(base.CellTestCase):
     """A manager on RabbitMQ and MariaDB in this process, a proxy daemon, guests, and a browser."""
 
+    browser_fixture = Browser
     proxy_options: dict = {}
     options = {'manager__check_port': False}
     emptied = (models.instances,)  # the proxy's row stays: the daemon outlives the test
@@ -140,7 +150,7 @@ class BrowserTestCase(base.CellTestCase):
         )
         cls.proxy_process.setUp()
         cls.addClassCleanup(cls.proxy_process.cleanUp)
-        cls.browser = Browser()
+        cls.browser = cls.browser_fixture()
         cls.browser.setUp()
         cls.addClassCleanup(cls.browser.cleanUp)
 

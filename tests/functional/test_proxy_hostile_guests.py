@@ -8,10 +8,11 @@ import select
 import socket
 import struct
 
+from consoled.proxy.flow import WINDOW
 from consoled.testing.guests.tcp_guests import EchoGuest, ResetGuest, SilentGuest, StreamGuest, pattern
 from tests.functional import base
 from tests.functional.proxy_base import ScriptedGuest
-from tests.functional.raw_user import MIB, PATIENCE, close_frame, frame, handshake
+from tests.functional.raw_user import MIB, PATIENCE, PING, PONG, TEXT, close_frame, frame, handshake
 
 _FLAT = 8 * MIB  # limit for the growth of the worker's memory
 _VERSION = b'RFB 003.008\n'
@@ -38,6 +39,33 @@ class Flow:
             self.wait_until(lambda: self.ended_as('user_lost') > before, 'the end of the session')
         self.assertLess(guest.sent, 32 * MIB)  # the kernel's buffers and the proxy's
         self.assert_slot_free(guest)
+
+    def test_invariant_9_a_user_that_cannot_stop_reading_gets_what_it_acknowledges(self):
+        guest = self.add(StreamGuest(total=2**40))
+        offered = {'Sec_WebSocket_Protocol': 'binary, consoled.flow'}
+        user, answer = self.ask(self.grant(guest), **offered)
+        self.assertEqual('consoled.flow', answer.headers['sec-websocket-protocol'])
+        data = b''
+        while len(data) < MIB:
+            data += user.message(1)
+            user.send(frame(b'%d' % len(data), TEXT))
+        data += user.message(WINDOW)
+        data += self.before_pong(user)
+        self.assertEqual([b''] * 5, [self.before_pong(user) for _ in range(5)])
+        self.assertLess(guest.sent - len(data), 3 * MIB)  # the kernel's buffers
+        user.send(frame(b'%d' % len(data), TEXT))
+        data += user.message(WINDOW)
+        self.assertEqual(pattern(0, len(data)), data)
+        user.leave()
+        self.assert_slot_free(guest)
+
+    def before_pong(self, user):
+        """Return what the guest has sent that comes before the answer to a ping."""
+        user.send(frame(b'', PING))
+        data = b''
+        while (received := user.frame())[0] != PONG:
+            data += received[1]
+        return data
 
     def test_invariant_9_a_guest_that_never_reads_while_the_user_sends(self):
         guest = self.add(SilentGuest())

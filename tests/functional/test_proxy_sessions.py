@@ -74,6 +74,16 @@ class TickingGuest(FakeGuest):
             await asyncio.wait([leaving], timeout=0.1)
 
 
+class AskingGuest(FakeGuest):
+    """Asks its terminal for the position of the cursor, and asks again after each answer."""
+
+    async def serve(self, reader, writer):
+        writer.write(b'\x1b[6n')
+        while await reader.read(65536):
+            await asyncio.sleep(0.1)
+            writer.write(b'\x1b[6n')
+
+
 class Viewer:
     """A small RFB client (RFC 6143) on a user's websocket. The constructor completes the handshake."""
 
@@ -347,6 +357,23 @@ class _Time:
         self.wait_until(
             lambda: (self.ended_as('user_lost'), self.ended_as('idle')) == (1, 1), 'the metrics of both ends'
         )
+
+    def test_a_guest_cannot_keep_a_session_alive_by_asking_the_terminal(self):
+        self.use_another(idle_timeout=3)
+        asked = self.connected(self.grant(self.add(AskingGuest())))
+        typing = self.connected(self.grant())
+
+        def answer():
+            while True:
+                asked.recv(timeout=proxy_base.PATIENCE)
+                asked.send(b'\x1b[24;80R')
+                typing.send(b'\x1b[A')
+
+        closed = self.assertRaises(websockets.exceptions.ConnectionClosed, answer)
+        self.assertEqual(4408, closed.rcvd.code)
+        typing.send(b'a')
+        while typing.recv(timeout=proxy_base.PATIENCE)[-1:] != b'a':
+            pass
 
     def watch_while_another_types(self, looking, typing):
         while True:

@@ -34,6 +34,7 @@ COVERED_BY = {
         'objects/connection.py': 'unit/objects/test_objects.py',
         'objects/session.py': 'unit/objects/test_objects.py',
         'objects/token.py': 'unit/objects/test_objects.py',
+        'proxy/user_socket.py': 'unit/proxy/test_relay.py',
     },
     'a frame around the tools; tested as their users run them': {
         'consolectl/main.py': 'unit/cli/test_app.py',

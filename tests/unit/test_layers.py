@@ -91,7 +91,8 @@ MAY_IMPORT = {
 EXCEPTIONS = {'manager/legacy_bridge.py': {'legacy'}, 'consolectl/relay.py': {'proxy'}}
 SANS_IO = ('token', 'exception', 'backoff')
 PROXY_SANS_IO = {
-    *('close_codes', 'csp', 'forwarded', 'fragments', 'handshake', 'input_filter', 'limits', 'origin'),
+    *('close_codes', 'csp', 'flow', 'forwarded', 'fragments', 'handshake', 'input_filter', 'limits'),
+    *('origin', 'spice_messages', 'terminal_reports', 'user_socket'),
     *('base', 'messages', 'rfb', 'tunnel', 'vencrypt'),
 }
 IO_MODULES = {'socket', 'ssl', 'asyncio', 'sqlalchemy', 'oslo_messaging', 'oslo_config', 'oslo_log'}

@@ -46,8 +46,12 @@ def _varying(head: int, remainder: _Remainder, *, user_input: bool = False, forw
 
 
 def _cut_text(head: bytes) -> int:
-    # a negative length marks the extended clipboard
     return abs(int.from_bytes(head[4:8], 'big', signed=True))
+
+
+def _is_extended(head: bytes) -> bool:
+    """Return whether a ClientCutText is of the extended clipboard, which a negative length marks."""
+    return bool(head[4] & 0x80)
 
 
 def _fence(head: bytes) -> int | None:
@@ -59,6 +63,10 @@ def _audio(head: bytes) -> int | None:
     return {enable: 0, disable: 0, set_format: 6}.get(int.from_bytes(head[2:4], 'big'))
 
 
+_CUT_TEXT = _varying(8, _cut_text, user_input=True)
+# Clients send them by themselves, when the server says that the guest's clipboard has changed, or asks for
+# the user's. A guest could make its server do so without end.
+_EXTENDED_CUT_TEXT = _varying(8, _cut_text)
 _POINTER = _fixed(6, user_input=True)
 # Bit 7 of the mask announces another byte with more buttons. In a client without this extension it would be
 # the eighth button, but no such client is known, and noVNC never sets it.
@@ -71,7 +79,7 @@ _KINDS_BY_TYPE = {
     2: _varying(4, lambda head: 4 * int.from_bytes(head[2:4], 'big'), forwarded=True),  # SetEncodings
     3: _fixed(10, forwarded=True),  # FramebufferUpdateRequest
     4: _fixed(8, user_input=True),  # KeyEvent
-    6: _varying(8, _cut_text, user_input=True),  # ClientCutText
+    6: _CUT_TEXT,  # ClientCutText
     150: _fixed(10, forwarded=True),  # EnableContinuousUpdates
     248: _varying(9, _fence, forwarded=True),  # ClientFence
     250: _fixed(4, user_input=True),  # xvp: shut down, reboot, reset
@@ -189,6 +197,8 @@ class ClientMessages:
             self._lost = True
             return None
         self._body = body
+        if kind is _CUT_TEXT and _is_extended(head):
+            self._kind = kind = _EXTENDED_CUT_TEXT
         return kind
 
     def _handle_unknown(self, data: bytes) -> tuple[bytes, bool]:

@@ -204,12 +204,13 @@ export function consoleUrl() {
   return url.href;
 }
 
-/** Open a websocket. One of its subprotocols is the token; the proxy selects another. */
-export function openSocket(url, Socket = WebSocket) {
+/** Open a websocket, preferably with one of these subprotocols. One more is the token; the proxy selects another. */
+export function openSocket(url, preferred = [], Socket = WebSocket) {
   const token = tokenOf(address());
+  const carriers = token === null ? [] : ['consoled.token.' + token];
   let socket;
   try {
-    socket = new Socket(url, token === null ? ['binary'] : ['binary', 'consoled.token.' + token]);
+    socket = new Socket(url, [...preferred, 'binary', ...carriers]);
   } catch (cause) {  // a policy forbids it
     throw new PageError('no_websocket', 'This browser does not allow websockets here.', { cause });
   }
@@ -232,9 +233,12 @@ export function ending(socket) {
   });
 }
 
+// What a library closes a websocket with, on either side: its own words are not for users.
+const BY_LIBRARIES = [1002, 1003, 1007, 1008, 1009, 1010];
+
 function closed(event) {
   const [reason, text, retryable] = CLOSED[event.code] ?? ['closed', 'The console was closed.', true];
-  return { reason, text: event.reason || text, retryable };
+  return { reason, text: (!BY_LIBRARIES.includes(event.code) && event.reason) || text, retryable };
 }
 
 // Browsers hide the response that refused a websocket, so ask for the reason with an ordinary request.

@@ -16,7 +16,25 @@ const terminal = new globalThis.Terminal({
   scrollback: 5000,
   theme: { background: '#0b0e14', foreground: '#d7dce5', cursor: '#7aa2f7', selectionBackground: '#33467c' },
 });
+const encoder = new TextEncoder();
+
+// Bytes of the longest message. The proxy's max_message_size is never less.
+const MESSAGE = 1024;
+// Bytes that may wait in the browser. More would wait in front of acknowledgements.
+const MAX_BUFFERED = 64 * 1024;
+const BUFFER_CHECK = 20;  // ms
+
+// With this subprotocol, the proxy holds the guest back until the page has acknowledged what it has shown.
+// The browser alone would take in what a guest prints without end, until its memory is full.
+const FLOW = 'consoled.flow';
+const ACKNOWLEDGED = 16 * 1024;  // bytes that one acknowledgement covers, at least
+
+const SILENCE = 1000;  // ms after which the page says that the guest is silent
+
+const silent = document.getElementById('silent');
 let socket = null;
+let unsent = [];  // what the user has typed or pasted, as Uint8Arrays
+let pumping = null;  // the timer that sends more of it
 
 /** Resize the terminal to the available space. The guest does not learn of it over a serial line. */
 function fit() {
@@ -31,21 +49,65 @@ function fit() {
 
 function send(bytes) {
   if (socket?.readyState === WebSocket.OPEN) {
-    socket.send(bytes);
+    unsent.push(bytes);
+    pump();
   }
 }
 
+/** Send what the user has typed or pasted: in short messages, and no faster than the network takes them. */
+function pump() {
+  clearTimeout(pumping);
+  while (unsent.length && socket?.readyState === WebSocket.OPEN) {
+    if (socket.bufferedAmount > MAX_BUFFERED) {
+      pumping = setTimeout(pump, BUFFER_CHECK);
+      return;
+    }
+    socket.send(unsent[0].subarray(0, MESSAGE));
+    unsent[0] = unsent[0].subarray(MESSAGE);
+    if (!unsent[0].length) {
+      unsent.shift();
+    }
+  }
+}
+
+/** Show what a websocket receives, and acknowledge it once it is shown. */
+function show(current) {
+  let shown = 0;
+  let acknowledged = 0;
+  current.addEventListener('message', (event) => {
+    // a character may be split over two messages: given bytes, xterm.js joins UTF-8 again
+    const bytes = typeof event.data === 'string' ? encoder.encode(event.data) : new Uint8Array(event.data);
+    terminal.write(bytes, () => {
+      shown += bytes.length;
+      if (shown - acknowledged >= ACKNOWLEDGED && current.protocol === FLOW) {
+        acknowledged = shown;
+        current.send(String(shown));
+      }
+    });
+  });
+}
+
+/** Say that the guest is silent, if it is: nobody can tell that from a console that does not work. */
+function watchSilence(current) {
+  const timer = setTimeout(() => { silent.hidden = false; }, SILENCE);
+  const stop = () => {
+    clearTimeout(timer);
+    silent.hidden = true;
+  };
+  current.addEventListener('message', stop, { once: true });
+  current.addEventListener('close', stop);
+}
+
 async function open() {
-  socket = openSocket(consoleUrl());
+  socket = openSocket(consoleUrl(), [FLOW]);
+  unsent = [];
   const current = socket;
   current.addEventListener('open', () => {
     connected();
+    watchSilence(current);
     terminal.focus();
   });
-  current.addEventListener('message', (event) => {
-    // a character may be split over two messages: given bytes, xterm.js joins UTF-8 again
-    terminal.write(typeof event.data === 'string' ? event.data : new Uint8Array(event.data));
-  });
+  show(current);
   const how = await ending(current);
   socket = null;
   return how;
@@ -66,7 +128,6 @@ async function copy() {
 
 function prepare() {
   terminal.open(screen);
-  const encoder = new TextEncoder();
   terminal.onData((text) => send(encoder.encode(text)));
   terminal.onBinary((text) => send(Uint8Array.from(text, (character) => character.charCodeAt(0))));
 

@@ -12,7 +12,7 @@ let onSocket = () => {};  // called with each new websocket
 if (window.WebSocket) {
   window.WebSocket = new Proxy(window.WebSocket, {
     construct(Socket, [url]) {
-      const socket = openSocket(url, Socket);
+      const socket = openSocket(url, [], Socket);
       onSocket(socket);
       return socket;
     },

@@ -114,3 +114,40 @@ class ResetGuest(FakeGuest):
         sock = writer.get_extra_info('socket')
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
         writer.transport.abort()
+
+
+class FloodGuest(FakeGuest):
+    """Prints numbered lines without end, as ``yes`` does, until it receives ^C; then it prompts and echoes.
+
+    :ivar sent: bytes passed to the kernel or buffered
+    :ivar lines: number of the last line
+    :ivar interrupted: whether it has received ^C
+    """
+
+    def __init__(self, host: str = '127.0.0.1', port: int = 0, *, name: str = 'flood') -> None:
+        super().__init__(host, port, name=name)
+        self.sent = 0
+        self.lines = 0
+        self.interrupted = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        printing = asyncio.create_task(self._print(writer))
+        try:
+            while data := await reader.read(_CHUNK):
+                if not self.interrupted and b'\x03' in data:
+                    self.interrupted = True
+                    await printing
+                    writer.write(b'^C\r\n' + self.name.encode() + b'> ')
+                elif self.interrupted:
+                    writer.write(data)
+        finally:
+            printing.cancel()
+
+    async def _print(self, writer: asyncio.StreamWriter) -> None:
+        while not self.interrupted:
+            numbers = range(self.lines + 1, self.lines + 101)
+            piece = b''.join(b'line %d\r\n' % number for number in numbers)
+            writer.write(piece)
+            self.lines += len(numbers)
+            self.sent += len(piece)
+            await writer.drain()

@@ -43,7 +43,7 @@ class Server(fixtures.Fixture):
             self._handle,
             '127.0.0.1',
             0,
-            subprotocols=['binary'],
+            subprotocols=self._how.pop('subprotocols', ['binary']),
             process_request=note,
             close_timeout=0.5,
             logger=logger,

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attachment in a terminal: keys, escape, reconnection, stalls."""
 
+import fcntl
 import os
 import select
 import signal
 import socket
+import struct
 import termios
 import threading
 import time
@@ -146,6 +148,16 @@ class TerminalTest(AttachCase):
         started = time.monotonic()
         self.assertEqual(3, self.attach_here(authorize, 'Press Enter', b'\r', 'Connecting'))
         self.assertLess(time.monotonic() - started, PATIENCE / 2)
+
+    def test_the_size_of_the_terminal_is_told_if_it_has_one(self):
+        for rows, columns, told in ((24, 80, True), (0, 0, False), (24, 0, False), (0, 80, False)):
+            proxy = self.serve()
+            fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack('HHHH', rows, columns, 0, 0))
+            before = len(self.screen)
+            self.attach_here(lambda: self.grant(proxy.port), 'detaches', b'typed', 'typed', ESCAPE)  # noqa: B023
+            shown = self.screen[before:]
+            self.assertEqual(told, b'stty rows %d cols %d' % (rows, columns) in shown, shown)
+            self.assertEqual(told, b'stty' in shown, shown)
 
     def test_detach_while_the_guest_accepts_no_input(self):
         over = threading.Event()

@@ -70,6 +70,13 @@ class ClosedTest(testtools.TestCase):
             self.assertEqual('the text of the proxy', str(ended))
             self.assertNotEqual('', str(closed(code)))
 
+    def test_the_words_of_a_library_are_not_shown(self):
+        """The library of either side ends websockets with these codes, and says what it has found."""
+        for code in (1002, 1003, 1007, 1008, 1009, 1010):
+            ended = closed(code, 'frame with 577 bytes after reading 1048000 bytes exceeds limit')
+            self.assertNotIn('frame', str(ended))
+            self.assertEqual(str(closed(code)), str(ended))
+
     def test_control_characters_are_not_shown(self):
         self.assertEqual('a\\x1b[31m\\nb', str(closed(4403, 'a\x1b[31m\nb')))
 
@@ -98,7 +105,8 @@ class PipesTest(AttachCase):
         self.assertEqual((0, data), self.attach(proxy, data, wait=1))
         [request] = proxy.requests
         self.assertEqual('/', request.path)
-        self.assertEqual(f'binary, consoled.token.{TOKEN}', request.headers['Sec-WebSocket-Protocol'])
+        offered = f'consoled.flow, binary, consoled.token.{TOKEN}'
+        self.assertEqual(offered, request.headers['Sec-WebSocket-Protocol'])
         self.assertEqual('application/json', request.headers['Accept'])
         self.assertNotIn('Origin', request.headers)
 
@@ -111,6 +119,40 @@ class PipesTest(AttachCase):
             )
             self.assertEqual('closed', self.assertRaises(Ended, attachment.run).code)
         self.assertEqual(b'log', os.read(reading, 100))
+
+    def test_what_is_shown_is_acknowledged_so_that_the_proxy_can_hold_the_guest_back(self):
+        sent, got = 10 * 50_000, []
+
+        def flood(connection):
+            for _ in range(10):
+                connection.send(b'x' * 50_000)
+            while not got or sent - int(got[-1]) >= 16 * 1024:
+                got.append(connection.recv(PATIENCE))
+
+        error, shown = self.attach(self.serve(flood, subprotocols=['consoled.flow']), wait=PATIENCE)
+        self.assertEqual('closed', error.code)
+        self.assertEqual(sent, len(shown))
+        numbers = [int(text) for text in got if isinstance(text, str)]
+        self.assertEqual(len(got), len(numbers))
+        self.assertEqual(sorted(numbers), numbers)
+        self.assertLessEqual(numbers[-1], sent)
+
+    def test_a_proxy_that_does_not_ask_for_it_gets_no_acknowledgement(self):
+        got = []
+
+        def flood(connection):
+            for _ in range(10):
+                connection.send(b'x' * 50_000)
+            got.append(connection.recv(PATIENCE))
+
+        self.attach(self.serve(flood), b'key', wait=PATIENCE)
+        self.assertEqual([b'key'], got)
+
+    def test_input_is_sent_in_messages_that_any_proxy_accepts(self):
+        """The least ``max_message_size`` of a proxy is 1024 bytes."""
+        proxy = self.serve(max_size=1024)
+        data = b'x' * 100_000
+        self.assertEqual((0, data), self.attach(proxy, data, wait=1))
 
     def test_text_messages_are_shown_as_utf8(self):
         def greet(connection):
@@ -201,6 +243,7 @@ class PipesTest(AttachCase):
         threading.Thread(target=answer, daemon=True).start()
         error, _ = self.attach(lambda: self.grant(listener.getsockname()[1]))
         self.assertEqual(('proxy_unreachable', 3), (error.code, error.exit_code))
+        self.assertIn('cannot be reached (its answer is not that of a websocket)', str(error))
 
     def test_the_manager_refuses_the_token(self):
         def authorize():

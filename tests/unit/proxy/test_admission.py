@@ -29,8 +29,8 @@ ADDRESS = '192.0.2.1'
 OURS, EVILS = Origin('https', 'console.example', 443), Origin('https', 'evil.example', 443)
 
 
-def upgrade(token=TOKEN, address=ADDRESS, origin=None):
-    return Upgrade(token, Client(address, 'https', 'proxy.example'), 'accept', None, origin)
+def upgrade(token=TOKEN, address=ADDRESS, origin=None, subprotocol=None):
+    return Upgrade(token, Client(address, 'https', 'proxy.example'), 'accept', subprotocol, origin)
 
 
 class Managers:
@@ -110,6 +110,7 @@ class Guests:
     :ivar wait: event that a connection waits for
     :ivar handshakes: number of handshakes with consoles that have begun
     :ivar transports: transports of the connections
+    :ivar small_buffers: whether the last connection was to have small buffers
     """
 
     def __init__(self, log):
@@ -120,8 +121,9 @@ class Guests:
         self.wait = asyncio.Event()
         self.wait.set()
 
-    async def connect(self, console, reached):
+    async def connect(self, console, reached, *, small_buffers):
         self._log.append('connect')
+        self.small_buffers = small_buffers
         await self.wait.wait()
         if self.errors:
             raise self.errors.pop(0)
@@ -229,6 +231,15 @@ class OrderTest(AdmissionCase):
             self.assertEqual([('opened', opened.session.id)], proxy.audit.records)
             self.assertEqual(1, proxy.count('consoled_proxy_opened_total', type='novnc'))
             self.assertEqual(1, proxy.count('consoled_proxy_sessions', type='novnc'))
+
+        relays.run(work)
+
+    def test_little_is_buffered_for_a_user_who_acknowledges(self):
+        async def work():
+            for subprotocol in (None, 'binary', 'consoled.flow'):
+                proxy = Proxy()
+                await proxy.open(subprotocol=subprotocol)
+                self.assertEqual(subprotocol == 'consoled.flow', proxy.guests.small_buffers)
 
         relays.run(work)
 

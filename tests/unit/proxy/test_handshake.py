@@ -260,6 +260,7 @@ class UpgradeTest(DecisionCase):
             ('base64, binary', 'binary'),
             (['base64', 'consoled'], 'consoled'),
             ('consoled, binary', 'binary'),
+            ('binary, consoled.flow', 'consoled.flow'),
             ('base64', None),
             ('Binary', None),
             (f'consoled.token.{TOKEN}', None),
@@ -563,7 +564,7 @@ class AnyRequestTest(testtools.TestCase):
             self.assertTrue(decision.token is None or tokens.well_formed(decision.token))
         if isinstance(decision, Upgrade):
             self.assertEqual('GET', asked.method)
-            self.assertIn(decision.subprotocol, (None, 'binary', 'consoled'))
+            self.assertIn(decision.subprotocol, (None, 'binary', 'consoled', 'consoled.flow'))
             self.assertTrue(re.fullmatch(r'[A-Za-z0-9+/]{27}=', decision.accept))
 
     @given(requests)

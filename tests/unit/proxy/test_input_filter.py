@@ -12,11 +12,19 @@ KEY = b'\x04\x01\x00\x00\x00\x00\x00\x61'
 
 class InputFilterTest(testtools.TestCase):
     def test_without_a_mode_everything_is_forwarded(self):
-        for console_type in ('serial', 'spice-html5', 'webmks'):
+        for console_type in ('serial', 'spice-html5', 'webmks'):  # SPICE begins with a header of 16 bytes
             for mode in (None, ''):
                 found = input_filter.input_filter_for(console_type, mode)
-                self.assertEqual((b'abc', True), found.feed(b'abc'))
+                self.assertEqual((b'abc' * 6, True), found.feed(b'abc' * 6))
                 self.assertEqual((b'', False), found.feed(b''))
+
+    def test_reports_of_a_terminal_are_not_input(self):
+        self.assertEqual(
+            (b'\x1b[1;1R', False), input_filter.input_filter_for('serial', None).feed(b'\x1b[1;1R')
+        )
+        self.assertEqual(
+            (b'\x1b[1;1R', True), input_filter.input_filter_for('webmks', None).feed(b'\x1b[1;1R')
+        )
 
     def test_vnc_messages_are_told_apart(self):
         found = input_filter.input_filter_for('novnc', None)

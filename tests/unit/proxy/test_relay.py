@@ -14,6 +14,7 @@ from websockets.frames import Close, Frame, Opcode
 
 from consoled.objects import EndReason
 from consoled.proxy import close_codes, relay
+from consoled.proxy.flow import WINDOW, Window
 from consoled.proxy.read_buffer import _CHUNK as CHUNK
 from consoled.proxy.read_buffer import USER_CHUNK, ReadBuffer
 from consoled.proxy.security.messages import ClientMessages
@@ -669,7 +670,8 @@ class ProtocolTest(RelayCase):
         wire = Wire(**values)
         wire.send(b'before')
         wire.user.sends(data)
-        codes = [close.code for close in wire.close_frames()]
+        closes = wire.close_frames()
+        codes, wire.texts = [close.code for close in closes], [close.reason for close in closes]
         await settle()
         self.assert_closed(wire)
         self.assertEqual(b'before', bytes(wire.guest.received)[:6])
@@ -691,6 +693,7 @@ class ProtocolTest(RelayCase):
             ):
                 codes, wire = await self.violate(data)
                 self.assertEqual([1002], codes, data)
+                self.assertEqual(['The client violated the protocol.'], wire.texts)
                 self.assertEqual(EndReason.PROTOCOL_ERROR, wire.channel.reason)
 
         run(work)
@@ -711,6 +714,7 @@ class ProtocolTest(RelayCase):
             ):
                 codes, wire = await self.violate(data, max_size=1000)
                 self.assertEqual([1009], codes)
+                self.assertEqual(['The message is too big.'], wire.texts)
                 self.assertEqual(EndReason.MESSAGE_TOO_BIG, wire.channel.reason)
 
         run(work)
@@ -897,5 +901,102 @@ class GreetingTest(RelayCase):
             self.assertEqual(began, wire.channel.last_input)
             wire.send(b'\5\0\0\1\0\1')
             self.assertEqual(asyncio.get_running_loop().time(), wire.channel.last_input)
+
+        run(work)
+
+
+class FlowTest(RelayCase):
+    """A client that cannot stop reading acknowledges what it has processed."""
+
+    def acknowledge(self, wire, text):
+        wire.user.sends(masked(Opcode.TEXT, text))
+
+    def test_the_guest_is_held_back_until_the_client_acknowledges(self):
+        async def work():
+            wire = Wire(window=Window())
+            sent = 0
+            for _ in range(100):
+                wire.guest.sends(b'x' * 1000)
+                sent += 1000
+            self.assertTrue(wire.guest.reading)
+            for _ in range(100):
+                wire.guest.sends(b'x' * 1000)
+                sent += 1000
+            self.assertFalse(wire.guest.reading)
+            self.assertTrue(WINDOW <= wire.channel.bytes_out < WINDOW + 1000)
+            self.acknowledge(wire, b'1')
+            self.assertTrue(wire.channel.bytes_out < WINDOW + 1000)
+            while wire.channel.bytes_out < sent:
+                self.acknowledge(wire, str(wire.channel.bytes_out).encode())
+                wire.guest.pump()
+            self.assertEqual(b'x' * sent, wire.receive())
+
+        run(work)
+
+    def test_acknowledgements_do_not_reach_the_guest_and_are_not_input(self):
+        async def work():
+            wire = Wire(window=Window())
+            wire.guest.sends(b'prompt> ')
+            await asyncio.sleep(10)
+            self.acknowledge(wire, b'8')
+            self.assertEqual(wire.channel.began, wire.channel.last_input)
+            self.assertEqual(0, wire.channel.bytes_in)
+            wire.send(b'key', fin=False)
+            wire.client.send_continuation(b's', fin=True)
+            wire.flush()
+            self.assertEqual(b'keys', bytes(wire.guest.received))
+            self.assertIsNone(wire.channel.reason)
+
+        run(work)
+
+    def test_without_flow_control_texts_are_data(self):
+        async def work():
+            wire = Wire()
+            wire.guest.sends(b'x' * 2 * WINDOW)
+            self.assertTrue(wire.guest.reading)
+            self.acknowledge(wire, b'12')
+            self.assertEqual(b'12', bytes(wire.guest.received))
+
+        run(work)
+
+    def test_a_text_that_is_no_acknowledgement_ends_the_channel(self):
+        async def work():
+            for text in (b'', b'hello', b'1'):
+                wire = Wire(window=Window())
+                self.acknowledge(wire, text)
+                self.assertEqual(EndReason.PROTOCOL_ERROR, wire.channel.reason)
+                self.assertEqual([1002], [close.code for close in wire.close_frames()])
+                self.assertEqual(b'', bytes(wire.guest.received))
+
+        run(work)
+
+    def test_a_guest_that_waits_for_its_echo_to_be_taken_is_not_waited_for(self):
+        """Acknowledgements are behind the input that it does not take; both would wait for ever."""
+
+        async def work():
+            wire = Wire(window=Window(), guest_room=0)
+            wire.send(b'x' * 100000)
+            self.acknowledge(wire, b'0')
+            wire.guest.sends(b'x' * WINDOW)
+            self.assertFalse(wire.guest.reading)
+            wire.channel.note_progress()
+            self.assertTrue(wire.guest.reading)
+            wire.guest.sends(b'x' * WINDOW)
+            self.assertFalse(wire.guest.reading, 'only one window at a time')
+
+        run(work)
+
+    def test_the_guest_is_not_read_while_either_reason_remains(self):
+        async def work():
+            wire = Wire(window=Window(), user_room=0)
+            wire.guest.sends(b'x' * WINDOW)
+            self.acknowledge(wire, str(WINDOW).encode())
+            self.assertFalse(wire.guest.reading, 'unsent data')
+            wire.user.takes()
+            self.assertTrue(wire.guest.reading)
+            wire = Wire(window=Window(), user_room=0)
+            wire.guest.sends(b'x' * WINDOW)
+            wire.user.takes()
+            self.assertFalse(wire.guest.reading, 'unacknowledged data')
 
         run(work)

@@ -202,7 +202,7 @@ class ConnectTest(ConsoleCase):
         async def connect():
             connector = self.connector(**values)
 
-            async def open_connection(host, port):
+            async def open_connection(host, port, *, small_buffers):
                 self.opened.append((host, port))
                 return peer.connect(Negotiator())
 
