@@ -32,6 +32,7 @@ class StrangeGuest(VncGuest):
     async def serve(self, reader, writer):
         await rfb_session.secure(reader, writer, (rfb_session.NONE,), None)
         await rfb_session.RfbSession(self, reader, writer).open()
+        await reader.read(1)  # noVNC reads nothing after the handshake before it gets something more
         writer.write(self.data)
         while await reader.read(1000):
             pass
