@@ -35,6 +35,9 @@ _RACE = (db_exc.DBDuplicateEntry, db_exc.DBReferenceError)
 # MySQL's operational errors that are permanent: access denied, unknown database, unknown column.
 _PERMANENT = frozenset({1044, 1045, 1049, 1054, 1142, 1143})
 
+# Connections per engine and process. Threads that wait for other services hold none.
+_POOL_SIZE = 8
+
 _FIRST_PAUSE = 0.02  # seconds; doubled after each attempt
 _LONGEST_PAUSE = 0.5  # seconds
 
@@ -46,12 +49,14 @@ class Database:
     pool's ROLLBACK: three round trips of four. Calls of several statements run in a transaction.
 
     :param url: SQLAlchemy URL of the database
-    :param pool_size: connections per engine; one for each thread that answers calls
+    :param pool_size: connections per engine; further threads wait for one of them
     :param recycle: seconds after which a pooled connection is replaced
     :param retry_time: total seconds for which work is retried after transient errors
     """
 
-    def __init__(self, url: str, *, pool_size: int = 8, recycle: int = 3600, retry_time: float = 4.0) -> None:
+    def __init__(
+        self, url: str, *, pool_size: int = _POOL_SIZE, recycle: int = 3600, retry_time: float = 4.0
+    ) -> None:
         self._retry_time = retry_time
         # Such a connection has no open transaction, so the ROLLBACK after each statement is left out.
         self._autocommit = _engine(
@@ -69,7 +74,7 @@ class Database:
 
     @classmethod
     def from_conf(cls, conf: cfg.ConfigOpts) -> Self:
-        """Return the database of ``[database]``, with a connection for each thread that answers calls.
+        """Return the database of ``[database]``.
 
         :raises cfg.RequiredOptError: ``[database] connection`` is not set
         :raises ValueError: it is not the URL of a database, or of an SQLite database in memory
@@ -87,7 +92,7 @@ class Database:
             raise ValueError('[database] connection: SQLite needs a file, which several processes can share')
         return cls(
             options.connection,
-            pool_size=conf.executor_thread_pool_size,
+            pool_size=min(conf.executor_thread_pool_size, _POOL_SIZE),
             recycle=options.connection_recycle_time,
             retry_time=options.retry_time,
         )

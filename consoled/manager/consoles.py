@@ -41,8 +41,9 @@ class ConsoleService:
         self._db = db
         self._cutter = cutter
         self._token_service = token_service
-        # The agents of a whole cell may start at once; users must still be answered.
-        self._share = ThreadShare.from_conf(conf)
+        # The agents of a whole cell may start at once, and one may call again and again; users must still be
+        # answered.
+        self._share = ThreadShare.from_conf(conf, eighths=1, each=1)
 
     def define(
         self,
@@ -73,11 +74,11 @@ class ConsoleService:
         """Make these, and only these, the instances of a compute host, with these consoles.
 
         :param unknown: those of the instances whose consoles the agent could not determine
-        :raises ManagerBusy: half of the threads already serve compute hosts
+        :raises ManagerBusy: as many threads as may do so already serve compute hosts, or one this host
         :raises InvalidArgument: as in ``define``
         :raises InvalidConsole: as in ``define``
         """
-        with self._share.permit():
+        with self._share.permit(compute_host):
             wanted = _checked(consoles, _MAX_CONSOLES_OF_HOST, compute_host, instance_uuids)
             instances = db_hosts.group_by_instance(instance_uuids, wanted, unknown=unknown)
             retired = changed = 0

@@ -42,7 +42,7 @@ class TokenService:
         self._db = db
         self._sources = sources
         # Lookups in sources must not take all threads when a source hangs.
-        self._share = ThreadShare.from_conf(conf)
+        self._share = ThreadShare.from_conf(conf, eighths=1)
 
     # authorizing
 
@@ -139,12 +139,12 @@ class TokenService:
         """Look a token up in the sources and copy it into the database.
 
         :returns: whether the token is in the database now
-        :raises ManagerBusy: half of the threads already wait for sources
+        :raises ManagerBusy: as many threads as may do so already wait for sources
         """
         return any(self._adopt_from(source, token) for source in self._sources)
 
     def _adopt_from(self, source: TokenSource, token: str) -> bool:
-        with self._share.permit(_LOOKUP_TURN):
+        with self._share.permit(timeout=_LOOKUP_TURN):
             issued = source.lookup(token)
         if issued is None:
             return False

@@ -425,7 +425,7 @@ class ContractTest(base.CellTestCase):
         self.assertEqual(0, self.count('instances'))
 
     def test_agents_that_start_at_once_leave_room_for_users(self):
-        """At most half of the manager's threads compare hosts; other agents try again."""
+        """At most an eighth of the manager's threads compare hosts; other agents try again."""
         go_on, begun = threading.Event(), threading.Semaphore(0)
         self.addCleanup(go_on.set)
 
@@ -435,9 +435,10 @@ class ContractTest(base.CellTestCase):
             return iter(())
 
         self.useFixture(fixtures_library.MonkeyPatch('consoled.db.hosts.define', slowly))
-        half = self.cell.conf.executor_thread_pool_size // 2
-        with concurrent.futures.ThreadPoolExecutor(half) as pool:
-            waiting = [pool.submit(self.define_host, [], []) for _ in range(half)]
+        most = self.cell.conf.executor_thread_pool_size // 8
+        with concurrent.futures.ThreadPoolExecutor(most) as pool:
+            hosts = [f'node-{number}' for number in range(10, 10 + most)]
+            waiting = [pool.submit(self.define_host, [], [], compute_host=host) for host in hosts]
             for _ in waiting:
                 self.assertTrue(begun.acquire(timeout=30))
             self.assert_refused('manager_busy', self.define_host, [], [])

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     'legacy': {'sources', 'objects', 'token', 'rpc', 'context', 'exception'},
     'backoff': set(),
     'deadline': set(),
+    'permits': set(),
     'monitoring': set(),
     'systemd': set(),
     'manager': {
@@ -38,6 +39,7 @@ MAY_IMPORT = {
         'conf',
         'exception',
         'monitoring',
+        'permits',
         'systemd',
         'version',
     },
@@ -50,6 +52,7 @@ MAY_IMPORT = {
         'conf',
         'exception',
         'monitoring',
+        'permits',
         'systemd',
     },
     'proxy': {
