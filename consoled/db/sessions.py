@@ -8,7 +8,7 @@ import dataclasses
 import sqlalchemy as sa
 
 from consoled import exception, objects
-from consoled.db import clock, consoles, models
+from consoled.db import clock, consoles, contests, models
 from consoled.db.engine import Database
 from consoled.db.models import Row
 
@@ -52,6 +52,7 @@ _FOR_OPEN = (
         _C.options,
         _I.defined,
         _S.id.label('session_id'),
+        contests.CONTESTED.label('contested'),
     )
     .select_from(
         models.console_auth_token.join(
@@ -75,6 +76,7 @@ class OpenRequest:
     :ivar spent: the token has been used
     :ivar defined: a compute agent has defined the console
     :ivar already_open: the same request was carried out before
+    :ivar contested: the address of the console is also that of another compute host's instance
     :ivar source: where the token was issued, if not by ``authorize``
     """
 
@@ -88,6 +90,7 @@ class OpenRequest:
     spent: bool
     defined: bool
     already_open: bool
+    contested: bool
     source: str | None
 
 
@@ -114,6 +117,7 @@ def find_for_open(
         spent=row.used_at is not None,
         defined=bool(row.defined),
         already_open=row.session_id is not None,
+        contested=bool(row.contested),
         source=row.source,
     )
 

@@ -128,6 +128,8 @@ class SessionOpener:
     def _check(self, context: RequestContext, request: db_sessions.OpenRequest) -> None:
         if request.spent and self._conf.consoleauth.single_use and not request.already_open:
             raise exception.InvalidToken()
+        if request.contested:
+            self._token_service.refuse_contested(request.console)
         if request.defined and self._conf.manager.check_port:
             self._check_port(context, request.console)
 

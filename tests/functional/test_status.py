@@ -25,7 +25,14 @@ TIMEOUT = 60  # seconds; only used up by a failure
 SECRET = 'hidden-password'
 
 SUCCESS, WARNING, FAILURE, UNEXPECTED = 0, 1, 2, 255
-CHECKS = ['Database schema', 'Managers', 'Pinned versions', 'Legacy consoleauth', 'Deprecated options']
+CHECKS = [
+    'Database schema',
+    'Managers',
+    'Pinned versions',
+    'Console addresses',
+    'Legacy consoleauth',
+    'Deprecated options',
+]
 
 
 class StatusCase(testtools.TestCase):

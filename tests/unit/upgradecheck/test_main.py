@@ -38,7 +38,7 @@ class StatusTest(CliCase):
         managers.record_heartbeat(db, 'm1', VERSION, '1.0')
         code, out, err = self.status('upgrade', 'check')
         self.assertEqual((0, ''), (code, err))
-        self.assertEqual(5, out.count('| Result: Success '))
+        self.assertEqual(6, out.count('| Result: Success '))
 
     def test_when_no_check_is_made_the_exit_code_is_255(self):
         for argv, text, error in (
