@@ -42,10 +42,9 @@ LIVE_SESSION = (
         _P.lease_expires > clock.utc_now(),
     )
 )
-_SELECT_FREE = _SELECT_CONSOLES.join(models.instances, _I.uuid == _C.instance_uuid).where(
+_SELECT_FREE = _SELECT_CONSOLES.add_columns(contests.SUSPECT.label('suspect')).where(
     _C.console_type == sa.bindparam('console_type'),
     ~LIVE_SESSION.correlate(models.console_connection).exists(),
-    ~contests.CONTESTED,
 )
 
 
@@ -89,8 +88,12 @@ def list_free(db: Database, instance_uuid: str, console_type: str) -> list[objec
         instance = conn.execute(SELECT_INSTANCE, {'instance_uuid': instance_uuid}).first()
         if instance is None:
             raise exception.InstanceNotFound(instance_uuid=instance_uuid)
-        rows = conn.execute(_SELECT_FREE, {'instance_uuid': instance_uuid, 'console_type': console_type})
-        return [to_connection(instance_uuid, instance.compute_host, row) for row in rows]
+        values = {'instance_uuid': instance_uuid, 'console_type': console_type}
+        return [
+            to_connection(instance_uuid, instance.compute_host, row)
+            for row in conn.execute(_SELECT_FREE, values).all()
+            if not (row.suspect and contests.is_contested(conn, instance_uuid, row.host, row.port))
+        ]
 
     return db.single(work)
 

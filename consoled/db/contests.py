@@ -14,7 +14,6 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from consoled import objects
 from consoled.db import clock, models
 from consoled.db.engine import Database
 from consoled.db.models import UNKNOWN_HOST
@@ -26,6 +25,7 @@ _OTHER = models.console_connection.alias('other_console')
 _OTHER_INSTANCE = models.instances.alias('other_instance')
 _O = _OTHER.c
 _OI = _OTHER_INSTANCE.c
+_UNKNOWN = sa.literal_column(f"'{UNKNOWN_HOST}'", sa.String)  # in the text: it is sent with every call
 
 
 class _Option(expression.FunctionElement[Any]):
@@ -90,7 +90,9 @@ def _tls_port(element: tls_port, compiler: SQLCompiler, **kw: Any) -> str:
 # other claims opens nothing.
 _CLAIMED = sa.or_(
     _OI.defined,
-    sa.select(_T.id)
+    # Not EXISTS: MariaDB would read all tokens first.
+    sa.select(sa.func.count())
+    .select_from(models.console_auth_token)
     .where(
         _T.instance_uuid == _O.instance_uuid,
         _T.host == _O.host,
@@ -98,7 +100,8 @@ _CLAIMED = sa.or_(
         _T.expires > clock.utc_now(),
     )
     .correlate(_OTHER)
-    .exists(),
+    .scalar_subquery()
+    > 0,
 )
 # Consoles at one address that have different paths are different ones: a server on the way tells them apart.
 _SAME_PATH = sa.or_(
@@ -114,12 +117,12 @@ _RIVAL = sa.and_(
     _O.instance_uuid != _C.instance_uuid,
     sa.or_(
         sa.and_(
-            _I.compute_host != UNKNOWN_HOST,
-            _OI.compute_host.not_in([UNKNOWN_HOST]),
+            _I.compute_host != _UNKNOWN,
+            _OI.compute_host != _UNKNOWN,
             _OI.compute_host != _I.compute_host,
             _CLAIMED,
         ),
-        sa.and_(_I.compute_host == UNKNOWN_HOST, _OI.defined),
+        sa.and_(_I.compute_host == _UNKNOWN, _OI.defined),
     ),
     _SAME_PATH,
 )
@@ -138,17 +141,33 @@ def _exists(others: sa.Select[Any]) -> sa.ColumnElement[bool]:
     return others.correlate(models.console_connection, models.instances).exists()
 
 
+# Whether another instance has the address, or a row of ``console_connection`` needs a closer look for another
+# reason. This is on the hot path: one lookup in the index of addresses, which mostly finds nothing.
+SHARED = (
+    sa.select(_O.instance_uuid)
+    .where(_O.host == _C.host, _O.port == _C.port, _O.instance_uuid != _C.instance_uuid)
+    .correlate(models.console_connection)
+    .exists()
+)
+SUSPECT = sa.or_(SHARED, _C.options.contains('"tls_port"'))
+
 # Whether a row of ``console_connection``, joined with its row of ``instances``, is contested.
-CONTESTED = sa.or_(
-    _exists(_AT_ITS_PORT), sa.and_(tls_port(_C.options).is_not(None), _exists(_AT_ITS_TLS_PORT))
+_CONTESTED = sa.and_(
+    SUSPECT,
+    sa.or_(_exists(_AT_ITS_PORT), sa.and_(tls_port(_C.options).is_not(None), _exists(_AT_ITS_TLS_PORT))),
 )
 
 _JOINED = models.console_connection.join(models.instances, _I.uuid == _C.instance_uuid)
 _CONTESTED_CONSOLES = (
     sa.select(_C.instance_uuid, _C.host, _C.port, _I.compute_host)
     .select_from(_JOINED)
-    .where(CONTESTED)
+    .where(_CONTESTED)
     .order_by(_C.host, _C.port, _C.instance_uuid)
+)
+_IS_CONTESTED = _CONTESTED_CONSOLES.where(
+    _C.instance_uuid == sa.bindparam('instance_uuid'),
+    _C.host == sa.bindparam('host'),
+    _C.port == sa.bindparam('port'),
 )
 _RIVALS = (
     sa.select(_O.instance_uuid, _OI.compute_host)
@@ -187,12 +206,10 @@ class Contest:
         )
 
 
-def is_contested(conn: sa.Connection, console: objects.ConsoleConnection) -> bool:
+def is_contested(conn: sa.Connection, instance_uuid: str, host: str | None, port: int | None) -> bool:
     """Return whether a console is contested."""
-    statement = _CONTESTED_CONSOLES.where(
-        _C.instance_uuid == console.instance_uuid, _C.host == console.host, _C.port == console.port
-    )
-    return conn.execute(statement).first() is not None
+    console = {'instance_uuid': instance_uuid, 'host': host, 'port': port}
+    return conn.execute(_IS_CONTESTED, console).first() is not None
 
 
 def find(db: Database, **filters: Any) -> list[Contest]:

@@ -52,7 +52,7 @@ _FOR_OPEN = (
         _C.options,
         _I.defined,
         _S.id.label('session_id'),
-        contests.CONTESTED.label('contested'),
+        contests.SUSPECT.label('suspect'),
     )
     .select_from(
         models.console_auth_token.join(
@@ -103,7 +103,13 @@ def find_for_open(
     :returns: None if there is no such live token
     """
     values = {'token_hash': token_hash, 'session_id': session_id}
-    row = db.single(lambda conn: conn.execute(_FOR_OPEN, values).first())
+
+    def work(conn: sa.Connection) -> tuple[Row | None, bool]:
+        row = conn.execute(_FOR_OPEN, values).first()
+        contested = row is not None and bool(row.suspect) and contests.is_contested(conn, *row[1:4])
+        return row, contested
+
+    row, contested = db.single(work)
     if row is None:
         return None
     return OpenRequest(
@@ -117,7 +123,7 @@ def find_for_open(
         spent=row.used_at is not None,
         defined=bool(row.defined),
         already_open=row.session_id is not None,
-        contested=bool(row.contested),
+        contested=contested,
         source=row.source,
     )
 

@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import random
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,7 +30,7 @@ _S = models.console_session.c
 _JOINED = models.console_auth_token.join(
     models.console_connection,
     sa.and_(_C.instance_uuid == _T.instance_uuid, _C.host == _T.host, _C.port == _T.port),
-).join(models.instances, _I.uuid == _T.instance_uuid)
+)
 _LIVE = (_T.token_hash == sa.bindparam('token_hash'), _T.expires > clock.utc_now())
 _GRANT_COLUMNS = (
     _T.instance_uuid,
@@ -43,7 +44,7 @@ _GRANT_COLUMNS = (
     _C.access_url_base,
     _C.options,
     _T.source,
-    contests.CONTESTED.label('contested'),
+    contests.SUSPECT.label('suspect'),
 )
 _VALIDATE = sa.select(*_GRANT_COLUMNS).select_from(_JOINED).where(*_LIVE)
 _VALIDATE_UNUSED = _VALIDATE.where(_T.used_at.is_(None))
@@ -105,7 +106,7 @@ def _insert_where(*conditions: sa.ColumnElement[bool]) -> tuple[sa.Insert, Retur
 
 
 # Where nothing is inserted, the slow path settles it.
-_STORE = _insert_where(~contests.CONTESTED)
+_STORE = _insert_where(~contests.SHARED)
 _STORE_IN_ANY_CASE = _insert_where()
 
 # Another user has a live token for the console.
@@ -132,7 +133,7 @@ _NEXT_FREE = (
         _C.access_url_base,
         _C.options,
         _I.compute_host,
-        contests.CONTESTED.label('contested'),
+        contests.SUSPECT.label('suspect'),
         consoles.LIVE_SESSION.correlate(models.console_connection).exists().label('connected'),
         _PROMISED.label('promised'),
     )
@@ -196,7 +197,7 @@ def store(
         expires = db.single(lambda conn: _insert(conn, values, _STORE))
     except (db_exc.DBReferenceError, db_exc.DBDuplicateEntry):
         expires = None  # the console was deleted meanwhile, or an earlier attempt has stored the token
-    if expires is not None:
+    if expires is not None and 'tls_port' not in grant.options:
         return Stored(clock.aware(expires), [])
     stored, contested = _store_unknown(db, grant, values)
     if contested:
@@ -255,7 +256,9 @@ def _store_unknown(
     def work(conn: sa.Connection) -> tuple[Stored, bool]:
         stored = load_expiry(conn, values['token_hash'])
         if stored is not None:  # by an earlier attempt whose answer was lost: nobody else has this hash
-            return Stored(clock.aware(stored), []), contests.is_contested(conn, grant.console())
+            return Stored(clock.aware(stored), []), contests.is_contested(
+                conn, grant.instance_uuid, grant.host, grant.port
+            )
         instance = conn.execute(consoles.SELECT_INSTANCE, {'instance_uuid': grant.instance_uuid}).first()
         cut = consoles.ensure_instance(conn, instance, grant.instance_uuid, grant.compute_host, defined=False)
         row = consoles.load_console(conn, grant.instance_uuid, grant.host, grant.port)
@@ -263,7 +266,9 @@ def _store_unknown(
         expires = _insert(conn, values, _STORE_IN_ANY_CASE)
         if expires is None:  # another transaction has changed it in between, so start again
             raise db_exc.DBDeadlock()
-        return Stored(clock.aware(expires), cut), contests.is_contested(conn, grant.console())
+        return Stored(clock.aware(expires), cut), contests.is_contested(
+            conn, grant.instance_uuid, grant.host, grant.port
+        )
 
     return db.transaction(work, racing=True)
 
@@ -299,12 +304,12 @@ def store_next_free(
         rows = [row for row in rows if unlimited or not row.connected]
         if not rows:
             _raise_none_free(db, grant)
-        rows = [row for row in rows if not row.contested]
-        if not rows:
+        free = _uncontested(db, grant.instance_uuid, rows)
+        if not free:
             raise exception.ConsoleContested()
-        unclaimed = [row for row in rows if not (row.connected or row.promised)]
+        unclaimed = [row for row in free if not (row.connected or row.promised)]
         # Chosen at random after a collision, or those who collided would choose the same console again.
-        chosen = random.choice(unclaimed) if attempt and unclaimed else rows[0]
+        chosen = random.choice(unclaimed) if attempt and unclaimed else free[0]
         completed = _with_console(grant, chosen)
         stored = store(db, token_hash, completed, ttl, request_id)
         if attempt == _MAX_RETRIES or not unclaimed or not _is_promised_to_others(db, completed):
@@ -312,6 +317,17 @@ def store_next_free(
         delete(db, token_hash)
         time.sleep(backoff.anywhere(_MAX_PAUSE))
     return completed, stored
+
+
+def _uncontested(db: Database, instance_uuid: str, rows: Sequence[Row]) -> list[Row]:
+    def work(conn: sa.Connection) -> list[Row]:
+        return [
+            row
+            for row in rows
+            if not (row.suspect and contests.is_contested(conn, instance_uuid, row.host, row.port))
+        ]
+
+    return db.single(work) if any(row.suspect for row in rows) else list(rows)
 
 
 def _raise_none_free(db: Database, grant: objects.ConsoleAuthToken) -> None:
@@ -348,7 +364,12 @@ def validate(db: Database, token_hash: str, *, single_use: bool) -> ValidToken |
     :returns: None if there is no such live token
     """
     statement = _VALIDATE_UNUSED if single_use else _VALIDATE
-    row = db.single(lambda conn: conn.execute(statement, {'token_hash': token_hash}).first())
+
+    def work(conn: sa.Connection) -> tuple[Row | None, bool]:
+        row = conn.execute(statement, {'token_hash': token_hash}).first()
+        return row, row is not None and bool(row.suspect) and contests.is_contested(conn, *row[:3])
+
+    row, contested = db.single(work)
     if row is None:
         return None
     grant = objects.ConsoleAuthToken(
@@ -365,4 +386,4 @@ def validate(db: Database, token_hash: str, *, single_use: bool) -> ValidToken |
         user_id=row.user_id,
         project_id=row.project_id,
     )
-    return ValidToken(grant, row.source, bool(row.contested))
+    return ValidToken(grant, row.source, contested)
