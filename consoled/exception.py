@@ -84,6 +84,15 @@ class ConsoleGone(ConsoledException):
     http_status = 404
 
 
+class ConsoleContested(ConsoledException):
+    """Instances of two compute hosts have the console's address, so nobody knows which one answers there."""
+
+    code = 'console_contested'
+    msg_fmt = 'The console cannot be reached safely: its address is in use twice. Tell the operator.'
+    http_status = 409
+    retryable = True
+
+
 class ConsolePortsExhausted(ConsoledException):
     """No console of the type is free."""
 

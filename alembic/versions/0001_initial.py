@@ -65,11 +65,10 @@ def upgrade() -> None:
     )
     _create_tokens()
     _create_sessions()
-    # MySQL has no IF NOT EXISTS for an index.
-    dialect = op.get_bind().dialect
-    again = dialect.name != 'mysql' or dialect.is_mariadb
     for name, table, columns in INDEXES:
-        op.create_index(name, table, columns, if_not_exists=again or None)
+        # MySQL has no IF NOT EXISTS for an index.
+        if not any(index['name'] == name for index in sa.inspect(op.get_bind()).get_indexes(table)):
+            op.create_index(name, table, columns)
 
 
 def _create_tokens() -> None:

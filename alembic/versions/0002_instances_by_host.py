@@ -5,6 +5,8 @@ Revision: 0002
 Revises: 0001
 """
 
+import sqlalchemy as sa
+
 from alembic import op
 
 revision = '0002'
@@ -13,6 +15,6 @@ down_revision = '0001'
 
 def upgrade() -> None:
     # MySQL has no IF NOT EXISTS for an index.
-    dialect = op.get_bind().dialect
-    again = dialect.name != 'mysql' or dialect.is_mariadb
-    op.create_index('ix_instances_host', 'instances', ['compute_host'], if_not_exists=again or None)
+    indexes = sa.inspect(op.get_bind()).get_indexes('instances')
+    if not any(index['name'] == 'ix_instances_host' for index in indexes):
+        op.create_index('ix_instances_host', 'instances', ['compute_host'])

@@ -40,12 +40,10 @@ def upgrade() -> None:
         sa.Column('since', MOMENT, nullable=False),
         **TABLE,
     )
-    # MySQL has no IF NOT EXISTS for an index.
-    dialect = op.get_bind().dialect
-    again = dialect.name != 'mysql' or dialect.is_mariadb
-    op.create_index('ix_legacy_void_since', 'legacy_void', ['since'], if_not_exists=again or None)
-    # Not every database has IF NOT EXISTS for a column.
-    if 'source' not in {
-        column['name'] for column in sa.inspect(op.get_bind()).get_columns('console_auth_token')
-    }:
+    # Not every database has IF NOT EXISTS for an index or a column.
+    inspector = sa.inspect(op.get_bind())
+    if not any(index['name'] == 'ix_legacy_void_since' for index in inspector.get_indexes('legacy_void')):
+        op.create_index('ix_legacy_void_since', 'legacy_void', ['since'])
+    columns = inspector.get_columns('console_auth_token')
+    if not any(column['name'] == 'source' for column in columns):
         op.add_column('console_auth_token', sa.Column('source', sa.String(32)))

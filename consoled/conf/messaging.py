@@ -14,8 +14,10 @@ from oslo_messaging import opts as messaging_opts
 # Part of the contract: clients in other services have a control_exchange of their own.
 EXCHANGE = 'consoled'
 
-# A pool of one saves some CPU, but then one slow query stalls every caller.
-THREAD_POOL_SIZE = 8
+# A pool of one saves some CPU, but then one slow query stalls every caller. Most of these threads wait: for a
+# compute agent, or for a proxy to cut. The database has a pool of its own, which bounds those that work.
+# oslo.messaging has 30 connections (rpc_conn_pool_size), of which each answer takes one.
+THREAD_POOL_SIZE = 24
 
 # With the library's defaults, the first call after the broker was back took 7 s; with these, 1 s.
 RABBIT_DEFAULTS: dict[str, Any] = {

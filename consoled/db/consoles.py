@@ -12,19 +12,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from consoled import exception, objects
-from consoled.db import clock, models
+from consoled.db import clock, contests, models
 from consoled.db.engine import Database
-from consoled.db.models import Row
+from consoled.db.models import UNKNOWN_HOST, Row
 from consoled.objects import EndReason
 
 _I = models.instances.c
 _C = models.console_connection.c
 _S = models.console_session.c
 _P = models.console_proxy.c
-
-
-# Stands in for the compute host of an instance until an agent, or a token request, names it.
-UNKNOWN_HOST = '(unknown)'
 
 SELECT_INSTANCE = sa.select(_I.uuid, _I.compute_host, _I.defined, _I.retired_at).where(
     _I.uuid == sa.bindparam('instance_uuid')
@@ -46,7 +42,7 @@ LIVE_SESSION = (
         _P.lease_expires > clock.utc_now(),
     )
 )
-_SELECT_FREE = _SELECT_CONSOLES.where(
+_SELECT_FREE = _SELECT_CONSOLES.add_columns(contests.SUSPECT.label('suspect')).where(
     _C.console_type == sa.bindparam('console_type'),
     ~LIVE_SESSION.correlate(models.console_connection).exists(),
 )
@@ -83,7 +79,7 @@ def load_console(conn: sa.Connection, instance_uuid: str, host: str | None, port
 
 
 def list_free(db: Database, instance_uuid: str, console_type: str) -> list[objects.ConsoleConnection]:
-    """Return the instance's consoles of a type that have no live session, by port.
+    """Return the instance's consoles of a type that have no live session and are not contested, by port.
 
     :raises InstanceNotFound: the instance has no row
     """
@@ -92,8 +88,12 @@ def list_free(db: Database, instance_uuid: str, console_type: str) -> list[objec
         instance = conn.execute(SELECT_INSTANCE, {'instance_uuid': instance_uuid}).first()
         if instance is None:
             raise exception.InstanceNotFound(instance_uuid=instance_uuid)
-        rows = conn.execute(_SELECT_FREE, {'instance_uuid': instance_uuid, 'console_type': console_type})
-        return [to_connection(instance_uuid, instance.compute_host, row) for row in rows]
+        values = {'instance_uuid': instance_uuid, 'console_type': console_type}
+        return [
+            to_connection(instance_uuid, instance.compute_host, row)
+            for row in conn.execute(_SELECT_FREE, values).all()
+            if not (row.suspect and contests.is_contested(conn, instance_uuid, row.host, row.port))
+        ]
 
     return db.single(work)
 

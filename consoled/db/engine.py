@@ -56,6 +56,9 @@ _UNCHECKED_TLS = (
     'sent to it; set ssl_ca for MySQL, sslmode=verify-full and sslrootcert for PostgreSQL'
 )
 
+# Connections per engine and process. Threads that wait for other services hold none.
+_POOL_SIZE = 8
+
 _FIRST_PAUSE = 0.02  # seconds; doubled after each attempt
 _LONGEST_PAUSE = 0.5  # seconds
 
@@ -110,12 +113,14 @@ class Database:
     pool's ROLLBACK: three round trips of four. Calls of several statements run in a transaction.
 
     :param url: SQLAlchemy URL of the database
-    :param pool_size: connections per engine; one for each thread that answers calls
+    :param pool_size: connections per engine; further threads wait for one of them
     :param recycle: seconds after which a pooled connection is replaced
     :param retry_time: total seconds for which work is retried after transient errors
     """
 
-    def __init__(self, url: str, *, pool_size: int = 8, recycle: int = 3600, retry_time: float = 4.0) -> None:
+    def __init__(
+        self, url: str, *, pool_size: int = _POOL_SIZE, recycle: int = 3600, retry_time: float = 4.0
+    ) -> None:
         self._retry_time = retry_time
         # Such a connection has no open transaction, so the ROLLBACK after each statement is left out.
         self._autocommit = _engine(
@@ -133,7 +138,7 @@ class Database:
 
     @classmethod
     def from_conf(cls, conf: cfg.ConfigOpts) -> Self:
-        """Return the database of ``[database]``, with a connection for each thread that answers calls.
+        """Return the database of ``[database]``.
 
         :raises cfg.RequiredOptError: ``[database] connection`` is not set
         :raises ValueError: it is not the URL of a database, or of an SQLite database in memory
@@ -145,7 +150,7 @@ class Database:
         check_url(options.connection)
         return cls(
             options.connection,
-            pool_size=conf.executor_thread_pool_size,
+            pool_size=min(conf.executor_thread_pool_size, _POOL_SIZE),
             recycle=options.connection_recycle_time,
             retry_time=options.retry_time,
         )

@@ -38,8 +38,8 @@ _SELECT_BY_HOST = sa.select(_I.uuid).where(_I.compute_host == sa.bindparam('comp
 # stored, so whoever names it then updates this token too.
 _LOCK_UNKNOWN = (
     sa.update(models.instances)
-    .where(_I.uuid == sa.bindparam('locked'), _I.compute_host == consoles.UNKNOWN_HOST)
-    .values(compute_host=consoles.UNKNOWN_HOST)
+    .where(_I.uuid == sa.bindparam('locked'), _I.compute_host == models.UNKNOWN_HOST)
+    .values(compute_host=models.UNKNOWN_HOST)
 )
 
 _REVOKED = 'revoked'
@@ -148,13 +148,13 @@ def _ensure_console(
 ) -> tuple[str, list[str]]:
     """Insert the instance and the console, or update them where the grant takes precedence.
 
-    :returns: the compute host (``consoles.UNKNOWN_HOST`` if it is not known), and the ids of the sessions to
+    :returns: the compute host (``UNKNOWN_HOST`` if it is not known), and the ids of the sessions to
         cut
     :raises _Unacceptable: the grant contradicts what the database knows
     """
     conn.execute(_LOCK_UNKNOWN, {'locked': grant.instance_uuid})
     instance = conn.execute(consoles.SELECT_INSTANCE, {'instance_uuid': grant.instance_uuid}).first()
-    compute_host: str = consoles.UNKNOWN_HOST if instance is None else instance.compute_host
+    compute_host: str = models.UNKNOWN_HOST if instance is None else instance.compute_host
     console = consoles.load_console(conn, grant.instance_uuid, grant.host, grant.port)
     defined = instance is not None and instance.defined
     if console is None and issued_earlier and defined:

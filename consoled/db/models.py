@@ -16,6 +16,9 @@ from sqlalchemy.dialects import mysql
 
 metadata = sa.MetaData()
 
+# Stands in for the compute host of an instance until an agent, or a token request, names it.
+UNKNOWN_HOST = '(unknown)'
+
 
 class Row(Protocol):
     """A row of a result: its columns by name, without static types."""
@@ -67,6 +70,7 @@ console_connection = sa.Table(
     sa.Column('options', sa.Text, nullable=False),  # JSON with sorted keys
     sa.Column('created_at', Moment, nullable=False),
     sa.Column('updated_at', Moment, nullable=False),
+    sa.Index('ix_console_connection_address', 'host', 'port'),
     **_TABLE_ARGS,
 )
 

@@ -8,7 +8,7 @@ import dataclasses
 import sqlalchemy as sa
 
 from consoled import exception, objects
-from consoled.db import clock, consoles, models
+from consoled.db import clock, consoles, contests, models
 from consoled.db.engine import Database
 from consoled.db.models import Row
 
@@ -57,6 +57,7 @@ _FOR_OPEN = (
         _C.options,
         _I.defined,
         _S.id.label('session_id'),
+        contests.SUSPECT.label('suspect'),
     )
     .select_from(
         models.console_auth_token.join(
@@ -81,6 +82,7 @@ class OpenRequest:
     :ivar used_before: that was so long ago that it is no part of this open
     :ivar defined: a compute agent has defined the console
     :ivar already_open: the same request was carried out before
+    :ivar contested: the address of the console is also that of another compute host's instance
     :ivar source: where the token was issued, if not by ``authorize``
     """
 
@@ -95,6 +97,7 @@ class OpenRequest:
     used_before: bool
     defined: bool
     already_open: bool
+    contested: bool
     source: str | None
 
 
@@ -107,7 +110,13 @@ def find_for_open(
     :returns: None if there is no such live token
     """
     values = {'token_hash': token_hash, 'session_id': session_id}
-    row = db.single(lambda conn: conn.execute(_FOR_OPEN, values).first())
+
+    def work(conn: sa.Connection) -> tuple[Row | None, bool]:
+        row = conn.execute(_FOR_OPEN, values).first()
+        contested = row is not None and bool(row.suspect) and contests.is_contested(conn, *row[1:4])
+        return row, contested
+
+    row, contested = db.single(work)
     if row is None:
         return None
     return OpenRequest(
@@ -122,6 +131,7 @@ def find_for_open(
         used_before=bool(row.used_before),
         defined=bool(row.defined),
         already_open=row.session_id is not None,
+        contested=contested,
         source=row.source,
     )
 

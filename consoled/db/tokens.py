@@ -10,13 +10,15 @@ import dataclasses
 import datetime
 import random
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
+from sqlalchemy.sql.dml import ReturningInsert
 
 from consoled import backoff, exception, objects
-from consoled.db import clock, consoles, models
+from consoled.db import clock, consoles, contests, models
 from consoled.db.engine import Database
 from consoled.db.models import Row
 
@@ -42,6 +44,7 @@ _GRANT_COLUMNS = (
     _C.access_url_base,
     _C.options,
     _T.source,
+    contests.SUSPECT.label('suspect'),
 )
 _VALIDATE = sa.select(*_GRANT_COLUMNS).select_from(_JOINED).where(*_LIVE)
 _VALIDATE_UNUSED = _VALIDATE.where(_T.used_at.is_(None))
@@ -60,39 +63,51 @@ _STORED_COLUMNS = (
     'expires',
     'created_at',
 )
-# Inserts the token from the console's own row. If the console is unknown, or known with another type, other
-# options or another compute host, no row is inserted and the slow path corrects that first.
-_STORE = (
-    sa.insert(models.console_auth_token)
-    .from_select(
-        _STORED_COLUMNS,
-        sa.select(
-            sa.bindparam('token_hash', type_=sa.String),
-            _C.instance_uuid,
-            _C.host,
-            _C.port,
-            _I.compute_host,
-            sa.bindparam('user_id', type_=sa.String),
-            sa.bindparam('project_id', type_=sa.String),
-            sa.bindparam('request_id', type_=sa.String),
-            clock.utc_after(sa.bindparam('ttl')),
-            clock.utc_now(),
+
+
+def _insert_where(*conditions: sa.ColumnElement[bool]) -> tuple[sa.Insert, ReturningInsert[Any]]:
+    """Return the statement that stores a token, without and with RETURNING its expiry.
+
+    It inserts the token from the console's own row. If the console is unknown, or known with another type,
+    other options or another compute host, no row is inserted.
+    """
+    plain = (
+        sa.insert(models.console_auth_token)
+        .from_select(
+            _STORED_COLUMNS,
+            sa.select(
+                sa.bindparam('token_hash', type_=sa.String),
+                _C.instance_uuid,
+                _C.host,
+                _C.port,
+                _I.compute_host,
+                sa.bindparam('user_id', type_=sa.String),
+                sa.bindparam('project_id', type_=sa.String),
+                sa.bindparam('request_id', type_=sa.String),
+                clock.utc_after(sa.bindparam('ttl')),
+                clock.utc_now(),
+            )
+            .select_from(models.console_connection.join(models.instances, _I.uuid == _C.instance_uuid))
+            .where(
+                _C.instance_uuid == sa.bindparam('instance_uuid'),
+                _C.host == sa.bindparam('host'),
+                _C.port == sa.bindparam('port'),
+                _C.console_type == sa.bindparam('console_type'),
+                _C.options == sa.bindparam('options'),
+                _C.access_url_base.is_not_distinct_from(sa.bindparam('access_url_base', type_=sa.String)),
+                _I.compute_host == sa.bindparam('compute_host'),
+                _I.retired_at.is_(None),
+                *conditions,
+            ),
         )
-        .select_from(models.console_connection.join(models.instances, _I.uuid == _C.instance_uuid))
-        .where(
-            _C.instance_uuid == sa.bindparam('instance_uuid'),
-            _C.host == sa.bindparam('host'),
-            _C.port == sa.bindparam('port'),
-            _C.console_type == sa.bindparam('console_type'),
-            _C.options == sa.bindparam('options'),
-            _C.access_url_base.is_not_distinct_from(sa.bindparam('access_url_base', type_=sa.String)),
-            _I.compute_host == sa.bindparam('compute_host'),
-            _I.retired_at.is_(None),
-        ),
+        .execution_options(preserve_rowcount=True)  # an INSERT does not keep it by default
     )
-    .execution_options(preserve_rowcount=True)  # an INSERT does not keep it by default
-)
-_STORE_RETURNING = _STORE.returning(_T.expires)
+    return plain, plain.returning(_T.expires)
+
+
+# Where nothing is inserted, the slow path settles it.
+_STORE = _insert_where(~contests.SHARED)
+_STORE_IN_ANY_CASE = _insert_where()
 
 # Another user has a live token for the console.
 _PROMISED = (
@@ -118,6 +133,7 @@ _NEXT_FREE = (
         _C.access_url_base,
         _C.options,
         _I.compute_host,
+        contests.SUSPECT.label('suspect'),
         consoles.LIVE_SESSION.correlate(models.console_connection).exists().label('connected'),
         _PROMISED.label('promised'),
     )
@@ -156,10 +172,12 @@ class ValidToken:
     """A live token, without its clear text.
 
     :ivar source: where it was issued, if not by ``authorize``
+    :ivar contested: the address of its console is also that of another compute host's instance
     """
 
     grant: objects.ConsoleAuthToken
     source: str | None
+    contested: bool
 
 
 def store(
@@ -172,15 +190,19 @@ def store(
 
     :param grant: with host and port set
     :param ttl: lifetime in seconds, by the database's clock
+    :raises ConsoleContested: the address of the console is also that of another compute host's instance
     """
     values = _values(token_hash, grant, ttl, request_id)
     try:
-        expires = db.single(lambda conn: _insert(conn, values))
+        expires = db.single(lambda conn: _insert(conn, values, _STORE))
     except (db_exc.DBReferenceError, db_exc.DBDuplicateEntry):
         expires = None  # the console was deleted meanwhile, or an earlier attempt has stored the token
-    if expires is not None:
+    if expires is not None and 'tls_port' not in grant.options:
         return Stored(clock.aware(expires), [])
-    return _store_unknown(db, grant, values)
+    stored, contested = _store_unknown(db, grant, values)
+    if contested:
+        raise exception.ConsoleContested()
+    return stored
 
 
 def _values(
@@ -202,14 +224,17 @@ def _values(
     }
 
 
-def _insert(conn: sa.Connection, values: dict[str, Any]) -> datetime.datetime | None:
-    """Insert the token and return its expiry; None if the console is not known as described."""
+def _insert(
+    conn: sa.Connection, values: dict[str, Any], statements: tuple[sa.Insert, ReturningInsert[Any]]
+) -> datetime.datetime | None:
+    """Insert the token and return its expiry; None if the statement inserts nothing."""
+    plain, returning = statements
     if conn.dialect.insert_returning:
         # Fetch all rows: SQLite commits a statement only when it has run to its end.
-        rows = conn.execute(_STORE_RETURNING, values).all()
+        rows = conn.execute(returning, values).all()
         return rows[0].expires if rows else None
     # MySQL has no RETURNING.
-    if not conn.execute(_STORE, values).rowcount:
+    if not conn.execute(plain, values).rowcount:
         return None
     return load_expiry(conn, values['token_hash'])
 
@@ -219,19 +244,31 @@ def load_expiry(conn: sa.Connection, token_hash: str) -> datetime.datetime | Non
     return conn.execute(_SELECT_EXPIRY, {'token_hash': token_hash}).scalar()
 
 
-def _store_unknown(db: Database, grant: objects.ConsoleAuthToken, values: dict[str, Any]) -> Stored:
-    def work(conn: sa.Connection) -> Stored:
+def _store_unknown(
+    db: Database, grant: objects.ConsoleAuthToken, values: dict[str, Any]
+) -> tuple[Stored, bool]:
+    """Store a token, its console and its instance; return also whether the console is contested.
+
+    The token of a contested console is stored although nobody gets it: until it expires, it keeps the other
+    instance from being believed.
+    """
+
+    def work(conn: sa.Connection) -> tuple[Stored, bool]:
         stored = load_expiry(conn, values['token_hash'])
         if stored is not None:  # by an earlier attempt whose answer was lost: nobody else has this hash
-            return Stored(clock.aware(stored), [])
+            return Stored(clock.aware(stored), []), contests.is_contested(
+                conn, grant.instance_uuid, grant.host, grant.port
+            )
         instance = conn.execute(consoles.SELECT_INSTANCE, {'instance_uuid': grant.instance_uuid}).first()
         cut = consoles.ensure_instance(conn, instance, grant.instance_uuid, grant.compute_host, defined=False)
         row = consoles.load_console(conn, grant.instance_uuid, grant.host, grant.port)
         cut += consoles.ensure_console(conn, row, grant.console())
-        expires = _insert(conn, values)
+        expires = _insert(conn, values, _STORE_IN_ANY_CASE)
         if expires is None:  # another transaction has changed it in between, so start again
             raise db_exc.DBDeadlock()
-        return Stored(clock.aware(expires), cut)
+        return Stored(clock.aware(expires), cut), contests.is_contested(
+            conn, grant.instance_uuid, grant.host, grant.port
+        )
 
     return db.transaction(work, racing=True)
 
@@ -254,6 +291,7 @@ def store_next_free(
     :returns: the grant with its console filled in, and the result of storing it
     :raises InstanceNotFound: there is no such instance
     :raises ConsolePortsExhausted: all consoles of the type have a session
+    :raises ConsoleContested: the addresses of all free ones are also those of other compute hosts' instances
     """
     wanted = {
         'instance_uuid': grant.instance_uuid,
@@ -266,9 +304,12 @@ def store_next_free(
         rows = [row for row in rows if unlimited or not row.connected]
         if not rows:
             _raise_none_free(db, grant)
-        unclaimed = [row for row in rows if not (row.connected or row.promised)]
+        free = _uncontested(db, grant.instance_uuid, rows)
+        if not free:
+            raise exception.ConsoleContested()
+        unclaimed = [row for row in free if not (row.connected or row.promised)]
         # Chosen at random after a collision, or those who collided would choose the same console again.
-        chosen = random.choice(unclaimed) if attempt and unclaimed else rows[0]
+        chosen = random.choice(unclaimed) if attempt and unclaimed else free[0]
         completed = _with_console(grant, chosen)
         stored = store(db, token_hash, completed, ttl, request_id)
         if attempt == _MAX_RETRIES or not unclaimed or not _is_promised_to_others(db, completed):
@@ -276,6 +317,17 @@ def store_next_free(
         delete(db, token_hash)
         time.sleep(backoff.anywhere(_MAX_PAUSE))
     return completed, stored
+
+
+def _uncontested(db: Database, instance_uuid: str, rows: Sequence[Row]) -> list[Row]:
+    def work(conn: sa.Connection) -> list[Row]:
+        return [
+            row
+            for row in rows
+            if not (row.suspect and contests.is_contested(conn, instance_uuid, row.host, row.port))
+        ]
+
+    return db.single(work) if any(row.suspect for row in rows) else list(rows)
 
 
 def _raise_none_free(db: Database, grant: objects.ConsoleAuthToken) -> None:
@@ -312,7 +364,12 @@ def validate(db: Database, token_hash: str, *, single_use: bool) -> ValidToken |
     :returns: None if there is no such live token
     """
     statement = _VALIDATE_UNUSED if single_use else _VALIDATE
-    row = db.single(lambda conn: conn.execute(statement, {'token_hash': token_hash}).first())
+
+    def work(conn: sa.Connection) -> tuple[Row | None, bool]:
+        row = conn.execute(statement, {'token_hash': token_hash}).first()
+        return row, row is not None and bool(row.suspect) and contests.is_contested(conn, *row[:3])
+
+    row, contested = db.single(work)
     if row is None:
         return None
     grant = objects.ConsoleAuthToken(
@@ -329,4 +386,4 @@ def validate(db: Database, token_hash: str, *, single_use: bool) -> ValidToken |
         user_id=row.user_id,
         project_id=row.project_id,
     )
-    return ValidToken(grant, row.source)
+    return ValidToken(grant, row.source, contested)

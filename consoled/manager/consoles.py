@@ -14,6 +14,7 @@ from consoled.db import consoles as db_consoles
 from consoled.db import hosts as db_hosts
 from consoled.db.engine import Database
 from consoled.manager import access_url
+from consoled.manager.contests import ContestReporter
 from consoled.manager.session_cutter import SessionCutter
 from consoled.manager.thread_share import ThreadShare
 from consoled.manager.tokens import TokenService
@@ -33,16 +34,24 @@ class ConsoleService:
     """Makes the stored consoles equal what compute agents define, and cuts the sessions that lose theirs.
 
     :param token_service: voids the tokens of consoles that are gone
+    :param contests: tells operators of contested consoles
     """
 
     def __init__(
-        self, conf: cfg.ConfigOpts, db: Database, cutter: SessionCutter, token_service: TokenService
+        self,
+        conf: cfg.ConfigOpts,
+        db: Database,
+        cutter: SessionCutter,
+        token_service: TokenService,
+        contests: ContestReporter,
     ) -> None:
         self._db = db
         self._cutter = cutter
         self._token_service = token_service
-        # The agents of a whole cell may start at once; users must still be answered.
-        self._share = ThreadShare.from_conf(conf)
+        self._contests = contests
+        # The agents of a whole cell may start at once, and one may call again and again; users must still be
+        # answered.
+        self._share = ThreadShare.from_conf(conf, eighths=1, each=1)
 
     def define(
         self,
@@ -61,6 +70,8 @@ class ConsoleService:
         self._cutter.cut(context, defined.cut, EndReason.CONSOLE_GONE)
         if defined.dropped:
             self._token_service.void({instance_uuid: None})
+        if wanted:
+            self._contests.report('define', instance_uuid=instance_uuid)
 
     def define_host(
         self,
@@ -73,11 +84,11 @@ class ConsoleService:
         """Make these, and only these, the instances of a compute host, with these consoles.
 
         :param unknown: those of the instances whose consoles the agent could not determine
-        :raises ManagerBusy: half of the threads already serve compute hosts
+        :raises ManagerBusy: as many threads as may do so already serve compute hosts, or one this host
         :raises InvalidArgument: as in ``define``
         :raises InvalidConsole: as in ``define``
         """
-        with self._share.permit():
+        with self._share.permit(compute_host):
             wanted = _checked(consoles, _MAX_CONSOLES_OF_HOST, compute_host, instance_uuids)
             instances = db_hosts.group_by_instance(instance_uuids, wanted, unknown=unknown)
             retired = changed = 0
@@ -88,6 +99,7 @@ class ConsoleService:
                     self._token_service.void({change.instance_uuid: None})
                 retired += change.retired
                 changed += not change.retired
+            self._contests.report('define', compute_host=compute_host)
         changes = HostChanges(retired=retired, changed=changed)
         if changes:
             LOG.info(

@@ -20,6 +20,7 @@ from consoled.db import consoles as db_consoles
 from consoled.db import sessions as db_sessions
 from consoled.db.engine import Database
 from consoled.manager import access_url, consoles
+from consoled.manager.contests import ContestReporter
 from consoled.manager.metrics import Metrics
 from consoled.manager.session_cutter import SessionCutter
 from consoled.manager.sessions import SessionOpener
@@ -99,8 +100,9 @@ class ConsoleAuthManager(Endpoint):
         self._db = db
         self._metrics = metrics
         self._cutter = SessionCutter(proxy)
-        self._tokens = TokenService(conf, db, sources)
-        self._consoles = consoles.ConsoleService(conf, db, self._cutter, self._tokens)
+        contests = ContestReporter(db, metrics)
+        self._tokens = TokenService(conf, db, contests, sources)
+        self._consoles = consoles.ConsoleService(conf, db, self._cutter, self._tokens, contests)
         self._opener = SessionOpener(conf, db, compute, self._cutter, self._tokens)
 
     @classmethod

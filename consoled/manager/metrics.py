@@ -42,6 +42,13 @@ class Metrics:
             ['cell', 'source', 'outcome'],
             registry=self.registry,
         )
+        self._contested = prometheus_client.Counter(
+            'consoled_contested_consoles',
+            'Consoles found at an address that an instance of another compute host has too, by what '
+            'was done with them (define, authorize, open)',
+            ['cell', 'step'],
+            registry=self.registry,
+        )
         self._cell = cell
 
     def called(self, method: str, code: str, seconds: float) -> None:
@@ -54,6 +61,10 @@ class Metrics:
     def looked_up(self, source: str, outcome: str) -> None:
         """Count a token lookup outside the database."""
         self._lookups.labels(self._cell, source, outcome).inc()
+
+    def contested(self, step: str, consoles: int) -> None:
+        """Count contested consoles."""
+        self._contested.labels(self._cell, step).inc(consoles)
 
     def closed(self, bytes_in: int, bytes_out: int) -> None:
         """Count a closed session and the bytes it relayed."""

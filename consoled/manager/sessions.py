@@ -15,6 +15,7 @@ from consoled.context import RequestContext
 from consoled.db import claims
 from consoled.db import sessions as db_sessions
 from consoled.db.engine import Database
+from consoled.manager.breaker import Breaker
 from consoled.manager.session_cutter import SessionCutter
 from consoled.manager.thread_share import ThreadShare
 from consoled.manager.tokens import TokenService
@@ -22,6 +23,17 @@ from consoled.objects import EndReason
 from consoled.rpc.client import ComputeConsoleAPI
 
 _POLL_INTERVAL = 0.05  # seconds between two attempts to claim a slot that is being taken over
+
+_EACH = 2  # threads of a worker that may wait on one compute host, one console, or one project's take-overs
+_TRIALS = 2  # threads of a worker that may try whether peers that hung answer again
+
+# Parts of ``[manager] check_port_timeout``.
+_TURN = 0.75  # to wait for a permit; with the call itself this is less than a proxy waits for an answer
+_STALLED = 0.5  # after that, nobody waits for a call to that compute host to end
+_SLOW = 0.25  # a failure after that has kept a thread waiting
+
+# Seconds that a take-over waits for others of its console or project. Usually a proxy cuts in less.
+_TAKEOVER_TURN = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +67,12 @@ class SessionOpener:
         self._compute = compute
         self._cutter = cutter
         self._token_service = token_service
-        # Calls that wait for a compute agent or for a proxy to cut must not take all threads when these hang.
-        self._share = ThreadShare.from_conf(conf)
+        # What waits for a compute agent, or for a proxy to cut, must not keep others from their consoles when
+        # that one hangs.
+        self._agents = ThreadShare.from_conf(conf, eighths=3, each=_EACH)
+        self._hung_agents = Breaker('Compute host', _TRIALS)
+        self._takeovers = ThreadShare.from_conf(conf, eighths=2, each=_EACH)
+        self._hung_cuts = Breaker('The proxy of session', _TRIALS)
 
     def open(
         self,
@@ -70,7 +86,8 @@ class SessionOpener:
 
         Raises what ``ConsoleAuthAPI.open_session`` raises.
 
-        :raises ManagerBusy: half of the threads already wait for compute agents or proxies
+        :raises ComputeUnreachable: also if the agent has just left another call without an answer
+        :raises ManagerBusy: too many threads already wait for compute agents or proxies
         """
         request = self._find(token, session_id, proxy_id, client_address)
         policy = self._policy(request.console.console_type)
@@ -112,6 +129,8 @@ class SessionOpener:
         repeated = request.already_open and not request.used_before
         if request.spent and self._conf.consoleauth.single_use and not repeated:
             raise exception.InvalidToken()
+        if request.contested:
+            self._token_service.refuse_contested(request.console)
         if request.defined and self._conf.manager.check_port:
             self._check_port(context, request.console)
 
@@ -120,9 +139,16 @@ class SessionOpener:
 
         :raises ConsoleGone: it does not
         """
-        with self._share.permit():
+        compute_host, timeout = console.compute_host, self._conf.manager.check_port_timeout
+        turn = self._agents.permit(
+            compute_host,
+            timeout=_TURN * timeout,
+            stalled_after=_STALLED * timeout,
+            refusal=exception.ComputeUnreachable(),
+        )
+        with turn, self._hung_agents.call(compute_host, slow=_SLOW * timeout):
             try:
-                exists = self._compute.check_console(context, console, self._conf.manager.check_port_timeout)
+                exists = self._compute.check_console(context, console, timeout)
             except (exception.InstanceNotFound, exception.ConsoleGone):
                 exists = False
         if not exists:
@@ -155,11 +181,19 @@ class SessionOpener:
             if not policy.steal:
                 raise _in_use(taken) from None
             victim = next((holder for holder in taken.holders if not holder.cut), taken.holders[0])
-        # At most one session is stolen for an open. Otherwise several users who want the same console would
-        # cut each other in turn.
-        db_sessions.mark_taken_over(self._db, victim.id, EndReason.TAKEN_OVER)
-        self._cutter.cut(context, [victim.id], EndReason.TAKEN_OVER)
-        with self._share.permit():
+            refusal = _in_use(taken)
+        console = request.console
+        turn = self._takeovers.permit(
+            (console.instance_uuid, console.host, console.port),
+            request.project_id,
+            timeout=_TAKEOVER_TURN,
+            refusal=refusal,
+        )
+        with turn, self._hung_cuts.call(victim.id, slow=self._conf.manager.takeover_timeout / 2):
+            # At most one session is stolen for an open. Otherwise several users who want the same console
+            # would cut each other in turn.
+            db_sessions.mark_taken_over(self._db, victim.id, EndReason.TAKEN_OVER)
+            self._cutter.cut(context, [victim.id], EndReason.TAKEN_OVER)
             return self._claim_when_free(request, policy)
 
     def _claim_when_free(self, request: db_sessions.OpenRequest, policy: _Policy) -> objects.ConsoleSession:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 from oslo_config import cfg
 
@@ -13,11 +14,11 @@ from consoled import exception, objects
 from consoled import token as tokens
 from consoled.conf import consoles as console_conf
 from consoled.context import RequestContext
-from consoled.db import consoles as db_consoles
-from consoled.db import legacy
+from consoled.db import legacy, models
 from consoled.db import tokens as db_tokens
 from consoled.db.engine import Database
 from consoled.manager import access_url
+from consoled.manager.contests import ContestReporter
 from consoled.manager.thread_share import ThreadShare
 from consoled.sources import Issued, TokenSource
 
@@ -34,15 +35,23 @@ class TokenService:
 
     A token found in a source is copied into the database when it is first used.
 
+    :param contests: tells operators of contested consoles
     :param sources: other stores of tokens; empty unless a cloud is being moved over
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, db: Database, sources: Sequence[TokenSource] = ()) -> None:
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        db: Database,
+        contests: ContestReporter,
+        sources: Sequence[TokenSource] = (),
+    ) -> None:
         self._conf = conf
         self._db = db
+        self._contests = contests
         self._sources = sources
         # Lookups in sources must not take all threads when a source hangs.
-        self._share = ThreadShare.from_conf(conf)
+        self._share = ThreadShare.from_conf(conf, eighths=1)
 
     # authorizing
 
@@ -54,6 +63,7 @@ class TokenService:
         :param ttl: lifetime in seconds; None for ``[consoleauth] token_ttl``
         :returns: the grant with ``token``, ``expires`` and ``access_url``, and the ids of the sessions to cut
         :raises InvalidConsole: the grant is inconsistent
+        :raises ConsoleContested: an instance of another compute host has the console's address too
         :raises TTLTooLong: ``ttl`` exceeds ``[consoleauth] max_token_ttl``
         """
         ttl = self._checked_ttl(ttl)
@@ -61,9 +71,23 @@ class TokenService:
         grant.user_id = grant.user_id or context.user_id
         grant.project_id = grant.project_id or context.project_id
         token = tokens.mint()
+        try:
+            grant, stored = self._store(context, grant, token, ttl)
+        except exception.ConsoleContested:
+            given = {'host': grant.host, 'port': grant.port} if grant.port is not None else {}
+            self._contests.report('authorize', instance_uuid=grant.instance_uuid, **given)
+            raise
+        grant.expires = stored.expires
+        self._complete(grant, token)
+        return grant, stored.cut
+
+    def _store(
+        self, context: RequestContext, grant: objects.ConsoleAuthToken, token: str, ttl: int
+    ) -> tuple[objects.ConsoleAuthToken, db_tokens.Stored]:
+        """Store a token; return its grant with the console that was chosen."""
         if grant.port is None:
             group = console_conf.GROUP_OF_TYPE[grant.console_type]
-            grant, stored = db_tokens.store_next_free(
+            return db_tokens.store_next_free(
                 self._db,
                 tokens.hashed(token),
                 grant,
@@ -71,11 +95,7 @@ class TokenService:
                 context.request_id,
                 unlimited=group is None or self._conf[group].max_sessions == 0,
             )
-        else:
-            stored = db_tokens.store(self._db, tokens.hashed(token), grant, ttl, context.request_id)
-        grant.expires = stored.expires
-        self._complete(grant, token)
-        return grant, stored.cut
+        return grant, db_tokens.store(self._db, tokens.hashed(token), grant, ttl, context.request_id)
 
     def authorize_issued(
         self, context: RequestContext, token: str, issued: Issued, source: str
@@ -122,14 +142,27 @@ class TokenService:
         """Return the grant of a live token, without the token.
 
         :raises InvalidToken: the token is unknown, expired or used
+        :raises ConsoleContested: an instance of another compute host has the console's address too
         """
         valid = self._find(token)
         if valid is None and self.adopt(token):
             valid = self._find(token)
         if valid is None:
             raise exception.InvalidToken()
+        if valid.contested:
+            self.refuse_contested(valid.grant.console())
         self.count_use(valid.source)
         return valid.grant
+
+    def refuse_contested(self, console: objects.ConsoleConnection) -> NoReturn:
+        """Refuse to open a contested console, and tell the operators.
+
+        :raises ConsoleContested: always
+        """
+        self._contests.report(
+            'open', instance_uuid=console.instance_uuid, host=console.host, port=console.port
+        )
+        raise exception.ConsoleContested()
 
     def _find(self, token: str) -> db_tokens.ValidToken | None:
         single_use = self._conf.consoleauth.single_use
@@ -139,12 +172,12 @@ class TokenService:
         """Look a token up in the sources and copy it into the database.
 
         :returns: whether the token is in the database now
-        :raises ManagerBusy: half of the threads already wait for sources
+        :raises ManagerBusy: as many threads as may do so already wait for sources
         """
         return any(self._adopt_from(source, token) for source in self._sources)
 
     def _adopt_from(self, source: TokenSource, token: str) -> bool:
-        with self._share.permit(_LOOKUP_TURN):
+        with self._share.permit(timeout=_LOOKUP_TURN):
             issued = source.lookup(token)
         if issued is None:
             return False
@@ -215,7 +248,7 @@ def _to_grant(issued: Issued) -> objects.ConsoleAuthToken:
         console_type=issued.console_type,
         host=issued.host,
         port=issued.port,
-        compute_host=db_consoles.UNKNOWN_HOST,
+        compute_host=models.UNKNOWN_HOST,
         access_url_base=issued.access_url_base,
         options={} if path is None else {'internal_access_path': path},
         token=None,

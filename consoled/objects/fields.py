@@ -16,6 +16,9 @@ from typing import Any
 
 from oslo_versionedobjects import fields
 
+_NUMBER = '(0[xX][0-9A-Fa-f]*|[0-9]+)'
+_NUMBERS = re.compile(rf'{_NUMBER}(\.{_NUMBER})*\.?')
+_DECIMAL = re.compile('[1-9][0-9]{0,4}')
 _HOSTNAME = re.compile(r'[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*\.?')
 
 
@@ -65,15 +68,28 @@ def checked_text(value: object, max_length: int) -> str:
 
 
 def checked_host(value: object) -> str:
-    """Return ``value`` if it is an IP address or a host name (RFC 1123), or raise ValueError."""
+    """Return ``value`` if it is an IP address or a host name (RFC 1123), or raise ValueError.
+
+    An IP address is returned in its canonical form (RFC 5952), because addresses are compared as texts.
+    """
     text = checked_text(value, 255)
-    if _HOSTNAME.fullmatch(text):
-        return text
     try:
-        ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
+        # Numbers are read as an IPv4 address in another form (10.1, 0x7f000001), which is no name.
+        if _HOSTNAME.fullmatch(text) and not _NUMBERS.fullmatch(text):
+            return text
         raise ValueError('must be an IP address or a host name') from None
-    return text
+    return str(getattr(address, 'ipv4_mapped', None) or address)
+
+
+def checked_option(name: str, value: object) -> None:
+    """Check an option of a console, or raise ValueError."""
+    checked_text(name, 64)
+    if value is not None:
+        text = checked_text(value, 1024)
+        if name == 'tls_port' and not (_DECIMAL.fullmatch(text) and int(text) <= 65535):
+            raise ValueError('must have a TCP port, 1 to 65535, as tls_port')
 
 
 class _Checked(fields.FieldType[Any]):  # type: ignore[misc]
@@ -178,10 +194,8 @@ class Options(_Checked):
     def check(self, value: object) -> dict[str, str | None]:
         if not isinstance(value, dict) or len(value) > self.MAX_ITEMS:
             raise ValueError(f'must be a dict of at most {self.MAX_ITEMS} items')
-        for key, item in value.items():
-            checked_text(key, 64)
-            if item is not None:
-                checked_text(item, 1024)
+        for name, option in value.items():
+            checked_option(name, option)
         return dict(value)
 
     def stringify(self, value: Any) -> str:

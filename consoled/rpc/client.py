@@ -51,6 +51,7 @@ class ConsoleAuthAPI(Caller):
         :raises ConsolePortsExhausted: ``port`` is None and all consoles of the type are connected
         :raises InstanceNotFound: ``port`` is None and the instance is unknown
         :raises InvalidConsole: the console cannot be authorized as described
+        :raises ConsoleContested: an instance of another compute host has the console's address too
         :raises TTLTooLong: ``ttl`` exceeds ``[consoleauth] max_token_ttl``
         """
         result: objects.ConsoleAuthToken = self._call(context, 'authorize', console_auth_token=grant, ttl=ttl)
@@ -60,6 +61,7 @@ class ConsoleAuthAPI(Caller):
         """Return the grant of a live token, without the token. Has no side effect.
 
         :raises InvalidToken: the token is unknown, expired or used
+        :raises ConsoleContested: an instance of another compute host has the console's address too
         """
         result: objects.ConsoleAuthToken = self._call(context, 'validate', token=token)
         return result
@@ -133,6 +135,7 @@ class ConsoleAuthAPI(Caller):
         :raises ConsoleInUse: the console has as many sessions as it may have
         :raises TooManySessions: a limit per token, instance or project is reached
         :raises ConsoleGone: the port no longer belongs to that instance
+        :raises ConsoleContested: an instance of another compute host has the console's address too
         :raises ComputeUnreachable: the compute agent did not say whether it does
         :raises ManagerBusy: too many calls wait for compute agents or proxies
         :raises ProxyUnknown: the proxy has no live lease

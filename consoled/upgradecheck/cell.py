@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from oslo_db import exception as db_exc
 
 from consoled import deadline, exception
-from consoled.db import clock, legacy, managers, migration
+from consoled.db import clock, contests, legacy, managers, migration
+from consoled.db.contests import Contest
 from consoled.db.engine import Database
 from consoled.db.legacy import Use
 from consoled.db.managers import Manager
@@ -34,6 +35,7 @@ class Cell:
     :param now: time of the database, UTC
     :param managers: those that sent a heartbeat recently; None: the schema has no table of managers yet
     :param usage: of the old service, by source; None: the schema does not count it yet
+    :param contests: consoles at an address that another host's instance has too; None: there are no tables
     :param last_expiry: when the last live token of the old service expires; None: there is none
     """
 
@@ -43,6 +45,7 @@ class Cell:
     managers: Sequence[Manager] | None
     usage: Sequence[Use] | None
     last_expiry: datetime.datetime | None
+    contests: Sequence[Contest] | None = None
 
 
 def inspect_database(db: Database) -> Cell | str:
@@ -69,4 +72,5 @@ def _query(db: Database) -> Cell:
         managers=managers.list_alive(db) if _MANAGERS_REVISION not in (pending or ()) else None,
         usage=legacy.usage(db) if counts_usage else None,
         last_expiry=legacy.last_expiry(db) if counts_usage else None,
+        contests=None if revision is None else contests.find(db),
     )

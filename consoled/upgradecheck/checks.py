@@ -20,6 +20,7 @@ _SUCCESS = upgradecheck.Code.SUCCESS
 _WARNING = upgradecheck.Code.WARNING
 _FAILURE = upgradecheck.Code.FAILURE
 
+_MAX_SHOWN = 3  # contested consoles
 _UPGRADE = 'consoled-manage db upgrade'
 
 
@@ -64,6 +65,9 @@ class Checks(upgradecheck.UpgradeCommands):
     def _pins_check(self) -> upgradecheck.Result:
         return check_pins(self._levels, self._cell)
 
+    def _addresses_check(self) -> upgradecheck.Result:
+        return check_addresses(self._cell)
+
     def _legacy_check(self) -> upgradecheck.Result:
         found = check_legacy(self._on, self._write_through, self._ttl, self._cell)
         if not self._memcached_problem:
@@ -80,6 +84,7 @@ class Checks(upgradecheck.UpgradeCommands):
         ('Database schema', _schema_check),
         ('Managers', _managers_check),
         ('Pinned versions', _pins_check),
+        ('Console addresses', _addresses_check),
         ('Legacy consoleauth', _legacy_check),
         ('Deprecated options', _deprecated_check),
         ('Unknown options', _unknown_check),
@@ -168,6 +173,22 @@ def check_pins(levels: dict[str, str], cell: Cell | str) -> upgradecheck.Result:
             'When all compute agents are of this release too, remove compute and restart the services.'
         )
     return _result(_WARNING, *sentences)
+
+
+def check_addresses(cell: Cell | str) -> upgradecheck.Result:
+    """Check that no two compute hosts have an instance with a console at one address."""
+    if isinstance(cell, str) or cell.contests is None:
+        return _result(_WARNING, 'Unknown: see Database schema.')
+    if not cell.contests:
+        return _result(_SUCCESS, 'No console address is that of two compute hosts.')
+    shown = '; '.join(str(contest) for contest in cell.contests[:_MAX_SHOWN])
+    more = len(cell.contests) - _MAX_SHOWN
+    return _result(
+        _WARNING,
+        f'Contested, so opened for neither: {shown}' + (f'; and {more} more.' if more > 0 else '.'),
+        'Give each compute host an address of its own (server_proxyclient_address), or purge a compute host '
+        'that is gone: consoled-manage purge --compute-host.',
+    )
 
 
 def check_legacy(on: bool, write_through: bool, ttl: int, cell: Cell | str) -> upgradecheck.Result:

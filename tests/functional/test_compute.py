@@ -424,8 +424,32 @@ class ContractTest(base.CellTestCase):
         self.api.clean_console_auths_for_instance(self.context, self.instance, base.COMPUTE_HOST, wait=True)
         self.assertEqual(0, self.count('instances'))
 
+    def test_an_address_that_another_host_claims_is_opened_for_neither(self):
+        """Invariant 12, over the bus."""
+        self.define(10000)
+        token = self.authorize(10000).token
+        other, proxy = base.new_uuid(), self.proxy()
+        intruder = base.a_console(other, 10000, host=base.ADDRESS, compute_host='node-2')
+        for claim in (
+            lambda: self.define_host([other], [intruder], compute_host='node-2'),
+            lambda: self.api.define_consoles(
+                self.context,
+                other,
+                'node-2',
+                base.objects.ConsoleConnectionList(objects=[intruder]),
+                wait=True,
+            ),
+        ):
+            claim()
+            self.assert_refused('console_contested', proxy.open, token)
+            self.assert_refused('console_contested', self.authorize, 10000)
+            grant = base.a_grant(other, 10000, host=base.ADDRESS, compute_host='node-2')
+            self.assert_refused('console_contested', self.api.authorize, self.context, grant)
+            self.define_host([], [], compute_host='node-2')
+            self.authorize(10000)
+
     def test_agents_that_start_at_once_leave_room_for_users(self):
-        """At most half of the manager's threads compare hosts; other agents try again."""
+        """At most an eighth of the manager's threads compare hosts; other agents try again."""
         go_on, begun = threading.Event(), threading.Semaphore(0)
         self.addCleanup(go_on.set)
 
@@ -435,9 +459,10 @@ class ContractTest(base.CellTestCase):
             return iter(())
 
         self.useFixture(fixtures_library.MonkeyPatch('consoled.db.hosts.define', slowly))
-        half = self.cell.conf.executor_thread_pool_size // 2
-        with concurrent.futures.ThreadPoolExecutor(half) as pool:
-            waiting = [pool.submit(self.define_host, [], []) for _ in range(half)]
+        most = self.cell.conf.executor_thread_pool_size // 8
+        with concurrent.futures.ThreadPoolExecutor(most) as pool:
+            hosts = [f'node-{number}' for number in range(10, 10 + most)]
+            waiting = [pool.submit(self.define_host, [], [], compute_host=host) for host in hosts]
             for _ in waiting:
                 self.assertTrue(begun.acquire(timeout=30))
             self.assert_refused('manager_busy', self.define_host, [], [])

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sessions and leases over a real bus, on each database."""
 
+import functools
+import itertools
 import threading
 
 import sqlalchemy as sa
@@ -434,32 +436,9 @@ class CheckPortTest(base.CellTestCase):
         self.assert_refused('console_gone', proxy.open, token, session.id)
 
     def test_no_agent(self):
-        self.assertRaises(exception.ComputeUnreachable, self.open_defined, self.proxy())
-        self.assertEqual(0, self.count('console_session'))
-
-    def test_an_agent_that_hangs_leaves_threads_for_others(self):
-        agent, hang = self.agent(), threading.Event()
-        self.addCleanup(hang.set)  # before the agent is drained
-        agent.answer = lambda asked: hang.wait(30)
-        self.define(10000)
-        granted = self.authorize(10000)
-        proxy = self.proxy()
-        errors = []
-
-        def attempt():
-            try:
-                proxy.open(granted.token)
-            except exception.ConsoledException as exc:
-                errors.append(exc.code)
-
-        threads = [threading.Thread(target=attempt) for _ in range(12)]
-        for thread in threads:
-            thread.start()
-        wait_until(lambda: 'manager_busy' in errors, what='a refusal')
-        self.assertEqual(10000, self.api.validate(self.context, granted.token).port)
-        for thread in threads:
-            thread.join()
-        self.assertEqual({'manager_busy', 'compute_unreachable'}, set(errors))
+        self.define(10000, compute_host='node-none')
+        token = self.authorize(10000, compute_host='node-none').token
+        self.assertRaises(exception.ComputeUnreachable, self.proxy().open, token)
         self.assertEqual(0, self.count('console_session'))
 
     def test_a_console_that_was_only_authorized_is_not_asked_about(self):
@@ -494,3 +473,127 @@ class BackportTest(base.CellTestCase):
             grant.obj_to_primitive(),
             {'Something': '1.0'},
         )
+
+
+class OthersTest(base.CellTestCase):
+    """A compute host, a console or a project that lets opens wait takes nothing from the others."""
+
+    def in_parallel(self, *calls):
+        """Make calls at the same moment; return the list that gets the code of each outcome."""
+        barrier, codes = threading.Barrier(len(calls)), []
+
+        def run(call):
+            barrier.wait(30)
+            try:
+                call()
+                codes.append('ok')
+            except exception.ConsoledException as exc:
+                codes.append(exc.code)
+
+        for call in calls:
+            thread = threading.Thread(target=run, args=(call,), daemon=True)
+            thread.start()
+            self.addCleanup(thread.join)
+        return codes
+
+    def tokens_of(self, count, *compute_hosts):
+        """Define the console of a guest on each of these hosts; return ``count`` tokens for them in turn."""
+        consoles = [
+            base.a_console(base.new_uuid(), 10000, 'novnc', f'192.0.2.{number}', compute_host)
+            for number, compute_host in enumerate(compute_hosts, 100)
+        ]
+        for console in consoles:
+            self.api.define_consoles(
+                self.context,
+                console.instance_uuid,
+                console.compute_host,
+                objects.ConsoleConnectionList(objects=[console]),
+                wait=True,
+            )
+        grants = [
+            base.a_grant(
+                each.instance_uuid, each.port, 'novnc', host=each.host, compute_host=each.compute_host
+            )
+            for each in itertools.islice(itertools.cycle(consoles), count)
+        ]
+        return [self.api.authorize(self.context, grant).token for grant in grants]
+
+    def setUp(self):
+        super().setUp()
+        self.go_on = threading.Event()
+
+    def hang(self, *compute_hosts):
+        agents = [self.agent(compute_host) for compute_host in compute_hosts]
+        for agent in agents:
+            agent.answer = lambda asked: self.go_on.wait(60)
+        self.addCleanup(self.go_on.set)  # before the agents are drained
+        return agents
+
+    def test_a_burst_of_opens_on_one_host_is_not_refused(self):
+        self.agent('node-1')
+        proxy = self.proxy()
+        opens = [functools.partial(proxy.open, token) for token in self.tokens_of(40, 'node-1')]
+        codes = self.in_parallel(*opens)
+        wait_until(lambda: len(codes) == 40, what='all answers')
+        self.assertEqual(['ok'] * 40, codes)
+
+    def test_hosts_that_hang_leave_the_consoles_of_others(self):
+        self.agent('node-8'), self.agent('node-9')
+        proxy = self.proxy()
+        for hung in (['node-1'], ['node-2', 'node-3', 'node-4']):
+            with self.subTest(hung=hung):
+                self.hang(*hung)
+                bad, good = self.tokens_of(8 * len(hung), *hung), self.tokens_of(40, 'node-8', 'node-9')
+                refused = self.in_parallel(*(functools.partial(proxy.open, token) for token in bad))
+                codes = self.in_parallel(*(functools.partial(proxy.open, token) for token in good))
+                wait_until(lambda: len(codes) == 40, what='all answers')  # noqa: B023
+                self.assertEqual(['ok'] * 40, codes)
+                wait_until(lambda: len(refused) == len(bad), what='all refusals')  # noqa: B023
+                self.assertEqual({'compute_unreachable'}, set(refused))
+
+    def test_a_host_that_hangs_is_left_alone_and_then_tried_again(self):
+        (agent,) = self.hang('node-1')
+        proxy = self.proxy()
+        (token,) = self.tokens_of(1, 'node-1')
+        for _ in range(5):
+            self.assert_refused('compute_unreachable', proxy.open, token)
+        self.assertEqual(1, len(agent.asked))
+        self.go_on.set()
+        wait_until(
+            lambda: base.none_if(exception.ComputeUnreachable, proxy.open, token), what='another attempt'
+        )
+
+    def test_a_console_whose_session_is_not_cut_leaves_those_of_others(self):
+        self.set(serial_console__takeover='steal', manager__takeover_timeout=3)
+        proxy = self.proxy()
+        token = self.authorize(10000).token
+        proxy.open(token)
+        self.agent('node-8'), self.agent('node-9')
+        good = self.tokens_of(60, 'node-8', 'node-9')
+        refused = self.in_parallel(*[functools.partial(proxy.open, token)] * 16)
+        codes = self.in_parallel(*(functools.partial(proxy.open, token) for token in good))
+        wait_until(lambda: len(codes) == 60, what='all answers')
+        self.assertEqual(['ok'] * 60, codes)
+        wait_until(lambda: len(refused) == 16, what='all refusals')
+        self.assertEqual({'console_in_use'}, set(refused))
+
+    def test_a_project_whose_sessions_are_not_cut_leaves_the_takeovers_of_others(self):
+        self.set(serial_console__takeover='steal', manager__takeover_timeout=3)
+        proxy = self.proxy(receive_cuts=True)
+        stuck = [
+            self.api.authorize(self.context, base.a_grant(base.new_uuid(), 10100 + number)).token
+            for number in range(16)
+        ]
+        for token in stuck:
+            proxy.open(token)
+        token = self.authorize(10000, project_id='project-2').token
+        session = proxy.open(token)
+        refused = self.in_parallel(*(functools.partial(proxy.open, each) for each in stuck))
+        codes = self.in_parallel(functools.partial(proxy.open, token))
+        while proxy.cuts.get(timeout=30)[0] != session.id:
+            pass
+        self.api.close_session(self.context, Closing(session.id, 'taken_over'))
+        wait_until(lambda: codes, what='the answer')
+        self.assertEqual(['ok'], codes)
+        wait_until(lambda: len(refused) == 16, what='all refusals')
+        self.assertEqual({'console_in_use'}, set(refused))

@@ -29,6 +29,7 @@ CHECKS = [
     'Database schema',
     'Managers',
     'Pinned versions',
+    'Console addresses',
     'Legacy consoleauth',
     'Deprecated options',
     'Unknown options',

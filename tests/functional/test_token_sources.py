@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from consoled import objects
 from consoled import token as tokens
-from consoled.db import consoles, legacy, models
+from consoled.db import legacy, models
 from consoled.rpc.replies import Closing, Revocation
 from consoled.sources import Issued
 from consoled.testing.sources import MemoryTokenSource
@@ -68,7 +68,7 @@ class _Sources:
                 grant.options,
             ),
         )
-        self.assertEqual(consoles.UNKNOWN_HOST, grant.compute_host)
+        self.assertEqual(models.UNKNOWN_HOST, grant.compute_host)
         self.assertIsNone(grant.token)
         session = self.proxy().open(token)
         self.assertEqual(('serial', True), (session.console.console_type, session.limited))

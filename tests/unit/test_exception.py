@@ -22,6 +22,7 @@ CODES = {
     'InstanceNotFound': ('instance_not_found', 404),
     'ConsoleGone': ('console_gone', 404),
     'ConsolePortsExhausted': ('console_ports_exhausted', 409),
+    'ConsoleContested': ('console_contested', 409),
     'ConsoleInUse': ('console_in_use', 409),
     'TooManySessions': ('too_many_sessions', 429),
     'ProxyUnknown': ('proxy_unknown', 503),

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     'backoff': set(),
     'deadline': set(),
     'listening': set(),
+    'permits': set(),
     'printable': set(),
     'logs': {'backoff', 'printable'},
     'monitoring': {'listening'},
@@ -41,6 +42,7 @@ MAY_IMPORT = {
         'conf',
         'exception',
         'monitoring',
+        'permits',
         'systemd',
         'version',
     },
@@ -53,6 +55,7 @@ MAY_IMPORT = {
         'conf',
         'exception',
         'monitoring',
+        'permits',
         'systemd',
     },
     'proxy': {

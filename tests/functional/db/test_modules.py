@@ -7,6 +7,7 @@ from tests.unit.db import (
     test_cleanup,
     test_clock,
     test_consoles,
+    test_contests,
     test_engine,
     test_hosts,
     test_legacy,
@@ -53,6 +54,10 @@ class MariaDBInstancesTest(_Instances, MariaDBTestCase):
     pass
 
 
+class MariaDBContestsTest(test_contests.ContestsTests, MariaDBTestCase):
+    pass
+
+
 class MariaDBHostsTest(test_hosts.HostsTests, MariaDBTestCase):
     pass
 
@@ -74,6 +79,10 @@ class PostgreSQLLegacyTest(_Legacy, PostgreSQLTestCase):
 
 
 class PostgreSQLInstancesTest(_Instances, PostgreSQLTestCase):
+    pass
+
+
+class PostgreSQLContestsTest(test_contests.ContestsTests, PostgreSQLTestCase):
     pass
 
 

@@ -18,7 +18,7 @@ class OptionsTest(testtools.TestCase):
         self.assertEqual(600, conf.consoleauth.token_ttl)
         self.assertEqual(1, conf.serial_console.max_sessions)
         self.assertEqual('consoled', conf.control_exchange)
-        self.assertEqual(8, conf.executor_thread_pool_size)
+        self.assertEqual(24, conf.executor_thread_pool_size)
 
     def test_every_option_is_explained(self):
         for group, options in opts.list_opts():

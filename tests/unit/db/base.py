@@ -8,6 +8,7 @@ mixins on the other databases.
 import os
 import tempfile
 import uuid
+import zlib
 
 import sqlalchemy as sa
 import testtools
@@ -25,11 +26,18 @@ def new_uuid():
     return str(uuid.uuid4())
 
 
-def a_console(instance_uuid, port, console_type='serial', host=ADDRESS, compute_host=COMPUTE_HOST):
+def address_of(compute_host):
+    """Return an address of the compute host's own."""
+    if compute_host in (COMPUTE_HOST, models.UNKNOWN_HOST):
+        return ADDRESS
+    return f'198.51.100.{zlib.crc32(compute_host.encode()) % 254 + 1}'
+
+
+def a_console(instance_uuid, port, console_type='serial', host=None, compute_host=COMPUTE_HOST):
     return objects.ConsoleConnection(
         instance_uuid=instance_uuid,
         console_type=console_type,
-        host=host,
+        host=host or address_of(compute_host),
         port=port,
         compute_host=compute_host,
         access_url_base=BASE_URL,
@@ -41,7 +49,7 @@ def a_grant(instance_uuid, port, console_type='serial', **changes):
     values = {
         'instance_uuid': instance_uuid,
         'console_type': console_type,
-        'host': None if port is None else ADDRESS,
+        'host': None if port is None else address_of(changes.get('compute_host', COMPUTE_HOST)),
         'port': port,
         'compute_host': COMPUTE_HOST,
         'access_url_base': BASE_URL,

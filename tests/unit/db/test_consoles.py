@@ -93,7 +93,7 @@ class ConsolesTests:
 
     def test_the_agent_names_a_compute_host_that_was_unknown(self):
         """Tokens and sessions stay, and are found by the host from then on."""
-        token_hash = self.store(compute_host=consoles.UNKNOWN_HOST)
+        token_hash = self.store(compute_host=models.UNKNOWN_HOST)
         session = self.open(token_hash, self.proxy())
         self.assertEqual(consoles.Defined([], False), self.define(10000, mode='view'))
         self.assertEqual((base.COMPUTE_HOST, True, None), self.instance_row())

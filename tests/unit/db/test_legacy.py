@@ -7,7 +7,7 @@ import time
 import fixtures
 
 from consoled import objects
-from consoled.db import cleanup, clock, consoles, legacy, models
+from consoled.db import cleanup, clock, legacy, models
 from tests.unit.db import base
 
 _I = models.instances.c
@@ -21,7 +21,7 @@ TTL = 600
 class AdoptTests:
     def adopt(self, token_hash=HASH, age=10, ttl=TTL, port=10000, **changes):
         """Copy a token that was issued ``age`` seconds ago; None: one that is being issued now."""
-        values = {'compute_host': consoles.UNKNOWN_HOST, 'user_id': None, 'project_id': None}
+        values = {'compute_host': models.UNKNOWN_HOST, 'user_id': None, 'project_id': None}
         grant = base.a_grant(self.instance, port, **(values | changes))
         issued_at = None if age is None else clock.now(self.db).timestamp() - age
         provenance = legacy.Provenance('memcached', ttl, issued_at)
@@ -35,7 +35,7 @@ class AdoptTests:
         self.assertTrue(400 < -self.ago(stored.expires) <= 501)
         self.assertEqual([], stored.cut)
         self.assertEqual(
-            [('memcached', 'req-1', consoles.UNKNOWN_HOST)],
+            [('memcached', 'req-1', models.UNKNOWN_HOST)],
             self.rows(_T.source, _T.request_id, _T.compute_host),
         )
         self.assertTrue(self.is_valid(HASH))

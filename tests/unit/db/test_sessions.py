@@ -2,7 +2,7 @@
 """Sessions: lookups, listing, closing."""
 
 from consoled import exception
-from consoled.db import consoles, models, revocation, sessions
+from consoled.db import models, revocation, sessions
 from tests.unit.db import base
 
 _S = models.console_session.c
@@ -35,7 +35,7 @@ class SessionsTests:
         self.assertFalse(self.request(self.store(), self.proxy()).defined)
 
     def test_a_compute_host_that_was_unknown_when_the_token_was_stored(self):
-        token_hash = self.store(compute_host=consoles.UNKNOWN_HOST)
+        token_hash = self.store(compute_host=models.UNKNOWN_HOST)
         self.define(10000)
         self.assertEqual(base.COMPUTE_HOST, self.request(token_hash, self.proxy()).console.compute_host)
 

@@ -148,12 +148,39 @@ class CheckPortTest(base.ManagerCase):
         self.assertEqual([], self.agents.asked)
 
     def test_agents_that_hang_leave_threads_for_others(self):
+        opener = self.endpoint._opener
         with contextlib.ExitStack() as held:
-            for _ in range(self.conf.executor_thread_pool_size // 2):
-                held.enter_context(self.endpoint._opener._share.permit())
+            for number in range(self.conf.executor_thread_pool_size * 3 // 8):
+                held.enter_context(opener._agents.permit(f'node-{number}'))
+            self.config.set(manager__check_port_timeout=0.1)
             self.assertRaises(exception.ManagerBusy, self.open, self.proxy_id, self.token)
             self.open(self.proxy_id, self.authorize(instance=functional_base.new_uuid()).token)
         self.open(self.proxy_id, self.token)
+
+    def test_opens_that_wait_for_one_agent_leave_threads_for_the_others(self):
+        self.config.set(manager__check_port_timeout=0.1)
+        with contextlib.ExitStack() as held:
+            for _ in range(2):
+                held.enter_context(self.endpoint._opener._agents.permit('node-9'))
+            self.open(self.proxy_id, self.token)
+        with contextlib.ExitStack() as held:
+            for _ in range(2):
+                held.enter_context(self.endpoint._opener._agents.permit(base.COMPUTE_HOST))
+            self.assertRaises(exception.ComputeUnreachable, self.open, self.proxy_id, self.token)
+
+    def test_an_agent_that_hangs_is_left_alone_for_some_seconds(self):
+        clock = self.useFixture(
+            fixtures_library.MockPatchObject(self.endpoint._opener._hung_agents, '_clock')
+        )
+        times = iter([0, 2.0, 2.0, 2.1, 20.0, 20.0, 20.1])
+        clock.mock.side_effect = lambda: next(times)
+        self.agents.answer = exception.ComputeUnreachable(reason='no answer in time')
+        self.assertRaises(exception.ComputeUnreachable, self.open, self.proxy_id, self.token)
+        self.agents.answer = True
+        self.assertRaises(exception.ComputeUnreachable, self.open, self.proxy_id, self.token)
+        self.assertEqual(1, len(self.agents.asked))
+        self.open(self.proxy_id, self.token)
+        self.assertEqual(2, len(self.agents.asked))
 
 
 class Clock:
@@ -218,6 +245,44 @@ class TakeoverTest(base.ManagerCase):
         # The next one steals from the session that nobody has stolen from yet.
         self.assertRaises(exception.ConsoleInUse, self.open, self.proxy_id, self.token)
         self.assertEqual((second.id, 'taken_over'), self.proxies.cuts[-1])
+
+    def steal(self):
+        return self.assertRaises(exception.ConsoleInUse, self.open, self.proxy_id, self.token)
+
+    def test_opens_that_wait_for_one_console_leave_threads_for_the_others(self):
+        self.config.set(serial_console__takeover='steal')
+        self.useFixture(fixtures_library.MonkeyPatch(f'{sessions.__name__}._TAKEOVER_TURN', 0.0))
+        other = self.authorize(instance=functional_base.new_uuid()).token
+        self.clock.during_sleep = lambda: self.close(in_the_way)
+        console = (self.instance, self.session.console.host, 10000)
+        in_the_way = self.open(self.proxy_id, other)
+        takeovers = self.endpoint._opener._takeovers
+        with takeovers.permit(console), takeovers.permit(console):
+            self.steal()
+            self.assertEqual([], self.proxies.cuts)  # nothing was stolen for somebody who does not get it
+            self.open(self.proxy_id, other)
+
+    def test_the_takeovers_of_one_project_leave_threads_for_the_others(self):
+        self.config.set(serial_console__takeover='steal')
+        self.useFixture(fixtures_library.MonkeyPatch(f'{sessions.__name__}._TAKEOVER_TURN', 0.0))
+        self.clock.during_sleep = lambda: self.close(self.session)
+        takeovers = self.endpoint._opener._takeovers
+        with takeovers.permit('project-1'), takeovers.permit('project-1'):
+            self.steal()
+        with takeovers.permit('project-2'), takeovers.permit('project-2'):
+            self.open(self.proxy_id, self.token)
+
+    def test_a_session_that_no_proxy_cuts_is_not_waited_for_again_at_once(self):
+        self.config.set(serial_console__takeover='steal')
+        breaker = self.endpoint._opener._hung_cuts
+        breaker._clock = self.clock.monotonic
+        self.steal()
+        waited = self.clock.now
+        self.steal()
+        self.assertEqual(waited, self.clock.now)
+        self.clock.now += 30
+        self.close(self.session)
+        self.open(self.proxy_id, self.token)
 
 
 class CheckTest(base.ManagerCase):

@@ -162,7 +162,7 @@ class SourcesTest(base.ManagerCase):
         self.useFixture(fixtures_library.MonkeyPatch(f'{manager_tokens.__name__}._LOOKUP_TURN', 0.0))
         known = self.authorize().token
         with contextlib.ExitStack() as held:
-            for _ in range(self.conf.executor_thread_pool_size // 2):
+            for _ in range(self.conf.executor_thread_pool_size // 8):
                 held.enter_context(self.endpoint._tokens._share.permit())
             self.assertRaises(exception.ManagerBusy, self.api.validate, self.context, TOKEN)
             self.api.validate(self.context, known)

@@ -7,6 +7,7 @@ import fixtures
 import testtools
 from oslo_upgradecheck.upgradecheck import Code
 
+from consoled.db.contests import Contest
 from consoled.db.legacy import Use
 from consoled.db.managers import Manager
 from consoled.upgradecheck import checks
@@ -25,6 +26,7 @@ def cell(**changes):
         'managers': [],
         'usage': [],
         'last_expiry': None,
+        'contests': [],
     }
     return Cell(**(values | changes))
 
@@ -59,6 +61,24 @@ class SchemaTest(ChecksCase):
 
     def test_an_unknown_state(self):
         self.check(Code.FAILURE, checks.check_schema(UNKNOWN), UNKNOWN)
+
+
+class AddressesTest(ChecksCase):
+    def test_each_host_has_its_own(self):
+        self.check(Code.SUCCESS, checks.check_addresses(cell()))
+
+    def test_contested_ones_are_named(self):
+        contests = [
+            Contest('guest-1', 'node-1', '192.0.2.10', 5900 + number, 'guest-2', 'node-2')
+            for number in range(5)
+        ]
+        result = checks.check_addresses(cell(contests=contests))
+        said = self.check(Code.WARNING, result, '192.0.2.10:5902', 'node-1', 'node-2', 'purge', '2 more')
+        self.assertNotIn('5903', said)
+
+    def test_an_unknown_state(self):
+        self.check(Code.WARNING, checks.check_addresses(UNKNOWN), 'Unknown')
+        self.check(Code.WARNING, checks.check_addresses(cell(contests=None)), 'Unknown')
 
 
 class ManagersTest(ChecksCase):

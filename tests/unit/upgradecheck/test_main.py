@@ -38,7 +38,7 @@ class StatusTest(CliCase):
         managers.record_heartbeat(db, 'm1', VERSION, '1.0')
         code, out, err = self.status('upgrade', 'check')
         self.assertEqual((0, ''), (code, err))
-        self.assertEqual(6, out.count('| Result: Success '))
+        self.assertEqual(7, out.count('| Result: Success '))
 
     def test_a_misspelled_option_is_a_warning(self):
         text = f'[database]\nconnection = {self.url}\n[manager]\nlaese = 3\n'

@@ -60,6 +60,16 @@ class HypervisorCallsTest(testtools.TestCase):
         self.assert_unreachable()
         self.assertEqual(7, self.calls.run(lambda: 7))
 
+    def test_a_guest_whose_calls_hang_leaves_permits_for_the_others(self):
+        conf = self.useFixture(
+            fixtures.Conf(compute__hypervisor_timeout=TIMEOUT, compute__hypervisor_threads=8)
+        ).conf
+        calls = HypervisorCalls(conf)
+        for _ in range(8):
+            self.assertRaises(exception.HypervisorUnreachable, calls.run, self.hanging.wait, 'guest-1')
+        self.assertEqual(7, calls.run(lambda: 7, 'guest-2'))
+        self.assertEqual(8, calls.run(lambda: 8))
+
     def test_a_call_that_gets_no_thread_releases_its_permit(self):
         for _ in range(3):
             with mock.patch.object(threading.Thread, 'start', side_effect=RuntimeError):
