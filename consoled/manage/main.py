@@ -30,7 +30,7 @@ class Manage(database_app.DatabaseApp):
 
     def explain(self, error: Exception) -> errors.Failed:
         if isinstance(error, CommandError):
-            hint = 'If a newer release has upgraded the database, use the consoled-manage of that release.'
+            hint = 'consoled-manage db version shows the revision of this release.'
             return errors.Failed(errors.REFUSED, 'migration_refused', f'{error}.', hint)
         if isinstance(error, db_exc.DBNonExistentTable):
             return errors.Failed(

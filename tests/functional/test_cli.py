@@ -289,8 +289,8 @@ class DatabaseTest(ToolsCase):
         engine = sa.create_engine(url, poolclass=sa.NullPool)
         with engine.begin() as conn:
             conn.execute(sa.text("UPDATE consoled_alembic_version SET version_num = '9999'"))
-        self.assert_ended(self.manage('db', 'check'), 1, 'database_behind')
-        self.assert_ended(self.manage('db', 'upgrade'), 1, 'migration_refused')
+        for command in ('check', 'upgrade'):
+            self.assert_ended(self.manage('db', command), 1, 'database_ahead')
 
 
 class PurgeTest(CellCase):
