@@ -499,8 +499,8 @@ class OthersTest(base.CellTestCase):
     def tokens_of(self, count, *compute_hosts):
         """Define the console of a guest on each of these hosts; return ``count`` tokens for them in turn."""
         consoles = [
-            base.a_console(base.new_uuid(), 10000, 'novnc', f'192.0.2.{number}', compute_host)
-            for number, compute_host in enumerate(compute_hosts, 100)
+            base.a_console(base.new_uuid(), 10000, 'novnc', compute_host=compute_host)
+            for compute_host in compute_hosts
         ]
         for console in consoles:
             self.api.define_consoles(
