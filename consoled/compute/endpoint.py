@@ -65,6 +65,7 @@ class ComputeConsoleEndpoint(Endpoint):
         :raises InstanceNotReady: it does not run, is being shut down, or is being migrated
         :raises ConsoleTypeUnavailable: the instance has no console of this type
         :raises ConsolePortsExhausted: it has several, and all are connected
+        :raises ConsoleContested: an instance of another compute host has the console's address too
         :raises HypervisorUnreachable: the hypervisor does not answer
         """
         consoles = self._exclude_shared(self._driver.get_console(instance_uuid, console_type))

@@ -280,6 +280,7 @@ class ComputeConsoleAPI(Caller):
         :raises InstanceNotReady: it is not running, is shutting down, or is being migrated
         :raises ConsoleTypeUnavailable: it has no console of that type
         :raises ConsolePortsExhausted: all its consoles of that type are connected
+        :raises ConsoleContested: an instance of another compute host has the console's address too
         :raises HypervisorUnreachable: the hypervisor of the host does not answer
         :raises ComputeUnreachable: the agent does not answer
         """

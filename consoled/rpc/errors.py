@@ -59,6 +59,7 @@ OF_CHECKS = frozenset(
 OF_AGENTS = OF_CHECKS | {
     exception.ConsoleTypeUnavailable,
     exception.ConsolePortsExhausted,
+    exception.ConsoleContested,
     exception.InvalidArgument,
     exception.InvalidConsole,
     exception.TTLTooLong,

@@ -21,6 +21,7 @@ from consoled.objects import EndReason
 from consoled.proxy import close_codes
 from consoled.proxy.server import ProxyEndpoint
 from consoled.proxy.session import TRANSITIONS, State
+from consoled.rpc.client import ComputeConsoleAPI, ConsoleAuthAPI
 from tests.unit import test_layers
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -212,6 +213,17 @@ class ContractTest(testtools.TestCase):
         for heading in ENDPOINTS:
             for row in rows(section(heading)):
                 self.assertEqual(set(), set(words(row[3])) - set(errors()), row[0])
+
+    def test_clients_raise_the_errors_they_refuse_with(self):
+        for api, endpoint in (
+            (ConsoleAuthAPI, ConsoleAuthManager),
+            (ComputeConsoleAPI, ComputeConsoleEndpoint),
+        ):
+            (heading,) = (name for name, each in ENDPOINTS.items() if each is endpoint)
+            for row in rows(section(heading)):
+                method = SIGNATURE.fullmatch(words(row[0])[0].replace('\\|', ',')).group(1)
+                raised = {each.__name__ for each in api.refusals_of.get(method, api.refusals)}
+                self.assertEqual(set(), set(words(row[3])) - raised, method)
 
     def test_objects(self):
         found = {}
