@@ -70,7 +70,8 @@ def checked_text(value: object, max_length: int) -> str:
 def checked_host(value: object) -> str:
     """Return ``value`` if it is an IP address or a host name (RFC 1123), or raise ValueError.
 
-    An IP address is returned in its canonical form (RFC 5952), because addresses are compared as texts.
+    It is returned in one form, because hosts are compared as texts: an address as in RFC 5952, a name in
+    lower case and without a dot at its end.
     """
     text = checked_text(value, 255)
     try:
@@ -78,9 +79,14 @@ def checked_host(value: object) -> str:
     except ValueError:
         # Numbers are read as an IPv4 address in another form (10.1, 0x7f000001), which is no name.
         if _HOSTNAME.fullmatch(text) and not _NUMBERS.fullmatch(text):
-            return text
+            return text.removesuffix('.').lower()
         raise ValueError('must be an IP address or a host name') from None
-    return str(getattr(address, 'ipv4_mapped', None) or address)
+    if getattr(address, 'scope_id', None):  # the kernel ignores it, or it is a name on one machine only
+        raise ValueError('must be an IP address without a zone')
+    address = getattr(address, 'ipv4_mapped', None) or address
+    if address.is_unspecified:  # whoever connects to it gets their own machine
+        raise ValueError('must be an address to connect to, not 0.0.0.0 or ::')
+    return str(address)
 
 
 def checked_option(name: str, value: object) -> None:

@@ -63,7 +63,7 @@ class TextTest(testtools.TestCase):
 
 class HostTest(testtools.TestCase):
     def test_hosts(self):
-        for value in ('10.0.0.1', '::1', 'fe80::1', 'node-7', 'node_7.example.org', 'a.'):
+        for value in ('10.0.0.1', '::1', 'fe80::1', 'node-7', 'node_7.example.org', 'a'):
             self.assertEqual(value, fields.checked_host(value))
         for value in ('', ' a', 'a b', 'a\n', 'a/b', 'a:80', 'http://a', '-a', '[::1]', 'a' * 256, None):
             self.assertRaises(ValueError, fields.checked_host, value)
@@ -78,7 +78,20 @@ class HostTest(testtools.TestCase):
         for value in ('node.7', '7.example.org', '0xyz', 'a0x1'):
             self.assertEqual(value, fields.checked_host(value))
 
-    @given(st.ip_addresses())
+    def test_a_name_has_one_form(self):
+        for value in ('node-7.example.org.', 'Node-7.EXAMPLE.org', 'NODE-7.example.org.'):
+            self.assertEqual('node-7.example.org', fields.checked_host(value))
+
+    def test_a_zone_is_refused(self):
+        """It would be another form of the address: to a global one it changes nothing."""
+        for value in ('2001:db8::a%1', 'fe80::1%eth0', '::1%0', '::ffff:192.0.2.10%1'):
+            self.assertRaises(ValueError, fields.checked_host, value)
+
+    def test_an_address_of_any_machine_is_refused(self):
+        for value in ('0.0.0.0', '::', '::ffff:0.0.0.0', '0:0::0'):
+            self.assertRaises(ValueError, fields.checked_host, value)
+
+    @given(st.ip_addresses().filter(lambda address: not address.is_unspecified))
     def test_all_addresses_are_hosts(self, address):
         mapped = getattr(address, 'ipv4_mapped', None)
         self.assertEqual(str(mapped or address), fields.checked_host(str(address)))
