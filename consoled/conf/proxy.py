@@ -144,8 +144,8 @@ _DEADLINES = [
         min=0,
         max=604800,
         mutable=True,
-        help='Time, in seconds, without input by the user (keys, pointer, paste; anything sent to a serial '
-        'port) after which a session is ended; 0 means never.',
+        help='Time, in seconds, without input by the user (keys, pointer, paste) after which a session is '
+        'ended; 0 means never. Of a webmks console, anything that is sent counts as input.',
     ),
     cfg.FloatOpt(
         'ping_interval',

@@ -27,7 +27,8 @@ _REPORT = re.compile(
     \x1b\[ (?: [?=>] [0-?]{0,64} [ -/]{0,2} [@-~]   # device attributes, modes, DECXCPR, keyboard protocol
              | [0-9]{1,5} ; [0-9]{1,5} R            # position of the cursor
              | [0-9]{1,5} n                         # status
-             | [0-9;]{1,64} (?: t | x | \$y | &w )  # window, parameters, mode, locator
+             # window, parameters, colours, mode, locator, size of the page, space for macros
+             | [0-9;:]{1,64} (?: [txm] | \$y | &w | "w | \*\{ )
              | [IO] )                               # focus: also sent when a guest asks to be told
     | \x1b/Z                                        # identification in VT52 mode
     | """

@@ -36,6 +36,9 @@ REPORTS = [
     b'\x1b[1t',
     b'\x1b[2;1;1;128;128;1;0x',
     b'\x1b[0&w',
+    b'\x1b[24;80;1;1;1"w',  # the page, space for macros, colours: xterm
+    b'\x1b[0*{',
+    b'\x1b[0;1;38:2::1:2:3m',
     b'\x1b[?1u',  # protocol of the keyboard
     b'\x1b_Gi=31;OK' + ST,
     b'\x1b[I',  # focus
