@@ -13,7 +13,7 @@ from oslo_config import cfg
 from consoled.legacy import consoleauth, memcached
 from consoled.rpc import server as rpc_server
 from consoled.rpc import starting
-from consoled.rpc.transport import get_transport
+from consoled.rpc.transport import check_other_bus, get_transport
 from consoled.sources import TokenSource
 
 _BUS_OPTION = '[workarounds] consoleauth_transport_url'
@@ -32,13 +32,14 @@ def source_from_conf(
     return memcached.from_conf(conf, functools.partial(observe, memcached.MemcachedTokens.name))
 
 
-def check_bus(conf: cfg.ConfigOpts) -> None:
-    """Check the URL of the bus of the old service's callers, if they have one of their own.
+def check_bus(conf: cfg.ConfigOpts) -> list[str]:
+    """Check the bus of the old service's callers, if they have one of their own. It is not contacted.
 
-    :raises ValueError: it cannot be used; the text has nothing of it
+    :returns: a sentence for each thing that is not secure
+    :raises ValueError: its URL cannot be used; the text has nothing of it
     """
-    if url := conf.workarounds.consoleauth_transport_url:
-        get_transport(conf, url, _BUS_OPTION).cleanup()
+    url = conf.workarounds.consoleauth_transport_url
+    return check_other_bus(conf, url, _BUS_OPTION) if url else []
 
 
 def start_server(

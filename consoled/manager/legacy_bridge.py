@@ -19,13 +19,14 @@ from consoled.sources import TokenSource
 LOG = logging.getLogger(__name__)
 
 
-def check_conf(conf: cfg.ConfigOpts) -> None:
+def check_conf(conf: cfg.ConfigOpts) -> list[str]:
     """Check what ``[workarounds] enable_consoleauth`` needs, if it is on.
 
+    :returns: a sentence for each thing that is not secure
     :raises ValueError: a library is missing, or the options of ``[cache]`` or of the bus are wrong
     """
     if not conf.workarounds.enable_consoleauth:
-        return
+        return []
     try:
         from consoled.legacy import setup
     except ImportError as exc:
@@ -34,7 +35,7 @@ def check_conf(conf: cfg.ConfigOpts) -> None:
             'consoled[legacy]'
         ) from None
     setup.source_from_conf(conf)
-    setup.check_bus(conf)
+    return setup.check_bus(conf)
 
 
 class LegacyBridge:

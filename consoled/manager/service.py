@@ -51,8 +51,7 @@ def prepare(conf: cfg.ConfigOpts) -> socket.socket | None:
     versions.pinned(conf.upgrade_levels.compute)
     risks = transport.check(conf)
     Database.from_conf(conf).dispose()
-    legacy_bridge.check_conf(conf)
-    for risk in [*risks, *unchecked_tls(conf)]:
+    for risk in [*risks, *legacy_bridge.check_conf(conf), *unchecked_tls(conf)]:
         LOG.warning('%s', risk)
     return monitoring.bind(conf.monitoring)
 

@@ -27,6 +27,7 @@ from consoled import exception
 from consoled.objects import EndReason
 from consoled.proxy.limits import RateLimit, client_networks
 from consoled.proxy.session import Session
+from consoled.rpc import transport
 
 LOG = logging.getLogger(__name__)
 
@@ -35,6 +36,19 @@ _MAX_QUEUED = 10000  # notifications; more are dropped, and the log says so
 _FLUSH_TIMEOUT = 5.0  # seconds to wait for queued notifications, while stopping
 _LEFT_OUT_EVERY = 60.0  # seconds between two counts of refusals that were left out
 _MAX_NAMED = 16  # addresses named in such a count; the rest are counted together
+_BUS_OPTION = '[oslo_messaging_notifications] transport_url'
+
+
+def check(conf: cfg.ConfigOpts) -> list[str]:
+    """Check the bus of the notifications, if it is another one than the cell's. It is not contacted.
+
+    :returns: a sentence for each thing that is not secure
+    :raises ValueError: its URL cannot be used; the text has nothing of it
+    """
+    options = conf.oslo_messaging_notifications
+    if not any(options.driver) or not options.transport_url:
+        return []
+    return transport.check_other_bus(conf, options.transport_url, _BUS_OPTION)
 
 
 class Audit:
@@ -58,8 +72,8 @@ class Audit:
         self._losing = threading.Lock()
         self._notifier: oslo_messaging.Notifier | None = None
         if any(conf.oslo_messaging_notifications.driver):
-            transport = oslo_messaging.get_notification_transport(conf)
-            self._notifier = oslo_messaging.Notifier(transport, publisher_id=publisher, retry=3)
+            bus = oslo_messaging.get_notification_transport(conf)
+            self._notifier = oslo_messaging.Notifier(bus, publisher_id=publisher, retry=3)
         self._queue: queue.Queue[tuple[str, dict[str, Any]] | None] = queue.Queue(_MAX_QUEUED)
         self._thread = threading.Thread(target=self._send, name='audit', daemon=True)
 

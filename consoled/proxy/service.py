@@ -30,7 +30,7 @@ from prometheus_client import multiprocess
 from consoled import listening, monitoring
 from consoled.conf import files
 from consoled.monitoring import MonitoringServer, Readiness, application
-from consoled.proxy import certificates, listener, server, targets
+from consoled.proxy import audit, certificates, listener, server, targets
 from consoled.proxy.pages import Pages
 from consoled.rpc import transport, versions
 from consoled.systemd import Notifier
@@ -67,7 +67,7 @@ def prepare(conf: cfg.ConfigOpts) -> Inherited:
     targets.Connector.from_conf(conf)
     tls = certificates.user_context(conf)
     versions.pinned(conf.upgrade_levels.consoled)
-    for risk in [*transport.check(conf), *_risks(conf, secure=tls is not None)]:
+    for risk in [*transport.check(conf), *audit.check(conf), *_risks(conf, secure=tls is not None)]:
         LOG.warning('%s', risk)
     return Inherited(
         conf, listener.bind_sockets(conf), Pages.from_conf(conf), monitoring.bind(conf.monitoring)

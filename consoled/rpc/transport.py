@@ -133,6 +133,15 @@ def check(conf: cfg.ConfigOpts) -> list[str]:
     return _check_tls(conf)
 
 
+def check_other_bus(conf: cfg.ConfigOpts, url: str, option: str) -> list[str]:
+    """Check the same of another bus than the cell's.
+
+    :param option: the option that its URL is from, for errors
+    """
+    get_transport(conf, url, option).cleanup()
+    return _check_tls(conf, url)
+
+
 def addresses(conf: cfg.ConfigOpts) -> str:
     """Return the hosts and ports of ``[DEFAULT] transport_url``, without users and passwords."""
     url = oslo_messaging.TransportURL.parse(conf)
@@ -140,9 +149,9 @@ def addresses(conf: cfg.ConfigOpts) -> str:
     return ','.join(hosts) or url.transport
 
 
-def _check_tls(conf: cfg.ConfigOpts) -> list[str]:
+def _check_tls(conf: cfg.ConfigOpts, text: str | None = None) -> list[str]:
     """Check the TLS options of RabbitMQ; those in the query of the URL replace those of the group."""
-    url = oslo_messaging.TransportURL.parse(conf)
+    url = oslo_messaging.TransportURL.parse(conf, text)
     if url.transport not in ('rabbit', 'amqp'):
         return []
     group = conf.oslo_messaging_rabbit

@@ -35,6 +35,9 @@ PREPARE_OF = {
     'consoled-proxy': proxy_service.prepare,
 }
 
+LEGACY = '[workarounds]\nenable_consoleauth = true\nconsoleauth_transport_url = {url}'
+NOTIFICATIONS = '[oslo_messaging_notifications]\ndriver = messagingv2\ntransport_url = {url}'
+
 CANARY = 'BUS-SECRET'
 PUNCTUATION = ':@/#?,[]%$&=+;!~ 19'
 
@@ -175,6 +178,11 @@ class StartTest(StartCase):
                 f'[proxy] unix_socket {file}',
             ),
             ('consoled-compute', self.text(extra='[compute]\ndriver = nosuch'), f'[compute] driver {file}'),
+            (
+                'consoled-proxy',
+                self.text(extra=NOTIFICATIONS.format(url='rabbit://u:p#1@h/')),
+                f'[oslo_messaging_notifications] transport_url {file}',
+            ),
         ):
             self.assert_refused(prog, text, named)
 
@@ -231,6 +239,16 @@ class StartTest(StartCase):
                 self.text(bus='rabbit://u:p@h/?ssl=1'),
                 '[oslo_messaging_rabbit] ssl_ca_file',
             ),
+            (
+                'consoled-proxy',
+                self.text(extra=NOTIFICATIONS.format(url='rabbit://u:p@h/?ssl=1')),
+                '[oslo_messaging_rabbit] ssl_ca_file',
+            ),
+            (
+                'consoled',
+                self.text(extra=LEGACY.format(url='rabbit://u:p@h/?ssl=1')),
+                '[oslo_messaging_rabbit] ssl_ca_file',
+            ),
         ):
             self.assertEqual((0, ''), self.start(prog, text))
             self.assertIn(named, self.log.output)
@@ -252,7 +270,10 @@ class SecretTest(StartCase):
     @given(
         st.sampled_from(sorted(PREPARE_OF)),
         st.sampled_from(
-            ('transport_url', 'connection', 'consoleauth_transport_url', 'base_url', 'no option')
+            (
+                *('transport_url', 'connection', 'consoleauth_transport_url', 'notifications'),
+                *('base_url', 'no option'),
+            )
         ),
         st.sampled_from(
             ('rabbit://', 'kombu+memory://', 'nosuch://', 'rabbit:', '', 'mysql+pymysql://', 'http:')
@@ -264,11 +285,11 @@ class SecretTest(StartCase):
     )
     def test_no_part_of_a_url(self, prog, option, scheme, user, before, after, rest):
         url = f'{scheme}{user}:{before}{CANARY}{after}{rest}'
-        legacy = f'[workarounds]\nenable_consoleauth = true\nconsoleauth_transport_url = {url}'
         text = {
             'transport_url': self.text(bus=url),
             'connection': self.text(database=url),
-            'consoleauth_transport_url': self.text(extra=legacy),
+            'consoleauth_transport_url': self.text(extra=LEGACY.format(url=url)),
+            'notifications': self.text(extra=NOTIFICATIONS.format(url=url)),
             'base_url': self.text(extra=f'[vnc]\nbase_url = {url}'),
             'no option': f'[DEFAULT]\n  {url}\n',
         }[option]
