@@ -144,8 +144,24 @@ def _is_refusal(text: str, record: logging.LogRecord) -> bool:
     return _REFUSED.search(f'{text} {error}') is not None
 
 
-def install(logger: logging.Logger, throttle: Throttle, *, colours: bool = False) -> None:
-    """Let all handlers of a logger write harmless lines, and hold back those that only repeat."""
-    for handler in logger.handlers:
-        handler.addFilter(throttle)
-        handler.setFormatter(HarmlessFormatter(handler.formatter or logging.Formatter(), colours=colours))
+class Installation:
+    """What makes the handlers of a process write harmless lines, and hold back those that only repeat.
+
+    :param root: of the loggers whose handlers are meant
+    :param colours: whether their formatters colour lines
+    """
+
+    def __init__(self, throttle: Throttle, root: logging.Logger, *, colours: bool = False) -> None:
+        self._throttle = throttle
+        self._root = root
+        self._colours = colours
+
+    def apply(self) -> None:
+        """Apply it to all handlers that there are now. Repeat it after handlers were added."""
+        named = list(self._root.manager.loggerDict.values())
+        for logger in (self._root, *(each for each in named if isinstance(each, logging.Logger))):
+            for handler in logger.handlers:
+                if not isinstance(handler.formatter, HarmlessFormatter):
+                    inner = handler.formatter or logging.Formatter()
+                    handler.setFormatter(HarmlessFormatter(inner, colours=self._colours))
+                    handler.addFilter(self._throttle)

@@ -101,7 +101,9 @@ def configure(
     except log.LogConfigError as exc:
         raise cfg.Error(f'[DEFAULT] log_config_append: {exc}') from None
     throttle = logs.Throttle(lambda: bool(conf.debug), functools.partial(files.located, conf))
-    logs.install(logging.getLogger(), throttle, colours=conf.log_color)
+    installation = logs.Installation(throttle, logging.getLogger(), colours=conf.log_color)
+    installation.apply()
+    files.after_reload[:] = [installation.apply]
     return conf
 
 

@@ -10,7 +10,7 @@ import os
 import pwd
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from oslo_config import cfg, types
@@ -106,21 +106,43 @@ def identity(conf: cfg.ConfigOpts, **facts: object) -> str:
     )
 
 
+# Called after each reload: oslo.log may have replaced the handlers of log lines.
+after_reload: list[Callable[[], None]] = []
+
+
 def reload(conf: cfg.ConfigOpts) -> bool:
     """Read the configuration files again, and apply the options that may change while a program runs.
 
-    If they cannot be read, log why and keep all values.
+    If they cannot be read, or a value is invalid, log why and keep all values.
 
     :returns: whether they were read
     """
+    why = ''
     try:
         with explained():
+            again = _read_again(conf)
+        check(again)
+        with explained():
             conf.mutate_config_files()
-        return True
     except cfg.Error as exc:
-        why = str(exc)
-    LOG.error('Not reloaded: %s', why)  # not in the handler: oslo.log would add the error itself
-    return False
+        why = f'Not reloaded: {exc}'
+    except log.LogConfigError as exc:  # it comes last, after the options have changed
+        why = f'[DEFAULT] log_config_append: {exc.log_config} cannot be used'
+    for call in after_reload:
+        call()
+    if why:  # not in the handlers: oslo.log would add the error itself
+        LOG.error('%s', why)
+    return not why.startswith('Not')
+
+
+def _read_again(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
+    """Return the same options with what the files say now. What the library reloads is in use at once."""
+    again = cfg.ConfigOpts()
+    for group, option in written.options(conf):
+        if option.dest not in ('config_file', 'config_dir', 'config_source'):
+            again.register_opt(option, None if group == written.DEFAULT else group)
+    again([], default_config_files=conf.config_file or [], default_config_dirs=conf.config_dir or [])
+    return again
 
 
 class Reloading:

@@ -19,8 +19,10 @@ class LogsCase(testtools.TestCase):
         self.out = io.StringIO()
         self.logger = logging.Logger('root')  # of its own: not in the hierarchy of the process
         self.logger.addHandler(logging.StreamHandler(self.out))
+        self.logger.manager = logging.Manager(self.logger)
         throttle = logs.Throttle(lambda: self.debug, lambda text: text + ' (file)', lambda: self.now)
-        logs.install(self.logger, throttle)
+        self.installation = logs.Installation(throttle, self.logger)
+        self.installation.apply()
 
     def log(self, name, level, message, *args, **kwargs):
         self.logger.name = name
@@ -46,6 +48,19 @@ class HarmlessTest(LogsCase):
         lines = self.lines()
         self.assertEqual('failed', lines[0])
         self.assertEqual(r'ValueError: a\x1b[2J', lines[-1])
+
+    def test_handlers_of_other_loggers_and_those_added_later(self):
+        """``[DEFAULT] log_config_append`` can have any handlers, and SIGHUP makes new ones."""
+        named = self.logger.manager.getLogger('consoled.x')
+        named.propagate = False
+        for logger in (named, self.logger):
+            for old in list(logger.handlers):
+                logger.removeHandler(old)
+            logger.addHandler(logging.StreamHandler(self.out))
+            self.installation.apply()
+            self.installation.apply()
+            logger.warning('a\x1b[2J')
+            self.assertEqual([r'a\x1b[2J'], self.lines())
 
 
 class ThrottleTest(LogsCase):
@@ -100,8 +115,7 @@ class ThrottleTest(LogsCase):
     def test_a_record_is_judged_once_for_all_handlers(self):
         second = io.StringIO()
         self.logger.addHandler(logging.StreamHandler(second))
-        throttle = logs.Throttle(clock=lambda: self.now)
-        logs.install(self.logger, throttle)
+        self.installation.apply()
         for _ in range(3):
             self.fail()
         self.assertEqual(1, len(self.lines()))

@@ -83,7 +83,7 @@ class StartCase(testtools.TestCase):
         self.log = self.useFixture(fixtures.FakeLogger(level=logging.DEBUG))
         # a test must not change the logging of its process
         self.useFixture(fixtures.MonkeyPatch('oslo_log.log.setup', lambda *args, **kwargs: None))
-        self.useFixture(fixtures.MonkeyPatch('consoled.logs.install', lambda *args, **kwargs: None))
+        self.useFixture(fixtures.MonkeyPatch('consoled.logs.Installation.apply', lambda *args: None))
         self.useFixture(fixtures.EnvironmentVariable(VARIABLE, str(self.directory)))
 
     def start(self, prog, text):

@@ -7,6 +7,7 @@ from unittest import mock
 import fixtures
 import testtools
 from oslo_config import cfg
+from oslo_log import log
 
 from consoled import version
 from consoled.conf import files
@@ -116,6 +117,30 @@ class ReloadTest(FilesCase):
         self.path.write_text('[workarounds]\nenable_consoleauth = true\n')
         self.assertTrue(files.reload(self.conf))
         self.assertTrue(self.conf.workarounds.enable_consoleauth)
+
+    def test_an_invalid_value_changes_nothing(self):
+        """Otherwise each read of the option would fail from now on."""
+        self.load('[vnc]\nmax_sessions = 2\n[workarounds]\nenable_consoleauth = true\n')
+        self.path.write_text('[vnc]\nmax_sessions = canary\n[workarounds]\nenable_consoleauth = false\n')
+        self.assertFalse(files.reload(self.conf))
+        self.assertEqual((2, True), (self.conf.vnc.max_sessions, self.conf.workarounds.enable_consoleauth))
+        self.assertIn(f'Not reloaded: [vnc] max_sessions ({self.path}) must be an integer', self.log.output)
+        self.path.write_text('[vnc]\nmax_sessions = 3\n')
+        self.assertTrue(files.reload(self.conf))
+        self.assertEqual(3, self.conf.vnc.max_sessions)
+
+    def test_a_log_configuration_that_cannot_be_used(self):
+        self.load('')
+        self.path.write_text('[DEFAULT]\nlog_config_append = /nowhere/log.conf\n')
+        error = log.LogConfigError('/nowhere/log.conf', 'canary')
+        called = []
+        with (
+            mock.patch.object(self.conf, 'mutate_config_files', side_effect=error),
+            mock.patch.object(files, 'after_reload', [lambda: called.append(1)]),
+        ):
+            self.assertTrue(files.reload(self.conf))
+        self.assertEqual([1], called)
+        self.assertIn('[DEFAULT] log_config_append: /nowhere/log.conf cannot be used', self.log.output)
 
     def test_files_that_cannot_be_read_change_nothing(self):
         self.load('[workarounds]\nenable_consoleauth = true\n')
