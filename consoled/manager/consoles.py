@@ -12,6 +12,7 @@ from consoled import exception, objects
 from consoled.context import RequestContext
 from consoled.db import consoles as db_consoles
 from consoled.db import hosts as db_hosts
+from consoled.db import models
 from consoled.db.engine import Database
 from consoled.manager import access_url
 from consoled.manager.contests import ContestReporter
@@ -118,6 +119,8 @@ def _checked(
     instance_uuids: Sequence[str],
 ) -> list[objects.ConsoleConnection]:
     """Return the consoles if each is complete and belongs to that compute host and those instances."""
+    if compute_host == models.UNKNOWN_HOST:
+        raise exception.InvalidArgument(argument='compute_host', reason='must be the name of a compute host')
     complete = arg.instance_of(objects.ConsoleConnection)
     checked: list[objects.ConsoleConnection] = arg.checked(
         {'consoles': arg.list_of(complete, limit)}, {'consoles': consoles}

@@ -68,6 +68,8 @@ class TokenService:
         """
         ttl = self._checked_ttl(ttl)
         _check(grant)
+        if grant.compute_host == models.UNKNOWN_HOST:
+            raise exception.InvalidConsole(reason='compute_host must be the name of a compute host')
         grant.user_id = grant.user_id or context.user_id
         grant.project_id = grant.project_id or context.project_id
         token = tokens.mint()

@@ -4,6 +4,7 @@
 import contextlib
 
 from consoled import exception, objects
+from consoled.db import models
 from consoled.rpc.replies import HostChanges
 from consoled.testing.sources import MemoryTokenSource
 from tests.functional import base as functional_base
@@ -115,6 +116,13 @@ class DefineHostTest(ConsolesCase):
     def test_a_console_of_an_instance_that_is_not_listed_is_refused(self):
         console = self.a_console(instance=functional_base.new_uuid())
         self.assertRaises(exception.InvalidArgument, self.define_host, [console])
+
+    def test_no_agent_may_have_the_name_that_stands_for_an_unknown_host(self):
+        console = self.a_console()
+        console.compute_host = models.UNKNOWN_HOST
+        self.assertRaises(
+            exception.InvalidArgument, self.define_host, [console], compute_host=models.UNKNOWN_HOST
+        )
 
     def test_compute_hosts_that_call_at_once_leave_threads_for_users(self):
         with contextlib.ExitStack() as held:

@@ -62,6 +62,7 @@ class AuthorizeTest(base.ManagerCase):
             {'access_url': 'https://example.org/'},
             {'access_url_base': 'javascript:alert(1)'},
             {'access_url_base': 'https://user:secret@example.org/'},
+            {'compute_host': models.UNKNOWN_HOST},
         ):
             self.assertRaises(exception.InvalidConsole, self.authorize, **changes)
 
