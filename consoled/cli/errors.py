@@ -33,6 +33,8 @@ _HINTS = {
     exception.ManagerBusy.code: 'Try again in a moment.',
     exception.DatabaseUnavailable.code: 'Check the database server, and [database] connection of a manager.',
     exception.IncompatibleObject.code: 'Set [upgrade_levels] consoled to the version that the managers use.',
+    exception.ConsoleContested.code: "The managers' log and consoled-status upgrade check say which compute "
+    'hosts have its address.',
     exception.InstanceNotFound.code: 'No compute agent has defined consoles for it in this cell.',
 }
 

@@ -12,6 +12,7 @@ import functools
 import logging
 import multiprocessing
 import os
+import re
 import socket
 import threading
 import time
@@ -49,6 +50,8 @@ LOG = logging.getLogger(__name__)
 _TITLE = 'consoled-compute'
 _KILL_AFTER = 5  # seconds after graceful_shutdown_timeout until a process that hangs is killed
 _AUTHORIZE_TIMEOUT = 5.0  # seconds to wait for a manager while a caller waits for this agent
+# qemu+tcp://HOST, and no_verify=1, which switches the check of the certificate off
+_UNSAFE_URI = re.compile(r'[^:+]+\+tcp:|[^?]*\?(.*&)?no_verify=1', re.IGNORECASE)
 _READY_TIMEOUT = 2.0  # seconds to wait for the agent's own answer over the bus
 
 
@@ -134,9 +137,17 @@ def prepare(conf: cfg.ConfigOpts) -> socket.socket | None:
     loading.load(conf)
     versions.pinned(conf.upgrade_levels.consoled)
     versions.pinned(conf.upgrade_levels.compute)
-    for risk in transport.check(conf):
+    for risk in [*transport.check(conf), *_risks(conf)]:
         LOG.warning('%s', risk)
     return monitoring.bind(conf.monitoring)
+
+
+def _risks(conf: cfg.ConfigOpts) -> list[str]:
+    """Return a sentence if others can change what libvirt says of the guests."""
+    uri = conf.compute.libvirt_uri
+    if conf.compute.driver != 'libvirt' or not _UNSAFE_URI.match(uri):
+        return []
+    return ['[compute] libvirt_uri: libvirt is reached without TLS, or its certificate is not checked']
 
 
 def run(conf: cfg.ConfigOpts, notifier: Notifier, monitoring_socket: socket.socket | None) -> None:

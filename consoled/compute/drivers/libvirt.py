@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 
 from oslo_config import cfg
@@ -16,6 +17,9 @@ from consoled.compute.drivers.libvirt_connection import ConnectionPool
 from consoled.compute.drivers.libvirt_types import Connection, Domain, Library
 
 LOG = logging.getLogger(__name__)
+
+# A URI with a password before the host. Not with a parser: an unescaped character may end the host for it.
+_PASSWORD = re.compile(r'[^:/?#]+://[^@?]*:[^@?]*@')
 
 
 def from_conf(conf: cfg.ConfigOpts) -> LibvirtDriver:
@@ -37,9 +41,14 @@ class LibvirtDriver(base.Driver):
     """All domains of one libvirtd.
 
     :param library: the Python module ``libvirt``
+    :raises ValueError: ``[compute] libvirt_uri`` has a password: log lines would show it
     """
 
     def __init__(self, conf: cfg.ConfigOpts, library: Library) -> None:
+        if _PASSWORD.match(conf.compute.libvirt_uri):
+            raise ValueError(
+                '[compute] libvirt_uri has a password: libvirt reads it from its auth.conf instead'
+            )
         self._conf = conf
         self._library = library
         self._builder = ConsoleBuilder(conf)

@@ -33,6 +33,9 @@ class ExplainTest(testtools.TestCase):
                 (exit_code, error.code, str(error)), (failed.exit_code, failed.code, str(failed))
             )
 
+    def test_a_contested_console_names_where_its_rivals_are_listed(self):
+        self.assertIn('consoled-status upgrade check', errors.explain(exception.ConsoleContested()).hint)
+
     def test_a_configuration_error_is_wrong_usage(self):
         failed = errors.explain(cfg.ConfigFilesNotFoundError(['/nonexistent']))
         self.assertEqual((errors.USAGE, 'configuration_error'), (failed.exit_code, failed.code))

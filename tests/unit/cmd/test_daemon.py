@@ -253,6 +253,19 @@ class StartTest(StartCase):
             self.assertEqual((0, ''), self.start(prog, text))
             self.assertIn(named, self.log.output)
 
+    def test_a_libvirt_that_others_can_speak_for(self):
+        """Without its Python module, which not every machine has."""
+        with mock.patch('consoled.compute.drivers.loading.load'):
+            for uri, warnings in (
+                ('qemu+tcp://h/system', 1),
+                ('qemu+tls://h/system?x=1&no_verify=1', 1),
+                ('qemu+tls://h/system', 0),
+                ('qemu:///system', 0),
+            ):
+                text = self.text().replace('driver = demo', f'libvirt_uri = {uri}')
+                self.assertEqual((0, ''), self.start('consoled-compute', text))
+                self.assertEqual(warnings, self.log.output.count('[compute] libvirt_uri: '), uri)
+
     def test_files_that_logs_cannot_be_written_to(self):
         for error in (
             FileNotFoundError(2, 'No such file', '/nowhere/x.log'),

@@ -117,6 +117,27 @@ class TestHypervisorTest(driver_contract.DriverContract, testtools.TestCase):
         self.assertEqual(1, len(driver.get_console(guest.uuid, 'novnc')))
 
 
+class UriTest(testtools.TestCase):
+    def test_a_password_is_refused_without_a_part_of_it(self):
+        """Log lines name the URI."""
+        for password in ('canary', 'canary#1', 'canary/1', ':canary', '1/canary'):
+            conf = self.useFixture(
+                fixtures.Conf(compute__libvirt_uri=f'qemu+tcp://u:{password}@h:16509/system')
+            ).conf
+            error = self.assertRaises(ValueError, libvirt_driver.LibvirtDriver, conf, FakeLibrary())
+            self.assertIn('[compute] libvirt_uri', str(error))
+            self.assertNotIn('canary', str(error))
+
+    def test_other_uris(self):
+        for uri in (
+            'qemu:///system',
+            'qemu+ssh://u@h:22/system?keyfile=/a:b@c',
+            'qemu+tls://[::1]:16514/system',
+        ):
+            conf = self.useFixture(fixtures.Conf(compute__libvirt_uri=uri)).conf
+            libvirt_driver.LibvirtDriver(conf, FakeLibrary())
+
+
 class FakeLibvirtTest(testtools.TestCase):
     def setUp(self):
         super().setUp()
