@@ -6,8 +6,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import io
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -87,12 +89,19 @@ class ShowOne(Command, show.ShowOne):
 
     def produce_output(self, parsed_args: Any, column_names: Any, data: Sequence[Any]) -> int:
         row = data if _escapes(parsed_args) else _harmless(data)
+        if parsed_args.formatter == 'shell':
+            row = [_quoted(value) if isinstance(value, str) else value for value in row]
         return int(super().produce_output(parsed_args, column_names, row))
 
 
 def _escapes(parsed_args: argparse.Namespace) -> bool:
     """Return whether the format of the output escapes what a terminal would obey: values stay exact."""
     return bool(parsed_args.formatter == 'json')
+
+
+def _quoted(text: str) -> str:
+    """Return the text so that a shell takes it literally in double quotes, which cliff puts around it."""
+    return re.sub(r'([\\$`])', r'\\\1', text)
 
 
 def _harmless(row: Iterable[Any]) -> tuple[Any, ...]:
@@ -266,6 +275,9 @@ def run(app: App, argv: Sequence[str] | None) -> int:
     :param argv: arguments without the program's name; default: those of the process
     :returns: exit code
     """
+    for stream in (app.stdout, app.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end a list
+            stream.reconfigure(errors='backslashreplace')
     with app.resources:
         try:
             result = app.run(list(sys.argv[1:] if argv is None else argv))

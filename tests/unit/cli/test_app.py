@@ -4,8 +4,10 @@
 import io
 import json
 import logging
+import subprocess
 
 from consoled import exception
+from consoled.cli import app as cli_app
 from consoled.consolectl.main import Consolectl
 from consoled.manage.main import Manage
 from consoled.rpc.replies import Revocation
@@ -130,6 +132,18 @@ class ForeignTextTest(CliCase):
         self.assertEqual(self.EVIL, json.loads(out)[0]['user_id'])  # exact, and escaped by JSON
         self.assert_harmless(out)
 
+    def test_characters_that_the_terminal_does_not_have(self):
+        """A name in another script must not keep operators from seeing the sessions."""
+        api = StubAPI(2)
+        api.sessions[0]._obj_user_id = 'M\xfcller \u0141'
+        for output_format in ('table', 'csv', 'value'):
+            out = io.TextIOWrapper(io.BytesIO(), encoding='latin-1')
+            err = io.StringIO()
+            argv = ['session', 'list', '-f', output_format]
+            self.assertEqual(0, cli_app.run(Consolectl(api, io.StringIO(), out, err), argv), err.getvalue())
+            self.assertIn(b'M\xfcller \\u0141', out.buffer.getvalue())
+            self.assertIn(b'alice', out.buffer.getvalue())
+
     def test_one_row(self):
         api = StubAPI(1)
         api.revoke = lambda context, reason, **filters: Revocation(self.EVIL, 1)
@@ -139,6 +153,26 @@ class ForeignTextTest(CliCase):
             )
             self.assert_harmless(out)
             self.assertIn('forged', out)
+
+    def test_a_row_for_a_shell_runs_nothing(self):
+        """The output of -f shell is made for eval."""
+        for text in (
+            '$(echo run)',
+            '`echo run`',
+            '$HOME',
+            'a"; echo run; "',
+            'a\\',
+            '\\"; echo run #',
+            "'",
+            '$((',
+        ):
+            api = StubAPI(1)
+            api.revoke = lambda context, reason, text=text, **filters: Revocation(text, 1)
+            _, out, _ = self.ctl('revoke', '--user', 'u', '--reason', 'x', '--yes', '-f', 'shell', api=api)
+            done = subprocess.run(
+                ['sh', '-c', f'{out}\nprintf %s "$tokens"'], capture_output=True, text=True, timeout=60
+            )
+            self.assertEqual((text, ''), (done.stdout, done.stderr))
 
     def test_errors(self):
         for error in (
