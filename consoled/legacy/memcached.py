@@ -8,6 +8,7 @@ of the metadata that the old service does not read, and log keys before they are
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -55,13 +56,34 @@ def from_conf(conf: cfg.ConfigOpts, observe: OutcomeObserver = lambda outcome: N
     if not conf.cache.enabled or conf.cache.backend == 'dogpile.cache.null':
         LOG.warning('Tokens are not looked up in memcached: [cache] enabled and backend are not set')
         return NoTokens()
+    _check_tls(conf)
     health = ServerHealth(conf.cache.socket_timeout, conf.cache.memcache_dead_retry)
     try:
         region = core.configure_cache_region(conf, core.create_region())
+    except ssl.SSLError:
+        raise ValueError('[cache]: a file of tls_* is not PEM, or damaged, or no match for another') from None
     except cache_exception.ConfigurationError as exc:
         raise ValueError(f'[cache]: {exc}') from None
     _bind(conf, region.actual_backend, health)
     return MemcachedTokens(region, health, lambda: float(conf.consoleauth.token_ttl), observe)
+
+
+def _check_tls(conf: cfg.ConfigOpts) -> None:
+    """Check that no option of TLS would have no effect, and that their files can be read.
+
+    :raises ValueError: it is not so; oslo.cache says nothing, or not which option it is
+    """
+    options = conf.cache
+    files = [name for name in ('tls_cafile', 'tls_certfile', 'tls_keyfile') if options[name]]
+    if files and not options.tls_enabled:
+        raise ValueError(f'[cache] {files[0]} is set, but tls_enabled is not: no TLS would be used')
+    if options.tls_keyfile and not options.tls_certfile:
+        raise ValueError('[cache] tls_keyfile is set, but tls_certfile is not')
+    for name in files:
+        try:
+            open(options[name], 'rb').close()
+        except OSError as exc:
+            raise ValueError(f'[cache] {name}: {options[name]}: {exc.strerror}') from None
 
 
 def _bind(conf: cfg.ConfigOpts, backend: Any, health: ServerHealth) -> None:

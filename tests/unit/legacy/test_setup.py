@@ -37,6 +37,20 @@ class SourceFromConfTest(testtools.TestCase):
         config.set(cache__enabled=True, cache__backend='dogpile.cache.memory')
         self.assertRaises(ValueError, setup.source_from_conf, config.conf)
 
+    def test_tls_that_is_set_by_half_or_cannot_be_used(self):
+        for options, named in (
+            ({'tls_cafile': __file__}, 'tls_cafile is set, but tls_enabled is not'),
+            ({'tls_enabled': True, 'tls_keyfile': __file__}, 'tls_certfile is not'),
+            ({'tls_enabled': True, 'tls_cafile': '/nowhere/ca.pem'}, '[cache] tls_cafile: /nowhere/ca.pem'),
+            ({'tls_enabled': True, 'tls_cafile': __file__}, '[cache]: '),  # no certificate
+        ):
+            config = self.useFixture(fixtures.Conf())
+            core.configure(config.conf)
+            cache = {'enabled': True, 'backend': 'dogpile.cache.pymemcache', **options}
+            config.set(**{f'cache__{name}': value for name, value in cache.items()})
+            error = self.assertRaises(ValueError, setup.source_from_conf, config.conf)
+            self.assertIn(named, str(error))
+
 
 class Consoles:
     """A manager that knows no token."""
