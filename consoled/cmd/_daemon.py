@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,15 @@ def configure(
     installation = logs.Installation(throttle, logging.getLogger(), colours=conf.log_color)
     installation.apply()
     files.after_reload[:] = [installation.apply]
+    threading.excepthook = _log_uncaught  # oslo.log has done the same for the main thread
     return conf
+
+
+def _log_uncaught(uncaught: threading.ExceptHookArgs) -> None:
+    """Log an error that ends a thread. It would be printed as it is, and never be in a log file."""
+    if uncaught.exc_type is not SystemExit:
+        name = uncaught.thread.name if uncaught.thread else '?'
+        LOG.critical('Unhandled error in the thread %s', name, exc_info=uncaught.exc_value)
 
 
 def warn_of_unknown(conf: cfg.ConfigOpts) -> None:

@@ -9,6 +9,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import threading
 from unittest import mock
 
 import fixtures
@@ -85,6 +86,7 @@ class StartCase(testtools.TestCase):
         self.useFixture(fixtures.MonkeyPatch('oslo_log.log.setup', lambda *args, **kwargs: None))
         self.useFixture(fixtures.MonkeyPatch('consoled.logs.Installation.apply', lambda *args: None))
         self.useFixture(fixtures.EnvironmentVariable(VARIABLE, str(self.directory)))
+        self.useFixture(fixtures.MonkeyPatch('threading.excepthook', threading.excepthook))
 
     def start(self, prog, text):
         """Return exit code and output of a daemon with this configuration."""
@@ -215,6 +217,20 @@ class StartTest(StartCase):
         with contextlib.redirect_stderr(io.StringIO()) as stderr:
             self.assertEqual(4, _daemon.run('consoled', start, cfg.ConfigOpts()))
         self.assertRegex(stderr.getvalue(), r'\Aconsoled: internal_error: KeyError: .*\n\Z')
+
+    def test_an_error_that_ends_a_thread_is_logged(self):
+        def fail():
+            raise RuntimeError('oops')
+
+        self.start('consoled', self.text())
+        self.log.reset_output()
+        with contextlib.redirect_stderr(io.StringIO()) as stderr:
+            thread = threading.Thread(target=fail, name='worker')
+            thread.start()
+            thread.join()
+        self.assertEqual('', stderr.getvalue())
+        self.assertIn('Unhandled error in the thread worker', self.log.output)
+        self.assertIn('RuntimeError: oops', self.log.output)
 
     def test_a_misspelled_option_is_warned_of(self):
         for prog in PREPARE_OF:
