@@ -304,6 +304,8 @@ def _read_config(files: list[str] | None) -> cfg.ConfigOpts:
         transport.check_url(conf.transport_url)
     except ValueError as exc:
         raise ValueError(f'[DEFAULT] transport_url {exc}') from None
+    for risk in transport.check_tls(conf):
+        logging.getLogger(__name__).warning('%s', risk)
     return conf
 
 

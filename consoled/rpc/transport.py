@@ -130,7 +130,7 @@ def check(conf: cfg.ConfigOpts) -> list[str]:
     if where is not None and where.location is cfg.Locations.opt_default:
         raise ValueError('[DEFAULT] transport_url is not set: no message bus is known')
     get_transport(conf).cleanup()
-    return _check_tls(conf)
+    return check_tls(conf)
 
 
 def check_other_bus(conf: cfg.ConfigOpts, url: str, option: str) -> list[str]:
@@ -139,7 +139,7 @@ def check_other_bus(conf: cfg.ConfigOpts, url: str, option: str) -> list[str]:
     :param option: the option that its URL is from, for errors
     """
     get_transport(conf, url, option).cleanup()
-    return _check_tls(conf, url)
+    return check_tls(conf, url)
 
 
 def addresses(conf: cfg.ConfigOpts) -> str:
@@ -149,8 +149,13 @@ def addresses(conf: cfg.ConfigOpts) -> str:
     return ','.join(hosts) or url.transport
 
 
-def _check_tls(conf: cfg.ConfigOpts, text: str | None = None) -> list[str]:
-    """Check the TLS options of RabbitMQ; those in the query of the URL replace those of the group."""
+def check_tls(conf: cfg.ConfigOpts, text: str | None = None) -> list[str]:
+    """Check the TLS options of RabbitMQ; those in the query of the URL replace those of the group.
+
+    :param text: URL of another bus than ``[DEFAULT] transport_url``
+    :returns: a sentence for each thing that is not secure
+    :raises ValueError: TLS is set by half, or a file cannot be read
+    """
     url = oslo_messaging.TransportURL.parse(conf, text)
     if url.transport not in ('rabbit', 'amqp'):
         return []

@@ -257,6 +257,14 @@ class SourceTest(PluginTestCase):
         self.wrong('upgrade_levels', '[upgrade_levels]\nconsoled = 9.9')
         self.wrong('max_sessions', '[vnc]\nmax_sessions = -1')
         self.wrong('transport_url', f'transport_url = rabbit://u:{PASSWORD}@x:y/')
+        tls = '[oslo_messaging_rabbit]\nssl_ca_file = /etc/passwd'
+        self.wrong('ssl_ca_file is set, but ssl is not', tls)
+
+    def test_a_broker_whose_certificate_is_not_checked_is_warned_of(self):
+        logged = self.useFixture(fixtures.FakeLogger())
+        self.plugin('[oslo_messaging_rabbit]\nssl = true')
+        self.assertIn('ssl_ca_file is not set', logged.output)
+        self.assertNotIn(PASSWORD, logged.output)
 
     def test_options_that_need_sessions_are_refused_at_the_start(self):
         self.wrong('single_use', '[consoleauth]\nsingle_use = true')
