@@ -200,8 +200,9 @@ class Contest:
     other_compute_host: str
 
     def __str__(self) -> str:
+        host = f'[{self.host}]' if ':' in self.host else self.host
         return (
-            f'{self.host}:{self.port} of instance {self.instance_uuid} on {self.compute_host} is also of '
+            f'{host}:{self.port} of instance {self.instance_uuid} on {self.compute_host} is also of '
             f'instance {self.other_instance} on {self.other_compute_host}'
         )
 

@@ -87,7 +87,7 @@ _REASON_INSTEAD: dict[type[exception.ConsoledException], str] = {
 
 _UNKNOWN = '?'  # stands for a value that is missing or malformed
 
-
+# In the text these are what the caller has sent, if it has sent them.
 _SAID_BY_CALLER = frozenset({'console_type', 'instance_uuid', 'proxy_id', 'ttl'})
 
 

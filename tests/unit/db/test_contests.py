@@ -82,6 +82,16 @@ class ContestsTests:
         tokens.delete(self.db, 'a' * 64)
         self.assertEqual({(self.other, self.instance)}, self.found())
 
+    def test_names_in_any_case_and_other_forms_of_an_address(self):
+        for one, other, shown in (
+            ('Node-1.example', 'node-1.EXAMPLE.', 'node-1.example:5900 of'),
+            ('2001:DB8:0::1', '2001:db8::1', '[2001:db8::1]:5900 of'),
+        ):
+            self.define_at(self.instance, 'node-1', host=one)
+            self.define_at(self.other, 'node-2', host=other)
+            self.assert_contested()
+            self.assertTrue(str(contests.find(self.db)[0]).startswith(shown))
+
     def test_two_tokens_for_one_address_of_two_hosts(self):
         one = base.a_grant(self.instance, 5900, 'novnc')
         tokens.store(self.db, 'a' * 64, one, 60, None)
