@@ -226,6 +226,10 @@ class MariaDB(_Database):
             ]
         ]
 
+    def _environment(self) -> dict[str, str]:
+        # A server that starts deletes all temporary tables in this directory, also those of another server.
+        return {**super()._environment(), 'TMPDIR': str(self.directory)}
+
     def drop_database(self, url: str) -> None:
         """Drop the database with this URL, as returned by ``new_database``, and its connections."""
         # A connection that a test left in a transaction would block the DROP.
