@@ -112,7 +112,8 @@ class User(threading.Thread):
     def issue(self):
         port = random.choice(PORTS)
         if self.where.compute == 'old':
-            return self.old.authorize(self.instance, str(port)), port
+            host = base.address_of(self.where.compute_host)
+            return self.old.authorize(self.instance, str(port), host=host), port
         grant = base.a_grant(self.instance, port, 'novnc', compute_host=self.where.compute_host)
         return self.api.authorize(self.context, grant).token, port
 
