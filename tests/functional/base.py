@@ -11,7 +11,7 @@ from consoled.context import RequestContext
 from consoled.db import models
 from consoled.rpc.transport import get_transport
 from consoled.testing import fixtures, services
-from tests.unit.db.base import ADDRESS, BASE_URL, COMPUTE_HOST, a_console, a_grant, address_of, new_uuid
+from tests.unit.db.base import ADDRESS, BASE_URL, COMPUTE_HOST, a_console, a_grant, new_uuid
 
 # What tests of all kinds use; named here for the functional tests.
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     'CellTestCase',
     'a_console',
     'a_grant',
-    'address_of',
     'new_uuid',
 ]
 

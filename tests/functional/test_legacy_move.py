@@ -47,7 +47,7 @@ class _Rolling:
         """Issue tokens before the move, with the old service alone."""
         for port in PORTS * 3:
             token = base.new_uuid()
-            service.store.authorize_console(token, 'novnc', base.ADDRESS, port, None, user.instance)
+            service.store.authorize_console(token, 'novnc', user.host, port, None, user.instance)
             user.known[token] = port
 
     def move_host(self, where):
