@@ -55,6 +55,7 @@ class LegacyBridge:
         self._transport = transport
         self._endpoint = endpoint
         self._sources = sources
+        self._source: TokenSource | None = None
         self._resources = contextlib.ExitStack()
         self._ended = False
         self._lock = threading.Lock()  # held while the bridge waits for a bus that refuses it
@@ -84,11 +85,10 @@ class LegacyBridge:
             self._abandoned.clear()
             wanted = self._conf.workarounds.enable_consoleauth
             try:
-                if wanted and not self._sources and not self._ended:
+                if wanted and self._source is None and not self._ended:
                     self._begin()
-                elif self._sources and not wanted:
-                    self._resources.close()
-                    self._sources.clear()
+                elif self._source is not None and not wanted:
+                    self._stop()
             except starting.Abandoned:
                 LOG.info('[workarounds] enable_consoleauth was switched off while the bus refused it')
             except Exception:
@@ -98,10 +98,16 @@ class LegacyBridge:
     def _begin(self) -> None:
         from consoled.legacy import setup
 
-        self._sources.append(setup.source_from_conf(self._conf, self._endpoint.observe_lookup))
+        self._source = setup.source_from_conf(self._conf, self._endpoint.observe_lookup)
+        self._sources.append(self._source)
         try:
             setup.start_server(self._conf, self._transport, self._endpoint, self._resources, self._abandoned)
         except Exception:
-            self._resources.close()
-            self._sources.clear()
+            self._stop()
             raise
+
+    def _stop(self) -> None:
+        self._resources.close()
+        if self._source is not None:
+            self._sources.remove(self._source)
+        self._source = None

@@ -202,7 +202,7 @@ class MariaDB(_Database):
             'init.sql',
             (
                 f"CREATE USER IF NOT EXISTS consoled@'%' IDENTIFIED BY '{self.password}';\n"
-                "GRANT ALL ON *.* TO consoled@'%';\n"
+                "GRANT ALL ON *.* TO consoled@'%' WITH GRANT OPTION;\n"
             ),
         )
 
