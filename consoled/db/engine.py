@@ -52,8 +52,8 @@ _FILES = ('ssl_ca', 'ssl_cert', 'ssl_key', 'sslrootcert', 'sslcert', 'sslkey')
 REFUSED = 'The database refuses the user, the password or the name of the database in [database] connection'
 
 _UNCHECKED_TLS = (
-    "[database] connection: the server's certificate is not checked, so others can read and change what is "
-    'sent to it; set ssl_ca for MySQL, sslmode=verify-full and sslrootcert for PostgreSQL'
+    "the server's certificate is not checked, so others can read and change what is sent to it; set ssl_ca "
+    'for MySQL, sslmode=verify-full and sslrootcert for PostgreSQL'
 )
 
 # Connections per engine and process. Threads that wait for other services hold none.
@@ -63,24 +63,25 @@ _FIRST_PAUSE = 0.02  # seconds; doubled after each attempt
 _LONGEST_PAUSE = 0.5  # seconds
 
 
-def check_url(text: str) -> None:
+def check_url(text: str, option: str = '[database] connection') -> None:
     """Check the URL of a database. The error says nothing of the URL: a part of it is a password.
 
+    :param option: the option that it is from, for errors
     :raises ValueError: it cannot be used
     """
     try:
         url = sa.make_url(text)
         url.get_dialect()
     except (sa_exc.ArgumentError, ValueError):  # NoSuchModuleError is a subclass of the first
-        raise ValueError('[database] connection is not the URL of a database') from None
+        raise ValueError(f'{option} is not the URL of a database') from None
     if url.get_backend_name() == 'sqlite':
         if url.database in (None, '', ':memory:'):
-            raise ValueError('[database] connection: SQLite needs a file, which several processes can share')
+            raise ValueError(f'{option}: SQLite needs a file, which several processes can share')
         return
     # A driver's errors quote hosts, databases and options. An unescaped @ in a password would make it those.
     if text.count('@') > 1 or not _HOST.fullmatch(url.host or ''):
         raise ValueError(
-            '[database] connection: what is special in a URL (@ : / ? # %) has to be written as %nn in the '
+            f'{option}: what is special in a URL (@ : / ? # %) has to be written as %nn in the '
             'user, the password and the options'
         )
     for name in _FILES:
@@ -88,22 +89,23 @@ def check_url(text: str) -> None:
             try:
                 open(path, 'rb').close()
             except OSError as exc:
-                raise ValueError(f'[database] connection: {name}: {exc.strerror}') from None
+                raise ValueError(f'{option}: {name}: {exc.strerror}') from None
     if ('ssl_key' in url.query and 'ssl_cert' not in url.query) or (
         'sslkey' in url.query and 'sslcert' not in url.query
     ):
-        raise ValueError('[database] connection has the key of a certificate for TLS, but no certificate')
+        raise ValueError(f'{option} has the key of a certificate for TLS, but no certificate')
 
 
-def unchecked_tls(conf: cfg.ConfigOpts) -> list[str]:
+def unchecked_tls(text: str, option: str = '[database] connection') -> list[str]:
     """Return a sentence if the connection is encrypted, but not to a server whose certificate is checked.
 
-    :raises ValueError: ``[database] connection`` is not the URL of a database
+    :param text: a URL that ``check_url`` has accepted
+    :param option: the option that it is from
     """
-    query = sa.make_url(conf.database.connection).query
+    query = sa.make_url(text).query
     mysql = any(name.startswith('ssl_') for name in query) and not {'ssl_ca', 'ssl_capath'} & set(query)
     postgresql = query.get('sslmode') in ('allow', 'prefer', 'require')
-    return [_UNCHECKED_TLS] if mysql or postgresql else []
+    return [f'{option}: {_UNCHECKED_TLS}'] if mysql or postgresql else []
 
 
 class Database:

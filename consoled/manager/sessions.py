@@ -21,6 +21,7 @@ from consoled.manager.thread_share import ThreadShare
 from consoled.manager.tokens import TokenService
 from consoled.objects import EndReason
 from consoled.rpc.client import ComputeConsoleAPI
+from consoled.sources import PortChecker
 
 _POLL_INTERVAL = 0.05  # seconds between two attempts to claim a slot that is being taken over
 
@@ -92,7 +93,7 @@ class SessionOpener:
         request = self._find(token, session_id, proxy_id, client_address)
         policy = self._policy(request.console.console_type)
         # Repeated requests are checked too: a proxy that was slow to connect asks whether it still may.
-        self._check(context, request)
+        self._check(context, token, request)
         if request.already_open:
             repeated = db_sessions.load(self._db, request)
             if repeated is not None:
@@ -107,7 +108,7 @@ class SessionOpener:
         Raises what ``open`` raises, except the errors about proxies, limits and consoles in use.
         """
         request = self._find(token, '', '', None)
-        self._check(context, request)
+        self._check(context, token, request)
         return request.console
 
     def _find(
@@ -125,17 +126,22 @@ class SessionOpener:
             raise exception.InvalidToken()
         return request
 
-    def _check(self, context: RequestContext, request: db_sessions.OpenRequest) -> None:
+    def _check(self, context: RequestContext, token: str, request: db_sessions.OpenRequest) -> None:
         repeated = request.already_open and not request.used_before
         if request.spent and self._conf.consoleauth.single_use and not repeated:
             raise exception.InvalidToken()
         if request.contested:
             self._token_service.refuse_contested(request.console)
-        if request.defined and self._conf.manager.check_port:
-            self._check_port(context, request.console)
+        asked = self._token_service.check_with_source(token, request.console, request.source)
+        if request.defined:
+            asked = self._compute
+        if asked is not None and self._conf.manager.check_port:
+            self._check_port(context, request.console, asked)
 
-    def _check_port(self, context: RequestContext, console: objects.ConsoleConnection) -> None:
-        """Ask the compute agent whether the console still belongs to its instance.
+    def _check_port(
+        self, context: RequestContext, console: objects.ConsoleConnection, asked: PortChecker
+    ) -> None:
+        """Ask the console's compute host whether the console still belongs to its instance.
 
         :raises ConsoleGone: it does not
         """
@@ -148,7 +154,7 @@ class SessionOpener:
         )
         with turn, self._hung_agents.call(compute_host, slow=_SLOW * timeout):
             try:
-                exists = self._compute.check_console(context, console, timeout)
+                exists = asked.check_console(context, console, timeout)
             except (exception.InstanceNotFound, exception.ConsoleGone):
                 exists = False
         if not exists:

@@ -39,6 +39,8 @@ PREPARE_OF = {
 LEGACY = '[workarounds]\nenable_consoleauth = true\nconsoleauth_transport_url = {url}'
 NOTIFICATIONS = '[oslo_messaging_notifications]\ndriver = messagingv2\ntransport_url = {url}'
 
+NOVA = '[nova]\nconnection = sqlite:////nova\ntransport_url = {url}'
+
 CANARY = 'BUS-SECRET'
 PUNCTUATION = ':@/#?,[]%$&=+;!~ 19'
 
@@ -260,6 +262,12 @@ class StartTest(StartCase):
                 self.text(extra=NOTIFICATIONS.format(url='rabbit://u:p@h/?ssl=1')),
                 '[oslo_messaging_rabbit] ssl_ca_file',
             ),
+            ('consoled', self.text(extra=NOVA.format(url='rabbit://u:p@h/?ssl=1')), 'ssl_ca_file'),
+            (
+                'consoled',
+                self.text(extra=f'[nova]\nconnection = {mysql}?ssl_cert=/etc/passwd'),
+                '[nova] connection',
+            ),
             (
                 'consoled',
                 self.text(extra=LEGACY.format(url='rabbit://u:p@h/?ssl=1')),
@@ -301,7 +309,7 @@ class SecretTest(StartCase):
         st.sampled_from(
             (
                 *('transport_url', 'connection', 'consoleauth_transport_url', 'notifications'),
-                *('base_url', 'no option'),
+                *('nova', 'nova_bus', 'base_url', 'no option'),
             )
         ),
         st.sampled_from(
@@ -319,6 +327,8 @@ class SecretTest(StartCase):
             'connection': self.text(database=url),
             'consoleauth_transport_url': self.text(extra=LEGACY.format(url=url)),
             'notifications': self.text(extra=NOTIFICATIONS.format(url=url)),
+            'nova': self.text(extra=f'[nova]\nconnection = {url}'),
+            'nova_bus': self.text(extra=NOVA.format(url=url)),
             'base_url': self.text(extra=f'[vnc]\nbase_url = {url}'),
             'no option': f'[DEFAULT]\n  {url}\n',
         }[option]
