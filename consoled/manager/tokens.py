@@ -217,10 +217,11 @@ class TokenService:
             issued = source.lookup(token)
         if issued is None:
             return False
-        grant = _to_grant(issued)
         try:
+            grant = _to_grant(issued)
             _check(grant)
-        except exception.InvalidConsole:
+        except (exception.InvalidConsole, ValueError) as exc:  # a text of either has nothing of the value
+            LOG.warning('A token of %s has a console that cannot be opened: %s', source.name, exc)
             return False
         ttl = self._conf.consoleauth.token_ttl
         provenance = legacy.Provenance(source.name, ttl, issued.issued_at, issued.expires_in)

@@ -87,6 +87,16 @@ class OpenTest(NovaCase):
             self.refused(exception.InvalidToken)
         self.assertEqual([], self.compute.asked)
 
+    def test_consoles_that_cannot_be_reached_or_stored(self):
+        for values in (
+            {'host': '0.0.0.0'},  # noqa: S104
+            {'host': 'fe80::1%eth0'},
+            {'port': 0},
+            {'access_url_base': 'https://h/' + 'x' * 1100},
+            {'access_url_base': 'javascript:alert(1)'},
+        ):
+            self.refused(exception.InvalidToken, self.add_token(self.guest, **values))
+
     def test_console_types_that_no_proxy_opens(self):
         self.refused(exception.InvalidToken, self.add_token(self.guest, console_type='rdp-html5'))
 
