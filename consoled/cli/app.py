@@ -277,9 +277,19 @@ def run(app: App, argv: Sequence[str] | None) -> int:
         except BrokenPipeError:  # the reader of a pipe (| head) has exited
             _redirect_to_null(stream)
             result = errors.BROKEN_PIPE
-        except OSError:  # the terminal is gone
+        except OSError as exc:  # the disk is full, or the terminal is gone
             _redirect_to_null(stream)
+            result = result or _lost_output(app, stream, exc)
     return result
+
+
+def _lost_output(app: App, stream: TextIO, error: OSError) -> int:
+    """Report that a part of the output could not be written, and return the exit code."""
+    message = f'The output cannot be written: {error.strerror}.'
+    failed = errors.Failed(errors.UNREACHABLE, 'unavailable', message)
+    if stream is app.stdout:
+        app.stderr.write(errors.report(app.NAME, failed))
+    return failed.exit_code
 
 
 def _redirect_to_null(stream: TextIO) -> None:

@@ -66,6 +66,10 @@ def explain(error: Exception) -> Failed:
         return Failed(exit_code, error.code, str(error), _HINTS.get(error.code, ''))
     if isinstance(error, cfg.Error):
         return Failed(USAGE, 'configuration_error', f'{error}.', 'See --config-file.')
+    if isinstance(error, OSError):
+        reason = error.strerror or type(error).__name__
+        text = f'{error.filename}: {reason}' if error.filename else reason
+        return Failed(UNREACHABLE, 'unavailable', f'{text}.')
     text = ' '.join(str(error).split())
     return Failed(INTERNAL, 'internal_error', f'{type(error).__name__}: {text}', 'See --debug.')
 

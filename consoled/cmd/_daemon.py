@@ -35,8 +35,12 @@ def prepare_metrics() -> None:
     """Create the directory in which the processes share their metrics; the calling process removes it.
 
     Call this before prometheus_client is imported, which reads the environment variable at import.
+
+    :raises ValueError: the variable names a directory that cannot be used
     """
-    if os.environ.get(_METRICS_DIR):
+    if given := os.environ.get(_METRICS_DIR):
+        if not os.access(given, os.R_OK | os.W_OK | os.X_OK) or not os.path.isdir(given):
+            raise ValueError(f'{_METRICS_DIR}: {given} is not a directory that this user may write to')
         return
     directory = tempfile.mkdtemp(prefix='consoled-metrics-')
     os.environ[_METRICS_DIR] = directory
@@ -97,9 +101,14 @@ def configure(
     try:
         log.setup(conf, files.PROJECT, version=version.VERSION)
     except OSError as exc:
-        raise cfg.Error(f'[DEFAULT] log_file: {exc.filename} cannot be written: {exc.strerror}') from None
+        option = 'log_file' if conf.log_file else 'log_dir'
+        raise cfg.Error(f'[DEFAULT] {option}: {exc.filename} cannot be written: {exc.strerror}') from None
     except log.LogConfigError as exc:
         raise cfg.Error(f'[DEFAULT] log_config_append: {exc}') from None
+    except RuntimeError:
+        raise cfg.Error('[DEFAULT] use_journal needs systemd-python, which is not installed') from None
+    except ValueError as exc:
+        raise cfg.Error(f'[DEFAULT] default_log_levels: {exc}') from None
     throttle = logs.Throttle(lambda: bool(conf.debug), functools.partial(files.located, conf))
     logs.install(logging.getLogger(), throttle, colours=conf.log_color)
     return conf
@@ -148,8 +157,4 @@ def explain(error: Exception) -> errors.Failed:
         text = str(error)
     if isinstance(error, ValueError | cfg.Error | ImportError):
         return errors.Failed(errors.USAGE, 'configuration_error', f'{text}.')
-    if isinstance(error, OSError):
-        reason = error.strerror or type(error).__name__
-        text = f'{error.filename}: {reason}' if error.filename else reason
-        return errors.Failed(errors.UNREACHABLE, 'unavailable', f'{text}.')
     return errors.explain(error)

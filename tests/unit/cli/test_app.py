@@ -6,6 +6,7 @@ import json
 import logging
 
 from consoled import exception
+from consoled.cli import app as cli_app
 from consoled.consolectl.main import Consolectl
 from consoled.manage.main import Manage
 from consoled.rpc.replies import Revocation
@@ -106,6 +107,19 @@ class ErrorsTest(CliCase):
             code, _, err = run()
             self.assertEqual(2, code)
             self.assertIn('/nonexistent.conf', err)
+
+
+class OutputTest(CliCase):
+    def test_output_that_cannot_be_written_is_no_success(self):
+        """A disk is full."""
+        stderr = io.StringIO()
+        with open('/dev/full', 'w') as full:
+            app = Consolectl(StubAPI(1), io.StringIO(), full, stderr)
+            self.assertEqual(3, cli_app.run(app, ['session', 'list']))
+        self.assertEqual(
+            'consolectl: unavailable: The output cannot be written: No space left on device.\n',
+            stderr.getvalue(),
+        )
 
 
 class ForeignTextTest(CliCase):
