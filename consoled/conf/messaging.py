@@ -36,8 +36,8 @@ _UNLISTED_GROUPS = (
 )
 
 
-# Not list_opts, which returns copies: the driver registers these too, and refuses one that differs from what is
-# registered, as a deprecated one does that has been read and warned of.
+# Not list_opts, which returns copies: the driver registers these too, and refuses one that differs from what
+# is registered, as a deprecated one does that has been read and warned of.
 _LISTED = messaging_opts._opts
 
 
