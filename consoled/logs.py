@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -59,10 +61,23 @@ class HarmlessFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         shown = copy.copy(record)
         shown.msg, shown.args = printable.line(record.getMessage()), ()
-        text = self._inner.format(shown)
+        text = self._formatted(shown)
         if record.exc_info or record.exc_text or record.stack_info:
             return printable.lines(text, colours=self._colours)
         return printable.lines(text.replace('\n', '\\n'), colours=self._colours)
+
+    def _formatted(self, record: logging.LogRecord) -> str:
+        """Return what the other formatter makes of a record.
+
+        oslo.log adds the text of the error that is being handled. Our own lines say already what they have
+        to, so they are formatted while an error is handled of which it adds nothing.
+        """
+        if record.exc_info or not record.name.startswith('consoled'):
+            return self._inner.format(record)
+        try:
+            raise ValueError
+        except ValueError:
+            return self._inner.format(record)
 
 
 class Throttle(logging.Filter):
@@ -144,8 +159,31 @@ def _is_refusal(text: str, record: logging.LogRecord) -> bool:
     return _REFUSED.search(f'{text} {error}') is not None
 
 
+class _LostLines:
+    """Says on standard error, once a minute, that log lines cannot be written, as when a disk is full.
+
+    Python prints a traceback for each of them.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._quiet_until = float('-inf')
+
+    def report(self, record: logging.LogRecord) -> None:
+        """Take the place of ``logging.Handler.handleError``, which is called in the handler of the error."""
+        error = sys.exc_info()[1]
+        if self._clock() < self._quiet_until or sys.stderr is None:
+            return
+        self._quiet_until = self._clock() + _QUIET
+        text = printable.line(f'Log lines are lost, such as one of {record.name}:{record.lineno}: {error!r}')
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text + '\n')
+
+
 def install(logger: logging.Logger, throttle: Throttle, *, colours: bool = False) -> None:
     """Let all handlers of a logger write harmless lines, and hold back those that only repeat."""
+    lost = _LostLines()
     for handler in logger.handlers:
+        handler.handleError = lost.report  # type: ignore[method-assign]
         handler.addFilter(throttle)
         handler.setFormatter(HarmlessFormatter(handler.formatter or logging.Formatter(), colours=colours))

@@ -115,6 +115,7 @@ class App(cliff_app.App):
     def __init__(
         self, stdin: TextIO | None = None, stdout: TextIO | None = None, stderr: TextIO | None = None
     ) -> None:
+        _replace_closed_streams()
         super().__init__(
             self.DESCRIPTION,
             version.VERSION,
@@ -281,6 +282,13 @@ def run(app: App, argv: Sequence[str] | None) -> int:
             _redirect_to_null(stream)
             result = result or _lost_output(app, stream, exc)
     return result
+
+
+def _replace_closed_streams() -> None:
+    """Let standard streams that whoever started the program has closed be empty: Python has None for them."""
+    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
 
 
 def _lost_output(app: App, stream: TextIO, error: OSError) -> int:

@@ -7,13 +7,15 @@ Imported before the backend is selected, so it imports oslo's libraries inside t
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import io
 import logging
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -90,13 +92,14 @@ def configure(
     from consoled.conf import files
 
     conf = cfg.CONF if conf is None else conf
-    files.load(
-        conf,
-        sys.argv[1:] if argv is None else argv,
-        prog=prog,
-        description=description,
-        epilog=epilog,
-    )
+    with _usage_in_one_line(prog):
+        files.load(
+            conf,
+            sys.argv[1:] if argv is None else argv,
+            prog=prog,
+            description=description,
+            epilog=epilog,
+        )
     files.check(conf)
     try:
         log.setup(conf, files.PROJECT, version=version.VERSION)
@@ -112,6 +115,24 @@ def configure(
     throttle = logs.Throttle(lambda: bool(conf.debug), functools.partial(files.located, conf))
     logs.install(logging.getLogger(), throttle, colours=conf.log_color)
     return conf
+
+
+@contextlib.contextmanager
+def _usage_in_one_line(prog: str) -> Iterator[None]:
+    """Report wrong arguments as the tools do, instead of with all the options that there are."""
+    from consoled.cli import errors
+
+    printed = io.StringIO()
+    text = None
+    try:
+        with contextlib.redirect_stderr(printed):
+            yield
+    except SystemExit as exc:
+        if exc.code == errors.USAGE:
+            text = errors.usage_line(prog, printed.getvalue().partition(': error: ')[2].rstrip())
+        raise
+    finally:
+        sys.stderr.write(printed.getvalue() if text is None else text)
 
 
 def warn_of_unknown(conf: cfg.ConfigOpts) -> None:

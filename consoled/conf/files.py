@@ -121,11 +121,10 @@ def reload(conf: cfg.ConfigOpts) -> bool:
     try:
         with explained():
             conf.mutate_config_files()
-        return True
     except cfg.Error as exc:
-        why = str(exc)
-    LOG.error('Not reloaded: %s', why)  # not in the handler: oslo.log would add the error itself
-    return False
+        LOG.error('Not reloaded: %s', exc)
+        return False
+    return True
 
 
 class Reloading:

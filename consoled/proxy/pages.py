@@ -124,12 +124,10 @@ class Pages:
         ):
             if path is None:
                 continue
-            reason = None
             try:
                 pages |= arrange(reader.read(path), own, build)
             except (OSError, ValueError) as exc:
-                reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-            if reason:  # not in the handler: oslo.log would add the error itself
+                reason = exc.strerror if isinstance(exc, OSError) else exc
                 LOG.warning(
                     '[proxy] %s = %s cannot be used: %s; its page is not served', option, path, reason
                 )

@@ -4,6 +4,8 @@
 import io
 import json
 import logging
+import sys
+from unittest import mock
 
 from consoled import exception
 from consoled.cli import app as cli_app
@@ -120,6 +122,15 @@ class OutputTest(CliCase):
             'consolectl: unavailable: The output cannot be written: No space left on device.\n',
             stderr.getvalue(),
         )
+
+    def test_streams_that_are_closed(self):
+        with (
+            mock.patch.object(sys, 'stdin', None),
+            mock.patch.object(sys, 'stdout', None),
+            mock.patch.object(sys, 'stderr', None),
+        ):
+            self.assertEqual(0, cli_app.run(Consolectl(StubAPI(1)), ['session', 'list']))
+            self.assertEqual(2, cli_app.run(Consolectl(StubAPI(1)), ['revoke', '--user', 'u', '--all']))
 
 
 class ForeignTextTest(CliCase):

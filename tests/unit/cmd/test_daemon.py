@@ -136,6 +136,16 @@ class StartTest(StartCase):
         for prog in PREPARE_OF:
             self.assertEqual((0, ''), self.start(prog, self.text()))
 
+    def test_wrong_arguments_are_one_line(self):
+        for argv in (['x'], ['--nosuch'], ['--config-file'], ['--nosuch=\x1b[1m' + 'T' * 43]):
+            with (
+                contextlib.redirect_stderr(io.StringIO()) as stderr,
+                testtools.ExpectedException(SystemExit, '2'),
+            ):
+                _daemon.configure(argv, prog='consoled', conf=cfg.ConfigOpts())
+            self.assertRegex(stderr.getvalue(), r'\Aconsoled: usage_error: .+ See consoled --help\.\n\Z')
+            self.assertNotIn('T' * 43, stderr.getvalue())
+
     def test_deprecated_options_are_no_error(self):
         """Reading one marks it, and the driver of the bus then refused it as another option of that name."""
         group = '[oslo_messaging_rabbit]'
