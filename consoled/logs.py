@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -59,10 +61,23 @@ class HarmlessFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         shown = copy.copy(record)
         shown.msg, shown.args = printable.line(record.getMessage()), ()
-        text = self._inner.format(shown)
+        text = self._formatted(shown)
         if record.exc_info or record.exc_text or record.stack_info:
             return printable.lines(text, colours=self._colours)
         return printable.lines(text.replace('\n', '\\n'), colours=self._colours)
+
+    def _formatted(self, record: logging.LogRecord) -> str:
+        """Return what the other formatter makes of a record.
+
+        oslo.log adds the text of the error that is being handled. Our own lines say already what they have
+        to, so they are formatted while an error is handled of which it adds nothing.
+        """
+        if record.exc_info or not record.name.startswith('consoled'):
+            return self._inner.format(record)
+        try:
+            raise ValueError
+        except ValueError:
+            return self._inner.format(record)
 
 
 class Throttle(logging.Filter):
@@ -144,6 +159,27 @@ def _is_refusal(text: str, record: logging.LogRecord) -> bool:
     return _REFUSED.search(f'{text} {error}') is not None
 
 
+class _LostLines:
+    """Says on standard error, once a minute, that log lines cannot be written, as when a disk is full.
+
+    Python prints a traceback for each of them.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._quiet_until = float('-inf')
+
+    def report(self, record: logging.LogRecord) -> None:
+        """Take the place of ``logging.Handler.handleError``, which is called in the handler of the error."""
+        error = sys.exc_info()[1]
+        if self._clock() < self._quiet_until or sys.stderr is None:
+            return
+        self._quiet_until = self._clock() + _QUIET
+        text = printable.line(f'Log lines are lost, such as one of {record.name}:{record.lineno}: {error!r}')
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text + '\n')
+
+
 class Installation:
     """What makes the handlers of a process write harmless lines, and hold back those that only repeat.
 
@@ -155,6 +191,7 @@ class Installation:
         self._throttle = throttle
         self._root = root
         self._colours = colours
+        self._lost = _LostLines()
 
     def apply(self) -> None:
         """Apply it to all handlers that there are now. Repeat it after handlers were added."""
@@ -165,3 +202,4 @@ class Installation:
                     inner = handler.formatter or logging.Formatter()
                     handler.setFormatter(HarmlessFormatter(inner, colours=self._colours))
                     handler.addFilter(self._throttle)
+                    handler.handleError = self._lost.report  # type: ignore[method-assign]

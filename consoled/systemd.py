@@ -29,7 +29,7 @@ class Notifier:
         address = environ.pop('NOTIFY_SOCKET', None)
         usec = environ.pop('WATCHDOG_USEC', '')
         environ.pop('WATCHDOG_PID', None)
-        return cls(address, int(usec) / 1e6 if usec.isdigit() and int(usec) else None)
+        return cls(address, int(usec) / 1e6 if usec.isdecimal() and int(usec) else None)
 
     def ready(self) -> None:
         """Report that the service works. Each worker does; the first report counts."""

@@ -124,6 +124,7 @@ class App(cliff_app.App):
     def __init__(
         self, stdin: TextIO | None = None, stdout: TextIO | None = None, stderr: TextIO | None = None
     ) -> None:
+        _replace_closed_streams()
         super().__init__(
             self.DESCRIPTION,
             version.VERSION,
@@ -289,9 +290,26 @@ def run(app: App, argv: Sequence[str] | None) -> int:
         except BrokenPipeError:  # the reader of a pipe (| head) has exited
             _redirect_to_null(stream)
             result = errors.BROKEN_PIPE
-        except OSError:  # the terminal is gone
+        except OSError as exc:  # the disk is full, or the terminal is gone
             _redirect_to_null(stream)
+            result = result or _lost_output(app, stream, exc)
     return result
+
+
+def _replace_closed_streams() -> None:
+    """Let standard streams that whoever started the program has closed be empty: Python has None for them."""
+    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
+
+
+def _lost_output(app: App, stream: TextIO, error: OSError) -> int:
+    """Report that a part of the output could not be written, and return the exit code."""
+    message = f'The output cannot be written: {error.strerror}.'
+    failed = errors.Failed(errors.UNREACHABLE, 'unavailable', message)
+    if stream is app.stdout:
+        app.stderr.write(errors.report(app.NAME, failed))
+    return failed.exit_code
 
 
 def _redirect_to_null(stream: TextIO) -> None:

@@ -30,8 +30,6 @@ class DatabaseApp(app.App):
         except ValueError as exc:
             message = f'{files.located(self.conf, str(exc))}.'
             raise errors.Failed(errors.USAGE, 'configuration_error', message) from None
-        except ImportError as exc:
-            raise errors.invalid_option('[database] connection', exc) from None
         self.resources.callback(db.dispose)
         return db
 

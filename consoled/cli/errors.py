@@ -68,6 +68,10 @@ def explain(error: Exception) -> Failed:
         return Failed(exit_code, error.code, str(error), _HINTS.get(error.code, ''))
     if isinstance(error, cfg.Error):
         return Failed(USAGE, 'configuration_error', f'{error}.', 'See --config-file.')
+    if isinstance(error, OSError):
+        reason = error.strerror or type(error).__name__
+        text = f'{error.filename}: {reason}' if error.filename else reason
+        return Failed(UNREACHABLE, 'unavailable', f'{text}.')
     text = ' '.join(str(error).split())
     return Failed(INTERNAL, 'internal_error', f'{type(error).__name__}: {text}', 'See --debug.')
 
@@ -87,6 +91,11 @@ def report(prog: str, failed: Failed) -> str:
 
 
 def usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    """Report wrong usage in one line and exit. Anything that may be a token is masked."""
+    """Report wrong usage in one line and exit."""
+    parser.exit(USAGE, usage_line(parser.prog, message))
+
+
+def usage_line(prog: str, message: str) -> str:
+    """Return the line that says what is wrong with the arguments. Anything that may be a token is masked."""
     text = printable.line(_POSSIBLE_TOKEN.sub('***', message))
-    parser.exit(USAGE, f'{parser.prog}: usage_error: {text}. See {parser.prog} --help.\n')
+    return f'{prog}: usage_error: {text}. See {prog} --help.\n'

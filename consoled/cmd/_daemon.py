@@ -7,14 +7,16 @@ Imported before the backend is selected, so it imports oslo's libraries inside t
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import io
 import logging
 import os
 import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,8 +38,12 @@ def prepare_metrics() -> None:
     """Create the directory in which the processes share their metrics; the calling process removes it.
 
     Call this before prometheus_client is imported, which reads the environment variable at import.
+
+    :raises ValueError: the variable names a directory that cannot be used
     """
-    if os.environ.get(_METRICS_DIR):
+    if given := os.environ.get(_METRICS_DIR):
+        if not os.access(given, os.R_OK | os.W_OK | os.X_OK) or not os.path.isdir(given):
+            raise ValueError(f'{_METRICS_DIR}: {given} is not a directory that this user may write to')
         return
     directory = tempfile.mkdtemp(prefix='consoled-metrics-')
     os.environ[_METRICS_DIR] = directory
@@ -87,20 +93,26 @@ def configure(
     from consoled.conf import files
 
     conf = cfg.CONF if conf is None else conf
-    files.load(
-        conf,
-        sys.argv[1:] if argv is None else argv,
-        prog=prog,
-        description=description,
-        epilog=epilog,
-    )
+    with _usage_in_one_line(prog):
+        files.load(
+            conf,
+            sys.argv[1:] if argv is None else argv,
+            prog=prog,
+            description=description,
+            epilog=epilog,
+        )
     files.check(conf)
     try:
         log.setup(conf, files.PROJECT, version=version.VERSION)
     except OSError as exc:
-        raise cfg.Error(f'[DEFAULT] log_file: {exc.filename} cannot be written: {exc.strerror}') from None
+        option = 'log_file' if conf.log_file else 'log_dir'
+        raise cfg.Error(f'[DEFAULT] {option}: {exc.filename} cannot be written: {exc.strerror}') from None
     except log.LogConfigError as exc:
         raise cfg.Error(f'[DEFAULT] log_config_append: {exc}') from None
+    except RuntimeError:
+        raise cfg.Error('[DEFAULT] use_journal needs systemd-python, which is not installed') from None
+    except ValueError as exc:
+        raise cfg.Error(f'[DEFAULT] default_log_levels: {exc}') from None
     throttle = logs.Throttle(lambda: bool(conf.debug), functools.partial(files.located, conf))
     installation = logs.Installation(throttle, logging.getLogger(), colours=conf.log_color)
     installation.apply()
@@ -114,6 +126,24 @@ def _log_uncaught(uncaught: threading.ExceptHookArgs) -> None:
     if uncaught.exc_type is not SystemExit:
         name = uncaught.thread.name if uncaught.thread else '?'
         LOG.critical('Unhandled error in the thread %s', name, exc_info=uncaught.exc_value)
+
+
+@contextlib.contextmanager
+def _usage_in_one_line(prog: str) -> Iterator[None]:
+    """Report wrong arguments as the tools do, instead of with all the options that there are."""
+    from consoled.cli import errors
+
+    printed = io.StringIO()
+    text = None
+    try:
+        with contextlib.redirect_stderr(printed):
+            yield
+    except SystemExit as exc:
+        if exc.code == errors.USAGE:
+            text = errors.usage_line(prog, printed.getvalue().partition(': error: ')[2].rstrip())
+        raise
+    finally:
+        sys.stderr.write(printed.getvalue() if text is None else text)
 
 
 def warn_of_unknown(conf: cfg.ConfigOpts) -> None:
@@ -159,8 +189,4 @@ def explain(error: Exception) -> errors.Failed:
         text = str(error)
     if isinstance(error, ValueError | cfg.Error | ImportError):
         return errors.Failed(errors.USAGE, 'configuration_error', f'{text}.')
-    if isinstance(error, OSError):
-        reason = error.strerror or type(error).__name__
-        text = f'{error.filename}: {reason}' if error.filename else reason
-        return errors.Failed(errors.UNREACHABLE, 'unavailable', f'{text}.')
     return errors.explain(error)

@@ -10,6 +10,7 @@ import os
 import pwd
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -79,15 +80,19 @@ def check(conf: cfg.ConfigOpts) -> None:
     """
     for group, option in written.options(conf):
         try:
-            (conf if group == written.DEFAULT else conf[group])[option.dest]
+            value = (conf if group == written.DEFAULT else conf[group])[option.dest]
         except (cfg.Error, ValueError) as exc:
             raise cfg.Error(f'{where(conf, group, option.dest)} {_reason(exc, option)}') from None
+        # The library takes an empty value for none at all, which no code expects of an option with a default.
+        if value is None and option.default is not None:
+            raise cfg.Error(f'{where(conf, group, option.dest)} is empty: give it a value, or leave it out')
 
 
 def where(conf: cfg.ConfigOpts, group: str, name: str) -> str:
-    """Return the name of an option, with the file that sets it: ``[proxy] port (/etc/consoled.conf)``."""
-    file = written.file_of(conf, group, name)
-    return f'[{group}] {name} ({file})' if file else f'[{group}] {name}'
+    """Return the name of an option, with what sets it: ``[proxy] port (/etc/consoled.conf)``."""
+    variable = f'OS_{group}__{name}'.upper()  # the library prefers it to the files
+    source = variable if variable in os.environ else written.file_of(conf, group, name)
+    return f'[{group}] {name} ({source})' if source else f'[{group}] {name}'
 
 
 def located(conf: cfg.ConfigOpts, text: str) -> str:
@@ -117,7 +122,7 @@ def reload(conf: cfg.ConfigOpts) -> bool:
 
     :returns: whether they were read
     """
-    why = ''
+    read, why = True, None
     try:
         with explained():
             again = _read_again(conf)
@@ -125,14 +130,14 @@ def reload(conf: cfg.ConfigOpts) -> bool:
         with explained():
             conf.mutate_config_files()
     except cfg.Error as exc:
-        why = f'Not reloaded: {exc}'
+        read, why = False, f'Not reloaded: {exc}'
     except log.LogConfigError as exc:  # it comes last, after the options have changed
         why = f'[DEFAULT] log_config_append: {exc.log_config} cannot be used'
     for call in after_reload:
         call()
-    if why:  # not in the handlers: oslo.log would add the error itself
+    if why is not None:  # not in the handlers: oslo.log would add the error itself
         LOG.error('%s', why)
-    return not why.startswith('Not')
+    return read
 
 
 def _read_again(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
@@ -183,11 +188,17 @@ def explained() -> Iterator[None]:
         raise cfg.Error(f'{exc.config_file} cannot be parsed: {line}') from None
     except OSError as exc:
         raise cfg.Error(f'{exc.filename} cannot be read: {exc.strerror}') from None
-    except UnicodeDecodeError:
-        raise cfg.Error('a configuration file is not text in UTF-8') from None
+    except UnicodeDecodeError as exc:
+        raise cfg.Error(f'{_parsed_file(exc)} is not text in UTF-8') from None
     except (cfg.Error, ValueError) as exc:
         found = _OPTION_IN_ERROR.search(str(exc))
         raise cfg.Error(f'the value of {found[1] if found else "an option"} is not valid') from None
+
+
+def _parsed_file(error: Exception) -> str:
+    """Return the file that was being parsed; the error itself does not say."""
+    parsers = [frame.f_locals.get('self') for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((each.filename for each in parsers if isinstance(each, cfg.ConfigParser)), 'a file')
 
 
 @contextlib.contextmanager

@@ -36,8 +36,13 @@ _UNLISTED_GROUPS = (
 )
 
 
+# Not list_opts, which returns copies: the driver registers these too, and refuses one that differs from what
+# is registered, as a deprecated one does that has been read and warned of.
+_LISTED = messaging_opts._opts
+
+
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    for group, opts in messaging_opts.list_opts():
+    for group, opts in _LISTED:
         conf.register_opts(opts, group=group)
     register_unlisted_opts(conf)
     conf.set_default('control_exchange', EXCHANGE)
@@ -48,7 +53,7 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
 
 def register_default_opts(conf: cfg.ConfigOpts) -> None:
     """Register the library's options of ``[DEFAULT]``. Changes no value or default."""
-    for group, opts in messaging_opts.list_opts():
+    for group, opts in _LISTED:
         if group is None:
             conf.register_opts(opts)
 

@@ -126,7 +126,9 @@ class Policy:
         if len(refused) == len(_RELAYED_TYPES):
             raise ValueError(f'websockify may not serve any type of console: {refused}')
         return cls(
-            parse_networks(conf.proxy.allowed_networks), parse_port_ranges(conf.proxy.allowed_ports), refused
+            parse_networks(conf.proxy.allowed_networks, 'allowed_networks'),
+            parse_port_ranges(conf.proxy.allowed_ports),
+            refused,
         )
 
     def resolve_target(self, grant: objects.ConsoleAuthToken) -> tuple[str, int]:

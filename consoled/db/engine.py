@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import sqlite3
 import time
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
@@ -33,8 +35,10 @@ TRANSIENT = (
 
 _RACE = (db_exc.DBDuplicateEntry, db_exc.DBReferenceError)
 
-# MySQL's operational errors that are permanent: unknown column, denied statement.
-_PERMANENT = frozenset({1054, 1142, 1143})
+# Operational errors that are permanent: a table, column or key that exists, or does not; a key or row that is
+# too large; a statement that is denied. MySQL has numbers for them, SQLite texts.
+_PERMANENT = frozenset({1005, 1050, 1051, 1054, 1060, 1061, 1071, 1072, 1091, 1118, 1142, 1143, 1227})
+_PERMANENT_TEXT = re.compile('already|duplicate column|no such|syntax error|readonly database')
 
 # The server answers, and a retry helps as little as the last: MySQL's errors for access denied and an unknown
 # database; PostgreSQL's texts for a wrong password, an unknown role or database, and pg_hba.conf.
@@ -75,8 +79,11 @@ def check_url(text: str, option: str = '[database] connection') -> None:
     except (sa_exc.ArgumentError, ValueError):  # NoSuchModuleError is a subclass of the first
         raise ValueError(f'{option} is not the URL of a database') from None
     if url.get_backend_name() == 'sqlite':
-        if url.database in (None, '', ':memory:'):
+        path = url.database
+        if path in (None, '', ':memory:'):
             raise ValueError(f'{option}: SQLite needs a file, which several processes can share')
+        if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+            raise ValueError(f'{option}: the directory of the SQLite file does not exist')
         return
     # A driver's errors quote hosts, databases and options. An unescaped @ in a password would make it those.
     if text.count('@') > 1 or not _HOST.fullmatch(url.host or ''):
@@ -143,19 +150,32 @@ class Database:
         """Return the database of ``[database]``.
 
         :raises cfg.RequiredOptError: ``[database] connection`` is not set
-        :raises ValueError: it is not the URL of a database, or of an SQLite database in memory
-        :raises ImportError: the driver that it names is not installed
+        :raises ValueError: it is not the URL of a database, or of an SQLite database in memory; its driver is
+            not installed, or does not know its options
         """
         options = conf.database
         if not options.connection:
             raise cfg.RequiredOptError('connection', cfg.OptGroup('database'))
         check_url(options.connection)
-        return cls(
-            options.connection,
-            pool_size=min(conf.executor_thread_pool_size, _POOL_SIZE),
-            recycle=options.connection_recycle_time,
-            retry_time=options.retry_time,
-        )
+        try:
+            db = cls(
+                options.connection,
+                pool_size=min(conf.executor_thread_pool_size, _POOL_SIZE),
+                recycle=options.connection_recycle_time,
+                retry_time=options.retry_time,
+            )
+            _try_options(db.transactional_engine)
+        except ImportError as exc:
+            raise ValueError(
+                f'[database] connection: its driver {exc.name} is not installed; for PostgreSQL: pip install '
+                'consoled[postgresql], and postgresql+psycopg:// in the URL'
+            ) from None
+        except Exception as exc:  # noqa: BLE001 - any driver's, with any text
+            raise ValueError(
+                '[database] connection: an option after the ? is unknown to the driver, or its value cannot '
+                f'be used ({type(exc).__name__})'
+            ) from None
+        return db
 
     @property
     def transactional_engine(self) -> sa.Engine:
@@ -217,7 +237,7 @@ class Database:
                 if is_refusal(exc):
                     LOG.error(REFUSED)
                     raise exception.DatabaseUnavailable() from exc
-                if _is_permanent(exc):
+                if is_permanent(exc):
                     raise
                 # Full jitter, so that transactions that collided do not collide again.
                 failures += 1
@@ -237,9 +257,21 @@ def is_refusal(error: Exception) -> bool:
     return arguments[0] in _REFUSED or _REFUSED_TEXT.search(str(arguments[0])) is not None
 
 
-def _is_permanent(error: Exception) -> bool:
-    arguments: tuple[object, ...] = getattr(getattr(error, 'orig', None), 'args', ())
+def is_permanent(error: Exception) -> bool:
+    """Return whether an error of a transient class is an answer that will be the same the next time."""
+    original = getattr(error, 'orig', None)
+    if isinstance(original, sqlite3.Error):
+        return _PERMANENT_TEXT.search(str(original)) is not None
+    arguments: tuple[object, ...] = getattr(original, 'args', ())
     return bool(arguments) and arguments[0] in _PERMANENT
+
+
+def answer(error: Exception) -> str:
+    """Return what the database itself has said, in one line, without the statement."""
+    while inner := getattr(error, 'inner_exception', None) or getattr(error, 'orig', None):
+        error = inner
+    said = error.args[1] if len(error.args) > 1 else error
+    return str(said).strip().partition('\n')[0]
 
 
 def _engine(url: str, pool_size: int, recycle: int, **kwargs: Any) -> sa.Engine:
@@ -260,6 +292,17 @@ def _engine(url: str, pool_size: int, recycle: int, **kwargs: Any) -> sa.Engine:
     if engine.dialect.name == 'sqlite':
         sa.event.listen(engine, 'connect', _prepare_sqlite)
     return engine
+
+
+def _try_options(engine: sa.Engine) -> None:
+    """Let the driver look at the options of the URL, without a connection."""
+    dbapi, driver = engine.dialect.loaded_dbapi, engine.dialect.driver
+    args, options = engine.dialect.create_connect_args(engine.url)
+    if driver == 'pymysql':
+        dbapi.connect(*args, **options, defer_connect=True)
+    elif driver == 'psycopg':
+        options.pop('context', None)  # SQLAlchemy's own, of an object and not of the URL
+        dbapi.conninfo.make_conninfo(*args, **options)
 
 
 def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pathlib
+from collections.abc import Iterator
 
 import sqlalchemy as sa
 from alembic.runtime import migration as alembic_migration
 from alembic.script import ScriptDirectory
 from alembic.script.revision import ResolutionError
+from oslo_db import exception as db_exc
+from sqlalchemy import exc as sa_exc
 
 from alembic import command
 from alembic import config as alembic_config
@@ -64,14 +68,9 @@ def current(db: Database) -> str | None:
 
     :raises DatabaseUnavailable: the database does not answer
     """
-    try:
-        with db.transactional_engine.connect() as conn:
-            context = alembic_migration.MigrationContext.configure(
-                conn, opts={'version_table': VERSION_TABLE}
-            )
-            return context.get_current_revision()
-    except engine.TRANSIENT as exc:
-        raise exception.DatabaseUnavailable() from exc
+    with _unavailable(), db.transactional_engine.connect() as conn:
+        context = alembic_migration.MigrationContext.configure(conn, opts={'version_table': VERSION_TABLE})
+        return context.get_current_revision()
 
 
 def upgrade(db: Database, revision: str = 'head') -> None:
@@ -79,10 +78,18 @@ def upgrade(db: Database, revision: str = 'head') -> None:
 
     :raises DatabaseUnavailable: the database does not answer
     """
+    with _unavailable(), db.transactional_engine.begin() as conn:
+        command.upgrade(_config(conn), revision)
+
+
+@contextlib.contextmanager
+def _unavailable() -> Iterator[None]:
+    """Raise ``DatabaseUnavailable`` for what may go away. Other answers of the database stay as they are."""
     try:
-        with db.transactional_engine.begin() as conn:
-            command.upgrade(_config(conn), revision)
-    except engine.TRANSIENT as exc:
+        yield
+    except (*engine.TRANSIENT, db_exc.DBNonExistentDatabase) as exc:
+        if engine.is_permanent(exc):
+            raise
         raise exception.DatabaseUnavailable() from exc
 
 
@@ -95,6 +102,9 @@ def warn_if_behind(db: Database) -> None:
         revision = current(db)
     except exception.DatabaseUnavailable as exc:
         LOG.warning('Cannot check the database schema: %s', exc)
+        return
+    except (db_exc.DBError, sa_exc.DBAPIError) as exc:
+        LOG.error('Cannot check the database schema: %s', engine.answer(exc))
         return
     if revision is None:
         LOG.error('The database has no tables of consoled: run consoled-manage db upgrade')

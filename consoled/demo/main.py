@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import logging
 import os
 import pathlib
+import re
 import signal
 import socket
 import sys
@@ -16,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
-from consoled.cli import errors
+from consoled.cli import arguments, errors
 from consoled.demo import cell as demo_cell
 from consoled.demo import links as demo_links
 from consoled.demo import walk
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROG,
+        allow_abbrev=False,
         description='Run a manager, a compute agent with two guests, and a proxy in one process. Walk '
         'through the life cycle of their consoles and explain each step; then print links that open the '
         "guests' consoles in a browser on this machine, and run until SIGINT or SIGTERM. The demo listens on "
@@ -64,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog='Exit codes: 0 stopped by a signal, or all steps of --check succeeded; 1 a step failed, or '
         '--check was stopped before its end; 2 wrong usage; 3 the cell could not be started (a port in use).',
     )
+    parser.error = functools.partial(errors.usage_error, parser)  # type: ignore[method-assign]
     parser.add_argument(
         '--check',
         action='store_true',
@@ -71,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--port',
-        type=int,
+        type=arguments.checked(_checked_port),
         default=None,
         help=f'port of the proxy on 127.0.0.1; default: {_PORT}, or any free port if that is taken',
     )
@@ -82,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         help='keep the database in this directory; default: a temporary one, removed at exit',
     )
     return parser
+
+
+def _checked_port(value: str) -> int:
+    if not re.fullmatch('[0-9]{1,5}', value) or int(value) > 65535:
+        raise ValueError('must be a TCP port, or 0 for any free one')
+    return int(value)
 
 
 @contextlib.contextmanager
@@ -141,7 +151,9 @@ def _run(directory: pathlib.Path, args: argparse.Namespace, stopped: Callable[[]
 
 def _unavailable(error: Exception) -> int:
     """Report in one line why the cell cannot be started, and return the exit code."""
-    failed = errors.Failed(errors.UNREACHABLE, 'unavailable', f'{error}.')
+    failed = errors.explain(error)
+    if isinstance(error, demo_cell.NotStarted):
+        failed = errors.Failed(errors.UNREACHABLE, 'unavailable', f'{error}.')
     sys.stderr.write(errors.report(PROG, failed))
     return failed.exit_code
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from alembic.util import CommandError
 from oslo_db import exception as db_exc
+from sqlalchemy import exc as sa_exc
 
 from consoled import exception
 from consoled.cli import database_app, errors
+from consoled.db import engine
 from consoled.manage import purge, schema
 
 
@@ -43,4 +45,7 @@ class Manage(database_app.DatabaseApp):
                 'The database does not answer, does not exist, or refuses this user.',
                 'Check [database] connection and the server; --debug shows what the server answers.',
             )
+        if isinstance(error, db_exc.DBError | sa_exc.DBAPIError):
+            message = f'The database refuses a statement: {engine.answer(error)}.'
+            return errors.Failed(errors.REFUSED, 'database_error', message, 'See --debug.')
         return super().explain(error)

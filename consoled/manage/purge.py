@@ -54,7 +54,7 @@ class Purge(DatabaseCommand, app.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], tuple[Any, ...]]:
         db, older_than, host = self.app.db, parsed_args.older_than, parsed_args.compute_host
-        schema.require_revision(db)
+        schema.refuse_older(schema.require_revision(db))
         instances = 0 if host is None else revocation.count_instances(db, host)
         if instances and not parsed_args.yes:
             self.app.confirm(

@@ -27,6 +27,20 @@ def require_revision(db: Database) -> str:
     return current
 
 
+def refuse_older(revision: str) -> None:
+    """Refuse to work on a schema that lacks what this release needs.
+
+    :raises Failed: it has to be upgraded first
+    """
+    if migration.pending(revision):
+        raise errors.Failed(
+            errors.REFUSED,
+            'database_behind',
+            f'The database is at revision {revision}; this release needs {migration.head()}.',
+            UPGRADE_HINT,
+        )
+
+
 def refuse_newer(revision: str) -> None:
     """Refuse to work on a schema that this release does not know.
 
@@ -90,14 +104,7 @@ class DbCheck(DatabaseCommand):
     example = 'consoled-manage db check && systemctl restart consoled'
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        head = migration.head()
         current = require_revision(self.app.db)
         refuse_newer(current)
-        if current != head:
-            raise errors.Failed(
-                errors.REFUSED,
-                'database_behind',
-                f'The database is at revision {current}; this release needs {head}.',
-                UPGRADE_HINT,
-            )
-        self.app.stdout.write(f'The database is at revision {head}, as this release needs.\n')
+        refuse_older(current)
+        self.app.stdout.write(f'The database is at revision {current}, as this release needs.\n')

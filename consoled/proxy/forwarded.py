@@ -28,12 +28,16 @@ class Client:
     host: str
 
 
-def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
+def parse_networks(texts: Sequence[str], option: str) -> tuple[Network, ...]:
     """Parse networks in CIDR notation; a single address is a network of its own.
 
+    :param option: of ``[proxy]``, for errors
     :raises ValueError: a text is neither a network nor an address
     """
-    return tuple(ipaddress.ip_network(text.strip(), strict=False) for text in texts)
+    try:
+        return tuple(ipaddress.ip_network(text.strip(), strict=False) for text in texts)
+    except ValueError as exc:
+        raise ValueError(f'[proxy] {option}: {exc}') from None
 
 
 def parse_address(text: str) -> Address | None:

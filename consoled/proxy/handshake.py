@@ -77,7 +77,7 @@ class Policy:
                     f'[proxy] allowed_origins: {text!r} is not an origin such as https://host:port'
                 )
         return cls(
-            trusted=parse_networks(trusted_proxies),
+            trusted=parse_networks(trusted_proxies, 'trusted_proxies'),
             allowed_origins=frozenset(origin for origin in parsed.values() if origin is not None),
             null_origin='null' in allowed_origins,
         )

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import grp
 import logging
@@ -51,13 +50,13 @@ def bind_sockets(conf: cfg.ConfigOpts) -> list[socket.socket]:
 def _bind_unix_socket(conf: cfg.ConfigOpts) -> socket.socket:
     path = conf.proxy.unix_socket
     group = _group_id(conf.proxy.unix_socket_group)
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            if _is_served(path):
-                raise OSError(errno.EADDRINUSE, f'[proxy] unix_socket: {path} is in use by another program')
-            os.unlink(path)  # left behind by a process that was killed
+    left_behind = _is_socket(path)  # by a process that was killed
+    if left_behind and _is_served(path):
+        raise OSError(errno.EADDRINUSE, f'[proxy] unix_socket: {path} is in use by another program')
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        if left_behind:
+            os.unlink(path)
         sock.bind(path)
     except OSError as exc:
         sock.close()
@@ -66,13 +65,20 @@ def _bind_unix_socket(conf: cfg.ConfigOpts) -> socket.socket:
     if group is not None:
         try:
             os.chown(path, -1, group)
-        except PermissionError:
+        except (PermissionError, OverflowError):
             raise ValueError(
                 f'[proxy] unix_socket_group: this user is not in {conf.proxy.unix_socket_group}'
             ) from None
     os.chmod(path, int(conf.proxy.unix_socket_mode, 8))  # the umask has restricted it further
     sock.listen(_BACKLOG)  # nobody could connect before
     return sock
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:  # binding says why
+        return False
 
 
 def _is_served(path: str) -> bool:

@@ -107,7 +107,7 @@ class Connector:
         certificates.check_pairs(conf)
         schemes: list[str] = conf.vnc.auth_schemes
         return cls(
-            networks=parse_networks(conf.proxy.allowed_networks),
+            networks=parse_networks(conf.proxy.allowed_networks, 'allowed_networks'),
             ports=parse_port_ranges(conf.proxy.allowed_ports),
             timeout=conf.proxy.connect_timeout,
             schemes=schemes,

@@ -129,6 +129,8 @@ def check(conf: cfg.ConfigOpts) -> list[str]:
     where = conf.get_location('transport_url')
     if where is not None and where.location is cfg.Locations.opt_default:
         raise ValueError('[DEFAULT] transport_url is not set: no message bus is known')
+    if conf.executor_thread_pool_size < 1:
+        raise ValueError('[DEFAULT] executor_thread_pool_size: at least one thread has to answer calls')
     get_transport(conf).cleanup()
     return check_tls(conf)
 

@@ -8,6 +8,7 @@ import datetime
 from collections.abc import Sequence
 
 from oslo_db import exception as db_exc
+from sqlalchemy import exc as sa_exc
 
 from consoled import deadline, exception
 from consoled.db import clock, contests, legacy, managers, migration
@@ -56,7 +57,7 @@ def inspect_database(db: Database) -> Cell | str:
         return f'The database has not answered within {_TIMEOUT:.0f} s. {_ADVICE}'
     except (exception.DatabaseUnavailable, db_exc.DBNonExistentDatabase):
         return f'The database does not answer, does not exist, or refuses this user. {_ADVICE}'
-    except db_exc.DBError as exc:
+    except (db_exc.DBError, sa_exc.DBAPIError) as exc:
         # the text of the error itself may contain a secret
         return f'The database answers with an error ({type(exc).__name__}): see --debug.'
 

@@ -8,7 +8,7 @@ import textwrap
 
 import fixtures
 
-from consoled.testing import services
+from consoled.testing import service_process, services
 from consoled.testing.fixtures import wait_until
 
 
@@ -36,7 +36,7 @@ class Balancer(fixtures.Fixture):
         config = self._directory / 'config'
         config.write_text(textwrap.dedent(self._config()))
         with self._log.open('ab') as output:
-            process = subprocess.Popen(
+            process = service_process.spawn(
                 self._command(config), stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
         self.addCleanup(process.wait)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Base of the end-to-end tests: a cell with a proxy daemon, guests, and a browser."""
 
+import pathlib
+import shlex
+
 import fixtures as fixtures_library
 from selenium import webdriver
 from selenium.webdriver.chrome import options as chrome_options
@@ -10,7 +13,7 @@ from selenium.webdriver.common.keys import Keys
 
 from consoled import objects
 from consoled.db import models
-from consoled.testing import daemons, services
+from consoled.testing import daemons, service_process, services
 from consoled.testing.fixtures import wait_until
 from consoled.testing.guests.host import GuestHost
 from tests.functional import base
@@ -58,17 +61,26 @@ _ROWS = "return Array.from(document.querySelectorAll('.xterm-rows > div')).map(r
 A_FEW_WORDS = 200  # pixels that a few words of a BIOS light up
 
 
+def _mortal(program, directory):
+    """Return a script that runs a program, which ends when whoever has started it does, even if killed."""
+    command = [*service_process.death_prefix('TERM'), services.find_program(program)]
+    path = pathlib.Path(directory, f'run-{program}')
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+    path.chmod(0o700)
+    return str(path)
+
+
 class Browser(fixtures_library.Fixture):
     """Headless Chromium with an empty profile."""
 
     def _setUp(self):  # noqa: N802 - named by the library
         profile = self.useFixture(fixtures_library.TempDir()).path
         options = chrome_options.Options()
-        options.binary_location = services.find_program('chromium')
+        options.binary_location = _mortal('chromium', profile)
         for flag in (*_FLAGS, f'--user-data-dir={profile}'):
             options.add_argument(flag)
         options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
-        service = chrome_service.Service(services.find_program('chromedriver'))
+        service = chrome_service.Service(_mortal('chromedriver', profile))
         self.driver = webdriver.Chrome(options=options, service=service)
         self.addCleanup(self.driver.quit)
 

@@ -14,7 +14,7 @@ import subprocess
 import fixtures as fixtures_library
 from websockets.sync import client
 
-from consoled.testing import services
+from consoled.testing import service_process, services
 from consoled.testing.fixtures import wait_until
 from tests.e2e import base
 
@@ -86,7 +86,7 @@ class Firefox(base.Browser):
         home = self.useFixture(fixtures_library.TempDir()).path
         log = os.path.join(home, 'log')
         with open(log, 'wb') as output:
-            process = subprocess.Popen(
+            process = service_process.spawn(
                 [
                     *(services.find_program('firefox-esr'), '--headless', '--no-remote'),
                     *('--profile', home, '--remote-debugging-port', '0', 'about:blank'),

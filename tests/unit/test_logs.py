@@ -1,14 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
 """Log lines: harmless for a terminal, and few while a fault lasts."""
 
+import contextlib
 import io
 import logging
 
 import testtools
+from oslo_config import cfg
+from oslo_log import formatters
+from oslo_log import log as oslo_log
 
 from consoled import logs
 
 BUS = 'oslo.messaging._drivers.impl_rabbit'
+
+
+class ErrorSummaryTest(testtools.TestCase):
+    def test_our_own_lines_do_not_say_twice_what_went_wrong(self):
+        conf = cfg.ConfigOpts()
+        oslo_log.register_options(conf)
+        conf([], default_config_files=[], default_config_dirs=[])
+        formatter = logs.HarmlessFormatter(formatters.ContextFormatter(config=conf, version='1'))
+        for name, times in (('consoled.proxy.lease', 1), ('other', 2)):
+            record = logging.LogRecord(name, logging.WARNING, '', 1, 'It failed: %s', ('canary',), None)
+            try:
+                raise RuntimeError('canary')
+            except RuntimeError:
+                self.assertEqual(times, formatter.format(record).count('canary'))
+
+
+class FullDisk(io.StringIO):
+    def write(self, text):
+        raise OSError(28, 'No space left on device')
+
+
+class LostLinesTest(testtools.TestCase):
+    def test_a_disk_that_is_full_is_said_once_a_minute(self):
+        logger = logging.Logger('x')
+        logger.addHandler(logging.StreamHandler(FullDisk()))
+        logs.Installation(logs.Throttle(), logger).apply()
+        with contextlib.redirect_stderr(io.StringIO()) as stderr:
+            for _ in range(3):
+                logger.warning('canary')
+        said = r'\ALog lines are lost, such as one of x:[0-9]+: OSError\(28, .*\n\Z'
+        self.assertRegex(stderr.getvalue(), said)
 
 
 class LogsCase(testtools.TestCase):

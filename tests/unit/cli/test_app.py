@@ -5,6 +5,8 @@ import io
 import json
 import logging
 import subprocess
+import sys
+from unittest import mock
 
 from consoled import exception
 from consoled.cli import app as cli_app
@@ -108,6 +110,28 @@ class ErrorsTest(CliCase):
             code, _, err = run()
             self.assertEqual(2, code)
             self.assertIn('/nonexistent.conf', err)
+
+
+class OutputTest(CliCase):
+    def test_output_that_cannot_be_written_is_no_success(self):
+        """A disk is full."""
+        stderr = io.StringIO()
+        with open('/dev/full', 'w') as full:
+            app = Consolectl(StubAPI(1), io.StringIO(), full, stderr)
+            self.assertEqual(3, cli_app.run(app, ['session', 'list']))
+        self.assertEqual(
+            'consolectl: unavailable: The output cannot be written: No space left on device.\n',
+            stderr.getvalue(),
+        )
+
+    def test_streams_that_are_closed(self):
+        with (
+            mock.patch.object(sys, 'stdin', None),
+            mock.patch.object(sys, 'stdout', None),
+            mock.patch.object(sys, 'stderr', None),
+        ):
+            self.assertEqual(0, cli_app.run(Consolectl(StubAPI(1)), ['session', 'list']))
+            self.assertEqual(2, cli_app.run(Consolectl(StubAPI(1)), ['revoke', '--user', 'u', '--all']))
 
 
 class ForeignTextTest(CliCase):

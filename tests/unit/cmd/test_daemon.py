@@ -71,9 +71,20 @@ class PrepareMetricsTest(testtools.TestCase):
         self.assertEqual([], os.listdir(directory))
 
     def test_a_given_directory_is_left_alone(self):
-        self.useFixture(fixtures.EnvironmentVariable(VARIABLE, '/given'))
+        given = self.useFixture(fixtures.TempDir()).path
+        self.useFixture(fixtures.EnvironmentVariable(VARIABLE, given))
         _daemon.prepare_metrics()
-        self.assertEqual('/given', os.environ[VARIABLE])
+        self.assertEqual(given, os.environ[VARIABLE])
+
+    def test_a_given_directory_that_cannot_be_used_is_named(self):
+        """Each process would fail at its first metric, and be started again."""
+        given = self.useFixture(fixtures.TempDir()).path
+        denied = mock.patch('os.access', lambda path, mode: path != given)
+        for directory, patched in ((f'{given}/none', contextlib.nullcontext()), (given, denied)):
+            self.useFixture(fixtures.EnvironmentVariable(VARIABLE, directory))
+            with patched:
+                error = self.assertRaises(ValueError, _daemon.prepare_metrics)
+            self.assertIn(f'{VARIABLE}: {directory} is not a directory', str(error))
 
 
 class StartCase(testtools.TestCase):
@@ -132,6 +143,24 @@ class StartTest(StartCase):
         for prog in PREPARE_OF:
             self.assertEqual((0, ''), self.start(prog, self.text()))
 
+    def test_wrong_arguments_are_one_line(self):
+        for argv in (['x'], ['--nosuch'], ['--config-file'], ['--nosuch=\x1b[1m' + 'T' * 43]):
+            with (
+                contextlib.redirect_stderr(io.StringIO()) as stderr,
+                testtools.ExpectedException(SystemExit, '2'),
+            ):
+                _daemon.configure(argv, prog='consoled', conf=cfg.ConfigOpts())
+            self.assertRegex(stderr.getvalue(), r'\Aconsoled: usage_error: .+ See consoled --help\.\n\Z')
+            self.assertNotIn('T' * 43, stderr.getvalue())
+
+    def test_deprecated_options_are_no_error(self):
+        """Reading one marks it, and the driver of the bus then refused it as another option of that name."""
+        group = '[oslo_messaging_rabbit]'
+        for option in ('ssl_enforce_hostname_verification', 'direct_mandatory_flag', 'rabbit_ha_queues'):
+            text = self.text(bus='rabbit://u:p@h/', extra=f'{group}\n{option} = true')
+            for prog in PREPARE_OF:
+                self.assertEqual((0, ''), self.start(prog, text))
+
     def test_what_is_wrong_is_one_line_that_names_the_option_and_the_file(self):
         file = f'({self.path})'
         missing = '/nowhere/x.pem'
@@ -142,6 +171,27 @@ class StartTest(StartCase):
             ('consoled', self.text(bus='rabbit://u:p#1@h/'), f'[DEFAULT] transport_url {file}'),
             ('consoled', self.text(bus='nosuch://h/'), f'[DEFAULT] transport_url {file}'),
             ('consoled', self.text(database='nosuch://h/x'), f'[database] connection {file}'),
+            ('consoled', self.text(database='sqlite:////nowhere/db'), f'[database] connection {file}'),
+            ('consoled', self.text(database='mysql+mysqldb://u:p@h/x'), f'[database] connection {file}'),
+            *(
+                ('consoled', self.text(database=f'{url}?{option}'), f'[database] connection {file}')
+                for url, option in (
+                    ('mysql+pymysql://u:p@h/x', 'conect_timeout=2'),
+                    ('mysql+pymysql://u:p@h/x', 'connect_timeout=soon'),
+                    ('mysql+pymysql://u:p@h/x', 'charset=utf9'),
+                    ('mysql+pymysql://u:p@h/x', 'ssl_ca=/etc/passwd'),
+                    ('postgresql+psycopg://u:p@h/x', 'conect_timeout=2'),
+                )
+            ),
+            *(
+                (prog, f'{self.text()}[DEFAULT]\nexecutor_thread_pool_size = 0\n', f'pool_size {file}')
+                for prog in PREPARE_OF
+            ),
+            (
+                'consoled-proxy',
+                self.text(extra='[oslo_messaging_notifications]\ntransport_url = rabbit://u:p#1@h/'),
+                f'[oslo_messaging_notifications] transport_url {file}',
+            ),
             ('consoled', self.text(database='mysql+pymysql://u:a@b@h/x'), f'[database] connection {file}'),
             (
                 'consoled',
@@ -181,6 +231,20 @@ class StartTest(StartCase):
                 self.text(extra='[proxy]\nunix_socket = /nowhere/x.sock'),
                 f'[proxy] unix_socket {file}',
             ),
+            *(
+                (
+                    'consoled-proxy',
+                    self.text(extra=f'[proxy]\n{option} = {value}'),
+                    f'[proxy] {option} {file}',
+                )
+                for option, value in (
+                    ('trusted_proxies', '10.0.0.0/33'),
+                    ('allowed_networks', 'here'),
+                    ('allowed_ports', '5900-'),
+                    ('allowed_origins', 'here'),
+                    ('frame_ancestors', '*;script-src'),
+                )
+            ),
             ('consoled-compute', self.text(extra='[compute]\ndriver = nosuch'), f'[compute] driver {file}'),
             (
                 'consoled-proxy',
@@ -189,6 +253,11 @@ class StartTest(StartCase):
             ),
         ):
             self.assert_refused(prog, text, named)
+
+    def test_what_is_wrong_in_the_environment(self):
+        self.useFixture(fixtures.EnvironmentVariable('OS_MANAGER__WORKERS', 'many'))
+        text = self.text(extra='[manager]\nworkers = 2')
+        self.assert_refused('consoled', text, '[manager] workers (OS_MANAGER__WORKERS)')
 
     def test_what_is_not_set(self):
         for prog in PREPARE_OF:
@@ -295,9 +364,20 @@ class StartTest(StartCase):
             FileNotFoundError(2, 'No such file', '/nowhere/x.log'),
             PermissionError(13, 'no', '/x'),
         ):
+            for option in ('log_file', 'log_dir'):
+                text = f'{self.text()}[DEFAULT]\n{option} = /nowhere/x\n'
+                with mock.patch('oslo_log.log.setup', side_effect=error):
+                    err = self.assert_refused('consoled', text, f'[DEFAULT] {option} ({self.path})')
+                self.assertIn(error.filename, err)
+
+    def test_other_options_of_logs(self):
+        for error, option in (
+            (RuntimeError('Systemd bindings do not exist'), 'use_journal = true'),
+            (ValueError("Unknown level: ''"), 'default_log_levels = x='),
+        ):
+            text = f'{self.text()}[DEFAULT]\n{option}\n'
             with mock.patch('oslo_log.log.setup', side_effect=error):
-                err = self.assert_refused('consoled', self.text(), '[DEFAULT] log_file')
-            self.assertIn(error.filename, err)
+                self.assert_refused('consoled', text, f'[DEFAULT] {option.split()[0]} ({self.path})')
 
 
 class SecretTest(StartCase):

@@ -45,6 +45,9 @@ class LoadTest(FilesCase):
     def test_what_is_wrong_is_said_without_what_may_be_secret(self):
         for text, said in (
             ('[manager]\nworkers = 0', '[manager] workers'),
+            ('[manager]\nworkers =', '[manager] workers'),
+            ('[proxy]\nping_timeout = ', '[proxy] ping_timeout'),
+            ('[DEFAULT]\nexecutor_thread_pool_size =', '[DEFAULT] executor_thread_pool_size'),
             ('[proxy]\nping_timeout = soon', '[proxy] ping_timeout'),
             ('[vnc]\nbase_url = http://u:canary#1@h/', '[vnc] base_url'),
             ('[vnc]\nbase_url = canary', '[vnc] base_url'),
@@ -67,7 +70,7 @@ class LoadTest(FilesCase):
             ('[DEFAULT]\ncanary\n', 'line 2'),
             ('[canary\n', 'line 1'),
             ('[DEFAULT]\ndebug = canary\n', 'debug'),
-            ('[DEFAULT]\nx = \udce4canary\n', 'UTF-8'),
+            ('[DEFAULT]\nx = \udce4canary\n', f'{self.path} is not text in UTF-8'),
         ):
             self.path.write_text(text, errors='surrogateescape')
             error = self.assertRaises(

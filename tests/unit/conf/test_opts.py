@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registration of the options."""
 
+from unittest import mock
+
 import testtools
 from oslo_config import cfg
 
 from consoled import conf as consoled_conf
-from consoled.conf import consoles, opts
+from consoled.conf import base, consoles, opts
 from consoled.objects import ConsoleType
 
 
@@ -19,6 +21,18 @@ class OptionsTest(testtools.TestCase):
         self.assertEqual(1, conf.serial_console.max_sessions)
         self.assertEqual('consoled', conf.control_exchange)
         self.assertEqual(24, conf.executor_thread_pool_size)
+
+    def test_any_name_that_a_machine_may_have_is_a_host(self):
+        """An underscore in it ended every program with a traceback."""
+        for name, host in (('node_1', 'node_1'), ('n1.example.org', 'n1.example.org'), ('$a b', '-a-b')):
+            with mock.patch('socket.gethostname', return_value=name):
+                self.assertEqual(host, base.default_host())
+            conf = cfg.ConfigOpts()
+            conf.register_opts(base.OPTS)
+            conf.set_override('host', host)
+            self.assertEqual(host, conf.host)
+        for name in ('', 'a b', 'a#', 'x' * 221):
+            self.assertRaises(ValueError, conf.set_override, 'host', name)
 
     def test_every_option_is_explained(self):
         for group, options in opts.list_opts():

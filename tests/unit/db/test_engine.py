@@ -3,6 +3,7 @@
 
 import logging
 import random
+import sqlite3
 import time
 from unittest import mock
 
@@ -32,6 +33,14 @@ REFUSALS = (
     'connection failed: FATAL:  password authentication failed for user "canary"',
     'connection failed: FATAL:  database "canary" does not exist',
     'connection failed: FATAL:  no pg_hba.conf entry for host "canary"',
+)
+
+
+SQLITE_ANSWERS = (
+    'duplicate column name: x',
+    'index x already exists',
+    'no such column: x',
+    'attempt to write a readonly database',
 )
 
 
@@ -88,11 +97,22 @@ class RetryTest(testtools.TestCase):
                 self.assertEqual(2, work.call_count)
 
     def test_permanent_errors_are_not(self):
-        for number in (1054, 1142, 1143):
-            work = self.failing(operational(number))
+        for error in (
+            *(operational(number) for number in (1050, 1054, 1060, 1061, 1091, 1142, 1143)),
+            *(sa_exc.OperationalError('', {}, sqlite3.OperationalError(text)) for text in SQLITE_ANSWERS),
+        ):
+            work = self.failing(error)
             self.assertRaises(sa_exc.OperationalError, self.db.single, work)
             self.assertEqual(1, work.call_count)
         self.assertEqual([], self.clock.pauses)
+
+    def test_what_the_database_has_said(self):
+        orig = Exception(1060, "Duplicate column name 'x'")
+        wrapped = sa_exc.OperationalError('ALTER canary', {}, orig)
+        for error in (wrapped, db_exc.DBError(wrapped)):
+            self.assertEqual("Duplicate column name 'x'", engine.answer(error))
+        error = sa_exc.ProgrammingError('CREATE', {}, Exception('permission denied\nLINE 1: canary'))
+        self.assertEqual('permission denied', engine.answer(error))
 
     def test_a_refused_user_or_database_is_unavailable_at_once_in_one_line(self):
         for error in (

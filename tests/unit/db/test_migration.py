@@ -110,6 +110,24 @@ class SQLiteMigrationTest(MigrationTests, testtools.TestCase):
         migration.warn_if_behind(db)
         self.assertIn('Cannot check the database schema', logged.output)
 
+    def test_an_answer_is_not_told_as_silence(self):
+        """A duplicate column is an operational error, as a server that does not answer is."""
+        duplicate = sa.exc.OperationalError('ALTER', {}, Exception(1060, "Duplicate column name 'x'"))
+        db = mock.Mock()
+        for method in (db.transactional_engine.connect, db.transactional_engine.begin):
+            method.side_effect = duplicate
+        for call in (migration.current, migration.upgrade):
+            self.assertRaises(sa.exc.OperationalError, call, db)
+
+    def test_whatever_the_database_answers_a_manager_only_warns(self):
+        denied = sa.exc.OperationalError('SELECT', {}, Exception(1142, 'SELECT command denied'))
+        for error in (denied, db_exc.DBError(denied), db_exc.DBNonExistentDatabase('x')):
+            db = mock.Mock()
+            db.transactional_engine.connect.side_effect = error
+            logged = self.useFixture(fixtures.FakeLogger(level=logging.WARNING))
+            migration.warn_if_behind(db)
+            self.assertIn('Cannot check the database schema: ', logged.output)
+
 
 class ScriptsTest(testtools.TestCase):
     def test_a_revision_of_a_newer_release_is_unknown(self):

@@ -2,6 +2,7 @@
 """The demo's output, and the port that it chooses."""
 
 import argparse
+import contextlib
 import io
 import os
 import pathlib
@@ -57,6 +58,28 @@ class PrinterTest(testtools.TestCase):
         self.assertRegex(out.getvalue(), r'\n   screen +http://here/\n')
         self.assertIn('No pages.', out.getvalue())
         self.assertIn('keeps the database', out.getvalue())
+
+
+class StartTest(testtools.TestCase):
+    """What is wrong is one line."""
+
+    def run_demo(self, *argv):
+        with contextlib.redirect_stderr(io.StringIO()) as stderr:
+            try:
+                code = main.main(['--check', *argv])
+            except SystemExit as exc:
+                code = exc.code
+        return code, stderr.getvalue()
+
+    def test_arguments(self):
+        for argv in (['--port', '65536'], ['--port', '-1'], ['--port', 'x'], ['--nosuch'], ['x']):
+            code, err = self.run_demo(*argv)
+            self.assertEqual(2, code)
+            self.assertRegex(err, r'\Aconsoled-demo: usage_error: .+\n\Z')
+
+    def test_a_directory_that_cannot_be_used(self):
+        code, err = self.run_demo('--state-dir', '/dev/null')
+        self.assertEqual((3, 'consoled-demo: unavailable: /dev/null: File exists.\n'), (code, err))
 
 
 class PortTest(testtools.TestCase):

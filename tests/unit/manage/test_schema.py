@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """``consoled-manage db`` on an SQLite file."""
 
+import contextlib
 import json
 import pathlib
 import re
+import sqlite3
 
 import sqlalchemy as sa
 
@@ -46,6 +48,37 @@ class SchemaTest(ManageCase):
             self.assertTrue(err.startswith('consoled-manage: database_ahead: '), err)
             self.assertIn('9999', err)
             self.assertNotIn('consoled-manage db upgrade', err)
+
+    def change(self, statement):
+        """Execute a statement in the database of the test."""
+        (path,) = re.findall('sqlite:///(.*)', pathlib.Path(self.conf).read_text())
+        with contextlib.closing(sqlite3.connect(path)) as conn, conn:
+            conn.execute(statement)
+
+    def test_what_the_database_refuses_is_said(self):
+        self.run_manage('db', 'upgrade', '--revision', '0001')
+        self.change('CREATE TABLE ix_instances_host (x)')  # the name of an index of the next migration
+        code, out, err = self.run_manage('db', 'upgrade')
+        self.assertEqual((1, ''), (code, out))
+        self.assertTrue(err.startswith('consoled-manage: database_error: '), err)
+        self.assertIn('ix_instances_host', err)
+        self.assertEqual(1, err.count('\n'), err)
+
+    def test_a_file_that_is_no_database(self):
+        (path,) = re.findall('sqlite:///(.*)', pathlib.Path(self.conf).read_text())
+        pathlib.Path(path).write_text('a text, and no database' * 100)
+        for command in (('db', 'check'), ('db', 'upgrade'), ('purge',)):
+            code, _, err = self.run_manage(*command)
+            self.assertEqual(1, code)
+            self.assertIn('consoled-manage: database_error: ', err)
+            self.assertIn('file is not a database', err)
+            self.assertEqual(1, err.count('\n'), err)
+
+    def test_a_purge_needs_the_schema_of_this_release(self):
+        self.run_manage('db', 'upgrade', '--revision', '0001')
+        code, _, err = self.run_manage('purge')
+        self.assertEqual(1, code)
+        self.assertTrue(err.startswith('consoled-manage: database_behind: '), err)
 
     def test_an_unknown_revision_is_refused(self):
         code, _, err = self.run_manage('db', 'upgrade', '--revision', 'nonsense')

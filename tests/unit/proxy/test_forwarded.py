@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from consoled.proxy.forwarded import Client, contains, identify_client, parse_address, parse_networks
 
-TRUSTED = parse_networks(['10.0.0.0/8', 'fd00::/8'])
+TRUSTED = parse_networks(['10.0.0.0/8', 'fd00::/8'], 'x')
 
 proxies = st.one_of(
     st.ip_addresses(network='10.0.0.0/8').map(str), st.ip_addresses(network='fd00::/8').map(str)
@@ -72,7 +72,7 @@ class ParseAddressTest(testtools.TestCase):
 
 class NetworksTest(testtools.TestCase):
     def test_networks_and_addresses(self):
-        found = parse_networks(['10.0.0.0/8', ' 192.0.2.1 ', '2001:db8::1', '10.1.2.3/24'])
+        found = parse_networks(['10.0.0.0/8', ' 192.0.2.1 ', '2001:db8::1', '10.1.2.3/24'], 'x')
         for text in ('10.200.0.1', '192.0.2.1', '2001:db8::1', '10.1.2.99'):
             self.assertTrue(contains(found, parse_address(text)), text)
         for text in ('11.0.0.1', '192.0.2.2', '2001:db8::2'):
@@ -80,7 +80,7 @@ class NetworksTest(testtools.TestCase):
 
     def test_other_texts_are_errors(self):
         for text in ('', 'example.org', '10.0.0.0/33', '10.0.0'):
-            self.assertRaises(ValueError, parse_networks, [text])
+            self.assertRaises(ValueError, parse_networks, [text], 'x')
 
     def test_no_address_and_no_networks(self):
         self.assertFalse(contains(TRUSTED, None))

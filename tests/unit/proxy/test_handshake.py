@@ -32,7 +32,7 @@ HEAD = {
     'sec-websocket-key': [KEY],
 }
 POLICY = Policy(
-    trusted=parse_networks(['10.0.0.0/8']),
+    trusted=parse_networks(['10.0.0.0/8'], 'x'),
     allowed_origins=frozenset([Origin('https', 'dashboard.example', 443)]),
 )
 

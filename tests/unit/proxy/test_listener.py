@@ -83,9 +83,17 @@ class BindSocketsTest(testtools.TestCase):
             self.assertRaises(ValueError, config.set, proxy__unix_socket_mode=mode)
 
     def test_a_path_that_cannot_be_used_is_named_with_its_option(self):
-        for path in ('/nowhere/proxy.sock', self.path + 'x' * 200):
+        file = self.path + '.txt'
+        pathlib.Path(file).touch()
+        for path in ('/nowhere/proxy.sock', self.path + 'x' * 200, f'{file}/proxy.sock'):
             error = self.assertRaises(ValueError, self.bind, proxy__unix_socket=path)
             self.assertIn(f'[proxy] unix_socket: {path} cannot be bound: ', str(error))
+
+    def test_a_directory_that_may_not_be_entered_is_named_with_its_option(self):
+        with mock.patch.object(os, 'stat', side_effect=PermissionError(13, 'Permission denied')):
+            pathlib.Path(self.path).touch()
+            error = self.assertRaises(ValueError, self.bind, proxy__unix_socket=self.path)
+        self.assertIn(f'[proxy] unix_socket: {self.path} cannot be bound: ', str(error))
 
     def test_the_unix_socket_of_a_killed_process_is_replaced(self):
         with socket.socket(socket.AF_UNIX) as stale:

@@ -168,7 +168,7 @@ class ConsoleCase(testtools.TestCase):
 
     def connector(self, **values):
         defaults = {
-            'networks': parse_networks(['10.0.0.0/8']),
+            'networks': parse_networks(['10.0.0.0/8'], 'x'),
             'ports': [range(5900, 6100)],
             'timeout': 5.0,
             'schemes': ['none'],
