@@ -8,6 +8,7 @@ import pathlib
 import threading
 
 import fixtures
+from selenium.webdriver.common.action_chains import ActionChains
 
 from consoled.testing.fixtures import wait_until
 from consoled.testing.guests.serial_guest import SerialGuest
@@ -25,6 +26,7 @@ for (const [owner, name] of denied) {
   });
 }
 """
+NO_COPYING = "Clipboard.prototype.writeText = () => Promise.reject(new DOMException('', 'NotAllowedError'));"
 NO_WEBSOCKET = 'delete window.WebSocket;'
 FORBIDDEN_WEBSOCKET = """
 window.WebSocket = new Proxy(WebSocket, {
@@ -117,6 +119,18 @@ class SurroundingsTest(base.BrowserTestCase):
                 wait_until(lambda: self.browser.pixel('canvas', x, y) == colour, what='the picture')
             self.browser.open(self.grant(router, 'serial', 'serial.html').access_url)
             self.browser.wait_for_state('connected')
+
+    def test_a_terminal_that_may_not_copy(self):
+        router = self.guests.add(SerialGuest(name='router'))
+        with self.first(NO_COPYING):
+            self.browser.open(self.grant(router, 'serial', 'serial.html').access_url)
+            wait_until(lambda: 'router>' in self.browser.terminal(), what='the prompt')
+            row = self.browser.driver.find_element('css selector', '.xterm-rows > div')
+            ActionChains(self.browser.driver).move_to_element(row).double_click().perform()
+            self.browser.driver.execute_script("document.getElementById('copy').disabled = false")
+            self.browser.driver.find_element('id', 'copy').click()
+            wait_until(lambda: 'not allow copying' in self.browser.text_of('state'), what='what is wrong')
+        self.assertEqual([], self.browser.violations())
 
     def test_pages_without_websockets(self):
         for script in (NO_WEBSOCKET, FORBIDDEN_WEBSOCKET):

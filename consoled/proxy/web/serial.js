@@ -3,7 +3,7 @@
 
 import './cssom.js';  // before xterm.js creates its styles
 import '../terminal/xterm.js';
-import { askText, connected, consoleUrl, ending, onButton, openSocket, run, screen } from './page.js';
+import { askText, connected, consoleUrl, ending, onButton, openSocket, run, screen, status } from './page.js';
 
 const SCROLLBAR = 14;  // pixels that xterm.js lays over the right edge
 
@@ -113,21 +113,33 @@ async function open() {
   return how;
 }
 
+/** Give the focus to the terminal, unless the console has ended: then it is on the notice. */
+function focusTerminal() {
+  if (socket !== null) {
+    terminal.focus();
+  }
+}
+
 async function paste() {
   const answer = await askText();
   if (answer) {
     terminal.paste(answer.text);
   }
-  terminal.focus();
+  focusTerminal();
 }
 
 async function copy() {
-  await navigator.clipboard.writeText(terminal.getSelection());
-  terminal.focus();
+  try {
+    await navigator.clipboard.writeText(terminal.getSelection());
+  } catch {  // as in a frame without allow="clipboard-write"
+    status('This browser does not allow copying here. Use its menu: right-click the selection.');
+  }
+  focusTerminal();
 }
 
 function prepare() {
   terminal.open(screen);
+  terminal.attachCustomKeyEventHandler(() => socket !== null);  // Tab leads from an ended console to the notice
   terminal.onData((text) => send(encoder.encode(text)));
   terminal.onBinary((text) => send(Uint8Array.from(text, (character) => character.charCodeAt(0))));
 
@@ -141,7 +153,7 @@ function prepare() {
   onButton('reader', () => {
     terminal.options.screenReaderMode = !terminal.options.screenReaderMode;
     reader.setAttribute('aria-pressed', String(terminal.options.screenReaderMode));
-    terminal.focus();
+    focusTerminal();
   });
   new ResizeObserver(() => requestAnimationFrame(fit)).observe(screen);
 }
