@@ -29,6 +29,11 @@ const BUFFER_CHECK = 20;  // ms
 const FLOW = 'consoled.flow';
 const ACKNOWLEDGED = 16 * 1024;  // bytes that one acknowledgement covers, at least
 
+// Control sequences (the last letter of CSI Ps …) that xterm.js carries out as often as they say, up to 2^31 times:
+// tabs, lines inserted and deleted, the screen scrolled, the last character repeated.
+const REPEATED = ['I', 'L', 'M', 'S', 'T', 'Z', 'b'];
+const MAX_REPEATED = 2000;  // more than a screen has rows or columns
+
 const SILENCE = 1000;  // ms after which the page says that the guest is silent
 
 const silent = document.getElementById('silent');
@@ -87,6 +92,13 @@ function show(current) {
   });
 }
 
+/** Ignore sequences that would stop the page for minutes, or xterm.js for ever. Line noise contains them, too. */
+function ignoreEndless() {
+  for (const final of REPEATED) {
+    terminal.parser.registerCsiHandler({ final }, ([times]) => times > MAX_REPEATED);
+  }
+}
+
 /** Say that the guest is silent, if it is: nobody can tell that from a console that does not work. */
 function watchSilence(current) {
   const timer = setTimeout(() => { silent.hidden = false; }, SILENCE);
@@ -139,6 +151,7 @@ async function copy() {
 
 function prepare() {
   terminal.open(screen);
+  ignoreEndless();
   terminal.attachCustomKeyEventHandler(() => socket !== null);  // Tab leads from an ended console to the notice
   terminal.onData((text) => send(encoder.encode(text)));
   terminal.onBinary((text) => send(Uint8Array.from(text, (character) => character.charCodeAt(0))));
