@@ -33,6 +33,18 @@ window.WebSocket = new Proxy(WebSocket, {
   construct() { throw new DOMException('denied', 'SecurityError'); },
 });
 """
+# As a load balancer may add it. Chromium tells the page by nothing but the state of the websocket.
+FORBIDDEN_BY_POLICY = """
+new MutationObserver((_, observer) => {
+  if (document.head !== null) {
+    observer.disconnect();
+    const policy = document.createElement('meta');
+    policy.httpEquiv = 'Content-Security-Policy';
+    policy.content = "connect-src 'none'";
+    document.head.append(policy);
+  }
+}).observe(document, { childList: true, subtree: true });
+"""
 
 
 class SilentHandler(http.server.SimpleHTTPRequestHandler):
@@ -133,7 +145,7 @@ class SurroundingsTest(base.BrowserTestCase):
         self.assertEqual([], self.browser.violations())
 
     def test_pages_without_websockets(self):
-        for script in (NO_WEBSOCKET, FORBIDDEN_WEBSOCKET):
+        for script in (NO_WEBSOCKET, FORBIDDEN_WEBSOCKET, FORBIDDEN_BY_POLICY):
             with self.first(script):
                 for console_type, page in PAGES:
                     self.browser.open(self.grant(self.desktop, console_type, page).access_url)
@@ -159,6 +171,7 @@ class SurroundingsTest(base.BrowserTestCase):
             ('', 'bad_address'),
             ('path=http%3A%2F%2F%5B', 'bad_address'),
             ('path=%2F%2Felsewhere.example%2F%3Ftoken%3D' + 'x' * 43, 'bad_address'),
+            (f'path=blob:{self.url}/', 'bad_address'),
             ('token=short', 'invalid_token'),
             ('token=' + 'x' * 42 + '%22', 'invalid_token'),
         ):

@@ -177,7 +177,8 @@ function address() {
   } catch {
     throw new PageError('bad_address', 'The address of this page is not valid.');
   }
-  if (url.origin !== location.origin || url.username !== '' || url.password !== '') {
+  // the origin of a blob: is that of the URL in it
+  if (url.protocol !== location.protocol || url.origin !== location.origin || url.username !== '' || url.password !== '') {
     throw new PageError('bad_address', 'The address of this page points to another host.');
   }
   url.hash = '';
@@ -216,9 +217,13 @@ export function openSocket(url, preferred = [], Socket = WebSocket) {
   const token = tokenOf(address());
   const carriers = token === null ? [] : ['consoled.token.' + token];
   let socket;
+  let cause;
   try {
     socket = new Socket(url, [...preferred, 'binary', ...carriers]);
-  } catch (cause) {  // a policy forbids it
+  } catch (error) {
+    cause = error;
+  }
+  if (cause || socket.readyState === WebSocket.CLOSED) {  // what a policy forbids: Chromium throws no error then
     throw new PageError('no_websocket', 'This browser does not allow websockets here.', { cause });
   }
   socket.binaryType = 'arraybuffer';
