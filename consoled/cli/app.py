@@ -115,6 +115,7 @@ class App(cliff_app.App):
     def __init__(
         self, stdin: TextIO | None = None, stdout: TextIO | None = None, stderr: TextIO | None = None
     ) -> None:
+        _open_streams()
         super().__init__(
             self.DESCRIPTION,
             version.VERSION,
@@ -258,6 +259,16 @@ class App(cliff_app.App):
         self.stderr.flush()
         if self.stdin.readline(64).strip().lower() not in ('y', 'yes'):
             raise errors.Failed(errors.REFUSED, 'cancelled', 'Nothing was done.')
+
+
+def _open_streams() -> None:
+    """Replace the standard streams that the parent has closed, in place of which Python has None.
+
+    They also get their file descriptors again, so that no connection has the number of the standard output.
+    """
+    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - until the end of the process
 
 
 def run(app: App, argv: Sequence[str] | None) -> int:
