@@ -124,7 +124,7 @@ class App(cliff_app.App):
     def __init__(
         self, stdin: TextIO | None = None, stdout: TextIO | None = None, stderr: TextIO | None = None
     ) -> None:
-        _replace_closed_streams()
+        _open_streams()
         super().__init__(
             self.DESCRIPTION,
             version.VERSION,
@@ -270,6 +270,16 @@ class App(cliff_app.App):
             raise errors.Failed(errors.REFUSED, 'cancelled', 'Nothing was done.')
 
 
+def _open_streams() -> None:
+    """Replace the standard streams that the parent has closed, in place of which Python has None.
+
+    They also get their file descriptors again, so that no connection has the number of the standard output.
+    """
+    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - until the end of the process
+
+
 def run(app: App, argv: Sequence[str] | None) -> int:
     """Run a program, release its resources, and flush its output.
 
@@ -294,13 +304,6 @@ def run(app: App, argv: Sequence[str] | None) -> int:
             _redirect_to_null(stream)
             result = result or _lost_output(app, stream, exc)
     return result
-
-
-def _replace_closed_streams() -> None:
-    """Let standard streams that whoever started the program has closed be empty: Python has None for them."""
-    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
 
 
 def _lost_output(app: App, stream: TextIO, error: OSError) -> int:

@@ -102,7 +102,7 @@ class Screen:
         self._stopped = True
         if not self._thread.stop(_LAST_WRITE):
             return False
-        if self._used and os.isatty(self._fd):
+        if self._used and os.isatty(self._fd) and os.environ.get('TERM') != 'dumb':
             with contextlib.suppress(OSError):
                 os.write(self._fd, _RESET)
         return True
@@ -195,9 +195,10 @@ class Terminal:
         """Pass each key on unchanged. May be repeated after another program has used the terminal."""
         if not self.interactive:
             return
-        if self._modes is None:
-            self._modes = termios.tcgetattr(self._fd)
-        tty.setraw(self._fd, termios.TCSANOW)  # unlike the default, keeps what was already typed
+        with contextlib.suppress(termios.error):  # the terminal has hung up, which reading it tells
+            if self._modes is None:
+                self._modes = termios.tcgetattr(self._fd)
+            tty.setraw(self._fd, termios.TCSANOW)  # unlike the default, keeps what was already typed
 
     def resume(self) -> None:
         """Make the terminal raw again after the process was stopped and continued."""

@@ -27,6 +27,9 @@ These features are missing and need consoled-proxy:
 - A connected user stays connected even if the token is revoked. Sessions cannot be listed or cut.
 - The compute agent is not asked whether the port still belongs to the instance. Between the move of an
   instance and the next ``define_consoles`` a token may lead to the instance that uses the port now.
+- The token has to be in the URL of the websocket, where noVNC's own pages put it: websockify looks for it
+  nowhere else. ``consolectl console attach`` and consoled's pages send it as a subprotocol, to keep it out of
+  logs.
 - There are no limits for the sessions of a token, instance or project, or for failed attempts, no check of
   the web page's origin, and no time limit for connecting to the console.
 - A serial port whose guest does not read it stays taken after its user has left: websockify closes its

@@ -22,6 +22,42 @@ NO_SUCH_MESSAGE = b'\xc8' + bytes(100)
 CLIPBOARD = struct.pack('>BxxxiI', 3, -104, 0x10000001) + b'\xff' * 100
 
 
+# Notes the key events that noVNC sends, as [keysym, pressed], and stops all timers.
+_STOPPED = """
+const send = WebSocket.prototype.send;
+window.keys = [];
+WebSocket.prototype.send = function (data) {
+  const view = data instanceof ArrayBuffer ? new DataView(data) : new DataView(data.buffer, data.byteOffset);
+  if (view.getUint8(0) === 4) window.keys.push([view.getUint32(4), view.getUint8(1)]);
+  return send.call(this, data);
+};
+window.setTimeout = () => 0;
+"""
+_DIALOG = """
+const [text, action] = arguments;
+document.getElementById('paste').click();
+document.getElementById('text').select();
+document.execCommand('insertText', false, text);
+document.querySelector(`#text-dialog button[value="${action}"]`).click();
+return document.getElementById('text-dialog').open;
+"""
+_CANCEL = """
+document.querySelector('#text-dialog button').click();
+return document.getElementById('text-dialog').open;
+"""
+# Clicks on "Try again" as soon as there is such a button.
+_DOUBLE_CLICK = """
+window.clicks = 0;
+const retry = document.getElementById('retry');
+new MutationObserver(() => {
+  if (!document.getElementById('notice').hidden) {
+    window.clicks += 1;
+    retry.click();
+  }
+}).observe(document.getElementById('notice'), { attributes: true });
+"""
+
+
 class StrangeGuest(VncGuest):
     """A guest whose display sends the same bytes to everybody who connects."""
 
@@ -133,6 +169,42 @@ class NoVncTest(base.BrowserTestCase):
         self.browser.wait_for_state('connected')
         self.type('x')
         wait_until(lambda: self.desktop.text.endswith('x'), what='the key')
+
+    def test_a_click_that_was_meant_for_the_guest_does_not_open_the_console_again(self):
+        self.open()
+        self.browser.wait_for_state('connected')
+        self.browser.driver.execute_script(_DOUBLE_CLICK)
+        opened = self.desktop.connections
+        self.guests.disconnect(self.desktop)
+        self.browser.wait_for_state('ended', 'console_ended')
+        retry = self.browser.driver.find_element(By.ID, 'retry')
+        wait_until(retry.is_enabled, what='the button')
+        self.assertEqual(1, self.browser.driver.execute_script('return window.clicks'))
+        self.assertEqual(opened, self.desktop.connections)
+        retry.click()
+        self.browser.wait_for_state('connected')
+
+    def test_a_key_that_is_typed_is_released_at_once(self):
+        """A hidden page may be stopped between two timers, and guests repeat keys that are held."""
+        self.open()
+        self.browser.wait_for_state('connected')
+        self.browser.driver.execute_script(_STOPPED)
+        self.browser.driver.execute_script(_DIALOG, 'Ab', 'type')
+        shift, character = 0xFFE1, ord('A')
+        wanted = [[shift, 1], [character, 1], [character, 0]]
+        sent = 'return window.keys'
+        wait_until(lambda: self.browser.driver.execute_script(sent) == wanted, what='the keys')
+
+    def test_the_end_of_a_long_text_is_not_lost(self):
+        self.open()
+        self.browser.wait_for_state('connected')
+        text = 'x' * 9000 + 'end'
+        self.assertFalse(self.browser.driver.execute_script(_DIALOG, text, 'clipboard'))
+        wait_until(lambda: self.desktop.cut_text == text, what='the clipboard')
+        still_open = self.browser.driver.execute_script(_DIALOG, 'x' * 100_001, 'clipboard')
+        self.assertTrue(still_open, 'a text that is too long was sent')
+        self.assertFalse(self.browser.driver.execute_script(_CANCEL))
+        self.assertEqual(text, self.desktop.cut_text)
 
     def test_novncs_own_page_works_too(self):
         self.open('vnc_lite.html?scale=true')

@@ -2,6 +2,7 @@
 """The serial console in a real browser."""
 
 from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
 
 from consoled.testing.fixtures import wait_until
 from consoled.testing.guests.serial_guest import SerialGuest
@@ -52,6 +53,22 @@ class SerialTest(base.BrowserTestCase):
         self.revoke()
         self.browser.wait_for_state('ended', 'revoked')
         self.assertIn('was revoked', self.browser.text_of('why'))
+
+    def test_the_notice_has_the_focus_and_can_be_left_with_the_tab_key(self):
+        self.open()
+        self.browser.wait_for_state('connected')
+        self.browser.driver.find_element('id', 'paste').click()
+        self.guests.disconnect(self.router)
+        self.browser.wait_for_state('ended', 'console_ended')
+        wait_until(self.browser.driver.find_element('id', 'retry').is_enabled, what='the button')
+        self.assertEqual('notice', self.focus())
+        self.browser.driver.execute_script("document.querySelector('.xterm-helper-textarea').focus()")
+        pause = 1.1  # seconds without a key
+        ActionChains(self.browser.driver).pause(pause).send_keys(Keys.TAB).perform()
+        self.assertEqual('retry', self.focus())
+
+    def focus(self):
+        return self.browser.driver.execute_script('return document.activeElement.id')
 
     def test_leaving_the_page_frees_the_port(self):
         self.open()

@@ -47,6 +47,17 @@ class SilentGuest(FakeGuest):
             self.received += data
 
 
+class StrangeGuest(FakeGuest):
+    """Prints control sequences that xterm.js would carry out for minutes, or at which it would stop."""
+
+    async def serve(self, reader, writer):
+        for final in b'@ABCDEFGHIJKLMPSTXZ`abde':
+            writer.write(b'x\x1b[2147483647%c' % final)
+        writer.write(b'\x1bcthe end')
+        while await reader.read(65536):
+            pass
+
+
 class SerialPage:
     """What holds in each browser."""
 
@@ -85,6 +96,11 @@ class SerialPage:
         self.assertEqual(len(pasted) + 1, len(guest.received))
         self.assertTrue(pasted + b'!' == guest.received, 'it was changed')
         self.assertEqual('connected', self.browser.state[0])
+
+    def test_sequences_without_end_are_ignored(self):
+        self.open(StrangeGuest())
+        wait_until(lambda: self.browser.terminal().startswith('the end'), what='the text after them')
+        self.assertEqual([], self.browser.violations())
 
     def test_the_page_says_that_the_guest_is_silent_until_it_is_not(self):
         guest = self.open(SilentGuest())

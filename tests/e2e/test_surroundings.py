@@ -8,6 +8,7 @@ import pathlib
 import threading
 
 import fixtures
+from selenium.webdriver.common.action_chains import ActionChains
 
 from consoled.testing.fixtures import wait_until
 from consoled.testing.guests.serial_guest import SerialGuest
@@ -25,11 +26,24 @@ for (const [owner, name] of denied) {
   });
 }
 """
+NO_COPYING = "Clipboard.prototype.writeText = () => Promise.reject(new DOMException('', 'NotAllowedError'));"
 NO_WEBSOCKET = 'delete window.WebSocket;'
 FORBIDDEN_WEBSOCKET = """
 window.WebSocket = new Proxy(WebSocket, {
   construct() { throw new DOMException('denied', 'SecurityError'); },
 });
+"""
+# As a load balancer may add it. Chromium tells the page by nothing but the state of the websocket.
+FORBIDDEN_BY_POLICY = """
+new MutationObserver((_, observer) => {
+  if (document.head !== null) {
+    observer.disconnect();
+    const policy = document.createElement('meta');
+    policy.httpEquiv = 'Content-Security-Policy';
+    policy.content = "connect-src 'none'";
+    document.head.append(policy);
+  }
+}).observe(document, { childList: true, subtree: true });
 """
 
 
@@ -118,8 +132,20 @@ class SurroundingsTest(base.BrowserTestCase):
             self.browser.open(self.grant(router, 'serial', 'serial.html').access_url)
             self.browser.wait_for_state('connected')
 
+    def test_a_terminal_that_may_not_copy(self):
+        router = self.guests.add(SerialGuest(name='router'))
+        with self.first(NO_COPYING):
+            self.browser.open(self.grant(router, 'serial', 'serial.html').access_url)
+            wait_until(lambda: 'router>' in self.browser.terminal(), what='the prompt')
+            row = self.browser.driver.find_element('css selector', '.xterm-rows > div')
+            ActionChains(self.browser.driver).move_to_element(row).double_click().perform()
+            self.browser.driver.execute_script("document.getElementById('copy').disabled = false")
+            self.browser.driver.find_element('id', 'copy').click()
+            wait_until(lambda: 'not allow copying' in self.browser.text_of('state'), what='what is wrong')
+        self.assertEqual([], self.browser.violations())
+
     def test_pages_without_websockets(self):
-        for script in (NO_WEBSOCKET, FORBIDDEN_WEBSOCKET):
+        for script in (NO_WEBSOCKET, FORBIDDEN_WEBSOCKET, FORBIDDEN_BY_POLICY):
             with self.first(script):
                 for console_type, page in PAGES:
                     self.browser.open(self.grant(self.desktop, console_type, page).access_url)
@@ -145,6 +171,7 @@ class SurroundingsTest(base.BrowserTestCase):
             ('', 'bad_address'),
             ('path=http%3A%2F%2F%5B', 'bad_address'),
             ('path=%2F%2Felsewhere.example%2F%3Ftoken%3D' + 'x' * 43, 'bad_address'),
+            (f'path=blob:{self.url}/', 'bad_address'),
             ('token=short', 'invalid_token'),
             ('token=' + 'x' * 42 + '%22', 'invalid_token'),
         ):

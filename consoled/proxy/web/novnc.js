@@ -2,21 +2,23 @@
 // The page of a noVNC console. noVNC draws the screen and sends keys; this script does the rest.
 
 import {
-  askText, connected, consoleUrl, ending, library, onButton, openSocket, run, screen, status,
+  askText, connected, consoleUrl, ending, library, onButton, openSocket, run, screen, status, UNREADABLE,
 } from './page.js';
 import { typeText } from './typist.js';
 
+// Characters. To type them takes an hour; as a clipboard, QEMU would take up to 1 MiB, and disconnect for more.
+const MAX_TEXT = 100000;
+
+const pasteButton = document.getElementById('paste');
 let rfb = null;
 let socket = null;
 let stopTyping = null;  // while a text is being typed
 let guestClipboard = '';
 
-/** Type a text into the guest, unless a text is being typed. The user's own keys are dropped meanwhile. */
+/** Type a text into the guest. The user's own keys are dropped meanwhile, and no other text can be given. */
 async function type(text) {
-  if (stopTyping !== null) {
-    return;
-  }
   const connection = rfb;
+  pasteButton.disabled = true;
   const stop = new AbortController();
   stopTyping = stop;
   status('Typing… Press Escape to stop.');
@@ -25,6 +27,7 @@ async function type(text) {
   stopTyping = null;
   if (rfb === connection) {
     status('Connected');
+    pasteButton.disabled = false;
   }
 }
 
@@ -40,7 +43,7 @@ function dropKeys(event) {
 }
 
 async function paste() {
-  const answer = await askText(guestClipboard);
+  const answer = await askText(guestClipboard, MAX_TEXT);
   rfb?.focus();
   if (answer?.action === 'type') {
     await type(answer.text);
@@ -105,8 +108,7 @@ async function open() {
     return end;
   }
   socket.close();  // noVNC has given up, which it says before the websocket is closed
-  const text = 'The guest display sent data that this page does not understand.';
-  return { reason: 'display_error', text, retryable: true };
+  return UNREADABLE;
 }
 
 onButton('ctrl-alt-del', () => {

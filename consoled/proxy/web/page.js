@@ -64,6 +64,8 @@ function ended({ reason, text, retryable }, again) {
   const retry = element('retry');
   retry.hidden = !retryable;
   retry.onclick = again;
+  retry.disabled = true;  // for a while: a double click, too, may have been meant for the guest
+  setTimeout(() => { retry.disabled = false; }, PAUSE);
   element('notice').hidden = false;
   typing.restart();
   element('notice').focus();  // not the button: what is being typed is meant for the guest
@@ -148,6 +150,11 @@ export class PageError extends Error {
   }
 }
 
+export const UNREADABLE = {
+  reason: 'display_error',
+  text: 'The guest display sent data that this page does not understand.',
+  retryable: true,
+};
 const UNEXPECTED = { reason: 'page_error', text: 'An error occurred in this page. Reload it to try again.' };
 
 /** Return what a script of a library exports; `imported` is the promise that `import()` has returned. */
@@ -170,7 +177,8 @@ function address() {
   } catch {
     throw new PageError('bad_address', 'The address of this page is not valid.');
   }
-  if (url.origin !== location.origin || url.username !== '' || url.password !== '') {
+  // the origin of a blob: is that of the URL in it
+  if (url.protocol !== location.protocol || url.origin !== location.origin || url.username !== '' || url.password !== '') {
     throw new PageError('bad_address', 'The address of this page points to another host.');
   }
   url.hash = '';
@@ -209,9 +217,13 @@ export function openSocket(url, preferred = [], Socket = WebSocket) {
   const token = tokenOf(address());
   const carriers = token === null ? [] : ['consoled.token.' + token];
   let socket;
+  let cause;
   try {
     socket = new Socket(url, [...preferred, 'binary', ...carriers]);
-  } catch (cause) {  // a policy forbids it
+  } catch (error) {
+    cause = error;
+  }
+  if (cause || socket.readyState === WebSocket.CLOSED) {  // what a policy forbids: Chromium throws no error then
     throw new PageError('no_websocket', 'This browser does not allow websockets here.', { cause });
   }
   socket.binaryType = 'arraybuffer';
@@ -277,13 +289,17 @@ export function onButton(id, action) {
 }
 
 /**
- * Ask for a text, `initial` by default. Resolve to { action, text }, or to null if the user cancels. The
- * action is the value of the dialog's button.
+ * Ask for a text, `initial` by default, of at most `limit` characters. Resolve to { action, text }, or to null
+ * if the user cancels. The action is the value of the dialog's button.
  */
-export function askText(initial = '') {
+export function askText(initial = '', limit = Infinity) {
   const dialog = element('text-dialog');
   const input = element('text');
+  input.oninput = () => {  // not maxlength, which would cut off the end of what is pasted
+    input.setCustomValidity(input.value.length > limit ? `At most ${limit} characters can be sent.` : '');
+  };
   input.value = initial;
+  input.oninput();
   dialog.returnValue = '';
   dialog.showModal();
   input.focus();

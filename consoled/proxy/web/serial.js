@@ -3,7 +3,7 @@
 
 import './cssom.js';  // before xterm.js creates its styles
 import '../terminal/xterm.js';
-import { askText, connected, consoleUrl, ending, onButton, openSocket, run, screen } from './page.js';
+import { askText, connected, consoleUrl, ending, onButton, openSocket, run, screen, status } from './page.js';
 
 const SCROLLBAR = 14;  // pixels that xterm.js lays over the right edge
 
@@ -28,6 +28,11 @@ const BUFFER_CHECK = 20;  // ms
 // The browser alone would take in what a guest prints without end, until its memory is full.
 const FLOW = 'consoled.flow';
 const ACKNOWLEDGED = 16 * 1024;  // bytes that one acknowledgement covers, at least
+
+// Control sequences (the last letter of CSI Ps …) that xterm.js carries out as often as they say, up to 2^31 times:
+// tabs, lines inserted and deleted, the screen scrolled, the last character repeated.
+const REPEATED = ['I', 'L', 'M', 'S', 'T', 'Z', 'b'];
+const MAX_REPEATED = 2000;  // more than a screen has rows or columns
 
 const SILENCE = 1000;  // ms after which the page says that the guest is silent
 
@@ -87,6 +92,13 @@ function show(current) {
   });
 }
 
+/** Ignore sequences that would stop the page for minutes, or xterm.js for ever. Line noise contains them, too. */
+function ignoreEndless() {
+  for (const final of REPEATED) {
+    terminal.parser.registerCsiHandler({ final }, ([times]) => times > MAX_REPEATED);
+  }
+}
+
 /** Say that the guest is silent, if it is: nobody can tell that from a console that does not work. */
 function watchSilence(current) {
   const timer = setTimeout(() => { silent.hidden = false; }, SILENCE);
@@ -113,21 +125,34 @@ async function open() {
   return how;
 }
 
+/** Give the focus to the terminal, unless the console has ended: then it is on the notice. */
+function focusTerminal() {
+  if (socket !== null) {
+    terminal.focus();
+  }
+}
+
 async function paste() {
   const answer = await askText();
   if (answer) {
     terminal.paste(answer.text);
   }
-  terminal.focus();
+  focusTerminal();
 }
 
 async function copy() {
-  await navigator.clipboard.writeText(terminal.getSelection());
-  terminal.focus();
+  try {
+    await navigator.clipboard.writeText(terminal.getSelection());
+  } catch {  // as in a frame without allow="clipboard-write"
+    status('This browser does not allow copying here. Use its menu: right-click the selection.');
+  }
+  focusTerminal();
 }
 
 function prepare() {
   terminal.open(screen);
+  ignoreEndless();
+  terminal.attachCustomKeyEventHandler(() => socket !== null);  // Tab leads from an ended console to the notice
   terminal.onData((text) => send(encoder.encode(text)));
   terminal.onBinary((text) => send(Uint8Array.from(text, (character) => character.charCodeAt(0))));
 
@@ -141,7 +166,7 @@ function prepare() {
   onButton('reader', () => {
     terminal.options.screenReaderMode = !terminal.options.screenReaderMode;
     reader.setAttribute('aria-pressed', String(terminal.options.screenReaderMode));
-    terminal.focus();
+    focusTerminal();
   });
   new ResizeObserver(() => requestAnimationFrame(fit)).observe(screen);
 }

@@ -2,7 +2,9 @@
 // The page of a SPICE console. spice-html5 draws the screen and sends keys; this script does the rest.
 
 import './cssom.js';  // spice-html5 positions videos with a style attribute
-import { connected, consoleUrl, ending, library, onButton, openSocket, run, screen } from './page.js';
+import {
+  connected, consoleUrl, ending, library, onButton, openSocket, run, screen, UNREADABLE,
+} from './page.js';
 
 const display = document.getElementById('spice-screen');  // spice-html5 sets its height
 let client = null;
@@ -52,6 +54,19 @@ function fixTicket({ SpiceLinkAuthTicket: Ticket }) {
   };
 }
 
+/** Call `failed` when spice-html5 throws an error at what it reads: it reads nothing more then. */
+function watchReader(socket, failed) {
+  const listen = socket.addEventListener.bind(socket);
+  socket.addEventListener = (type, listener) => listen(type, type !== 'message' ? listener : (event) => {
+    try {
+      listener.call(socket, event);
+    } catch (error) {
+      console.error(error);
+      failed();
+    }
+  });
+}
+
 async function open() {
   const { SpiceMainConn, messages } = await library(import('./spice-html5.js'));
   fixTicket(messages);
@@ -61,6 +76,7 @@ async function open() {
     onSocket = (socket) => {
       socket.addEventListener('close', () => { closing ||= essential(socket); });
       ending(socket).then((end) => essential(socket) && resolve(end));
+      watchReader(socket, () => isRead(socket) && resolve(UNREADABLE));
     };
     client = new SpiceMainConn({
       uri,
@@ -78,6 +94,11 @@ async function open() {
 /** Return whether the console ends with this websocket. It goes on without sound, for example. */
 function essential(socket) {
   return [client?.ws, client?.display?.ws, client?.inputs?.ws].includes(socket);
+}
+
+/** Return whether the console works only while this websocket is read: the first one only has to find the others. */
+function isRead(socket) {
+  return essential(socket) && (socket !== client.ws || client.display === undefined);
 }
 
 function failure(error) {

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from unittest import mock
 
+import testtools
+
 from consoled import exception
 from consoled.cli import app as cli_app
 from consoled.consolectl.main import Consolectl
@@ -226,6 +228,18 @@ class ForeignTextTest(CliCase):
         logging.getLogger('x').info('%s', self.EVIL)
         self.assert_harmless(app.stderr.getvalue())
         self.assertIn('forged', app.stderr.getvalue())
+
+
+class ClosedStreamsTest(testtools.TestCase):
+    def test_a_standard_stream_may_be_closed(self):
+        for arguments, closed, code in (
+            ('--version', '>&-', 0),
+            ('no-such-command', '2>&-', 2),
+            ('no-such-command', '<&- >&- 2>&-', 2),
+        ):
+            command = f'exec "$0" -m consoled.cmd.consolectl {arguments} {closed}'
+            done = subprocess.run(['sh', '-c', command, sys.executable], capture_output=True, text=True)
+            self.assertEqual((code, '', ''), (done.returncode, done.stdout, done.stderr), closed)
 
 
 class HelpTest(CliCase):

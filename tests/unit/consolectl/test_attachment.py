@@ -200,6 +200,15 @@ class TerminalTest(AttachCase):
         attachment = self.attachment(authorize, self.slave, self.slave)
         self.assertEqual(129, attachment.run())
 
+    def test_the_terminal_hangs_up_before_it_is_made_raw(self):
+        proxy = self.serve()
+
+        def authorize():
+            os.close(self.master)
+            return self.grant(proxy.port)
+
+        self.assertEqual(129, self.attachment(authorize, self.slave, self.slave).run())
+
 
 class SignalsTest(AttachCase):
     def attach_and_signal(self, number):

@@ -197,14 +197,17 @@ class ScreenTest(testtools.TestCase):
         for fd in (master, slave):
             self.addCleanup(end, fd)
         self.assertTrue(Screen(slave).stop())
-        screen = Screen(slave)
-        asyncio.run(screen.write(b'shown'))
-        self.assertTrue(screen.stop())
-        wanted = b'shown' + terminal._RESET
-        shown = b''
-        while len(shown) < len(wanted) and select.select([master], [], [], PATIENCE)[0]:
-            shown += os.read(master, 1000)
-        self.assertEqual(wanted, shown)
+        for kind, reset in (('dumb', b''), ('xterm', terminal._RESET)):
+            self.useFixture(fixtures.EnvironmentVariable('TERM', kind))
+            screen = Screen(slave)
+            asyncio.run(screen.write(b'shown'))
+            self.assertTrue(screen.stop())
+            os.write(slave, b'.')
+            wanted = b'shown' + reset + b'.'
+            shown = b''
+            while not shown.endswith(b'.') and select.select([master], [], [], PATIENCE)[0]:
+                shown += os.read(master, 1000)
+            self.assertEqual(wanted, shown)
 
 
 class TerminalTest(testtools.TestCase):
