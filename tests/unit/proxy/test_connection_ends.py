@@ -140,3 +140,39 @@ class EndsTest(testtools.TestCase):
         transport = self.ask(FETCH, None, pages_error=OSError('x'))
         self.assertTrue(transport.ended)
         self.assertIn('Failed to answer a request', self.logged.output)
+
+
+class TurnsTest(testtools.TestCase):
+    def test_hundreds_of_connections_of_one_client_do_not_delay_another(self):
+        """Their requests are not even parsed before his turn has come: that takes long, too."""
+        conf = self.useFixture(fixtures.Conf()).conf
+        order = []
+
+        class Recorded(Transport):
+            def __init__(self, name):
+                super().__init__()
+                self.name = name
+
+            def write(self, data):
+                order.append(self.name)
+
+        async def serve():
+            metrics = types.SimpleNamespace(response=lambda status: None)
+            context = ConnectionContext(
+                conf, Policy(), Pages(), Admission(exception.NotFound()), metrics, types.SimpleNamespace()
+            )
+            users = []
+            for address in ['192.0.2.1'] * 300 + ['192.0.2.2']:
+                user = UserConnection(context, address, secure=False, closed=lambda: None)
+                user.connection_made(Recorded(address))
+                users.append(user)
+            for user in users:
+                user.data_received(FETCH)
+            async with asyncio.timeout(10):
+                while len(order) < len(users):
+                    await asyncio.sleep(0)
+            for user in users:
+                user._stop_waiting()
+
+        asyncio.run(serve())
+        self.assertLess(order.index('192.0.2.2'), 5)
