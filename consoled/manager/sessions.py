@@ -28,7 +28,8 @@ _POLL_INTERVAL = 0.05  # seconds between two attempts to claim a slot that is be
 _TAKEOVERS = 2  # threads of a worker that may wait for take-overs of one console, or of one project
 _TRIALS = 2  # threads of a worker that may try whether sessions that were not cut are cut now
 
-# Seconds that a take-over waits for others of its console or project. Usually a proxy cuts in less.
+# Seconds that a take-over waits for others of its console or project, and after which they are not waited for
+# any more. Usually a proxy cuts in less.
 _TAKEOVER_TURN = 0.2
 
 
@@ -162,6 +163,7 @@ class SessionOpener:
                 request.project_id or console.instance_uuid: _TAKEOVERS,
             },
             timeout=_TAKEOVER_TURN,
+            stalled_after=_TAKEOVER_TURN,
             refusal=refusal,
         )
         with turn, self._hung_cuts.call(victim.id, slow=self._conf.manager.takeover_timeout / 2):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opening a session: checks, limits, and taking a console over."""
 
+import time
 import types
 
 import fixtures as fixtures_library
@@ -235,6 +236,14 @@ class TakeoverTest(base.ManagerCase):
             self.steal()
         with takeovers.permit({'project-2': 2}), takeovers.permit({'project-2': 2}):
             self.open(self.proxy_id, self.token)
+
+    def test_nobody_waits_for_takeovers_that_last(self):
+        self.config.set(serial_console__takeover='steal')
+        self.useFixture(fixtures_library.MonkeyPatch(f'{sessions.__name__}._TAKEOVER_TURN', 60.0))
+        permits = self.endpoint._opener._takeovers._permits
+        permits._held_since['project-1'] = [time.monotonic() - 61] * 2
+        with fixtures_library.MockPatchObject(permits._changed, 'wait', side_effect=AssertionError):
+            self.steal()
 
     def test_without_a_project_the_takeovers_of_an_instance_leave_threads_for_the_others(self):
         self.config.set(serial_console__takeover='steal')
