@@ -6,9 +6,10 @@ export PYTHON
 
 VENV := .venv
 ARGS ?=
+NOVA ?= 34.0.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit functional e2e one pythons coverage durations hooks bench bench-proxy bench-hosts sample venv legacy services pages clean
+.PHONY: help demo test check unit functional e2e one nova pythons coverage durations hooks bench bench-proxy bench-hosts sample venv legacy services pages clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | sed 's/\t/            \t/; s/^\(.\{12\}\) *\t/  make \1/'
@@ -35,6 +36,10 @@ e2e: venv services pages  ## run the end-to-end tests: a real browser, real gues
 
 one: venv  ## run one test, class or module: T=tests.unit.test_sample
 	@$(VENV)/bin/python -m testtools.run $(T)
+
+nova: venv services  ## run the tests beside a real Nova, by default NOVA=34.0.0
+	@tools/setup-nova.sh $(NOVA)
+	@CONSOLED_REQUIRE_SERVICES=1 CONSOLED_TEST_NOVA=$(NOVA) tools/run-tests.sh '^tests\.nova\.'
 
 pythons: venv  ## test on the newest Python, and on the oldest with the oldest dependencies
 	@tools/test-pythons.sh
@@ -73,5 +78,5 @@ pages:  ## install noVNC, spice-html5 and xterm.js for the console pages
 	@tools/setup-pages.sh
 
 clean:  ## remove what these targets made, except Debian packages
-	rm -rf $(VENV) .venv-legacy .venv-newest .venv-lowest .stestr .coverage* .tox .mypy_cache .ruff_cache .hypothesis build dist consoled.egg-info
+	rm -rf $(VENV) .venv-legacy .venv-nova-* .venv-newest .venv-lowest .stestr .coverage* .tox .mypy_cache .ruff_cache .hypothesis build dist consoled.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

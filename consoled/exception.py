@@ -169,6 +169,15 @@ class DatabaseUnavailable(ConsoledException):
     retryable = True
 
 
+class SourceUnavailable(ConsoledException):
+    """The service that may have issued a token does not answer, so nobody can say whether it is valid."""
+
+    code = 'source_unavailable'
+    msg_fmt = 'The service that issues console tokens does not answer.'
+    http_status = 503
+    retryable = True
+
+
 class IncompatibleObject(ConsoledException):
     """A peer sent an object, or a version of an object, that this release does not know."""
 

@@ -63,24 +63,25 @@ _FIRST_PAUSE = 0.02  # seconds; doubled after each attempt
 _LONGEST_PAUSE = 0.5  # seconds
 
 
-def check_url(text: str) -> None:
+def check_url(text: str, option: str = '[database] connection') -> None:
     """Check the URL of a database. The error says nothing of the URL: a part of it is a password.
 
+    :param option: the option that it is from, for errors
     :raises ValueError: it cannot be used
     """
     try:
         url = sa.make_url(text)
         url.get_dialect()
     except (sa_exc.ArgumentError, ValueError):  # NoSuchModuleError is a subclass of the first
-        raise ValueError('[database] connection is not the URL of a database') from None
+        raise ValueError(f'{option} is not the URL of a database') from None
     if url.get_backend_name() == 'sqlite':
         if url.database in (None, '', ':memory:'):
-            raise ValueError('[database] connection: SQLite needs a file, which several processes can share')
+            raise ValueError(f'{option}: SQLite needs a file, which several processes can share')
         return
     # A driver's errors quote hosts, databases and options. An unescaped @ in a password would make it those.
     if text.count('@') > 1 or not _HOST.fullmatch(url.host or ''):
         raise ValueError(
-            '[database] connection: what is special in a URL (@ : / ? # %) has to be written as %nn in the '
+            f'{option}: what is special in a URL (@ : / ? # %) has to be written as %nn in the '
             'user, the password and the options'
         )
     for name in _FILES:
@@ -88,11 +89,11 @@ def check_url(text: str) -> None:
             try:
                 open(path, 'rb').close()
             except OSError as exc:
-                raise ValueError(f'[database] connection: {name}: {exc.strerror}') from None
+                raise ValueError(f'{option}: {name}: {exc.strerror}') from None
     if ('ssl_key' in url.query and 'ssl_cert' not in url.query) or (
         'sslkey' in url.query and 'sslcert' not in url.query
     ):
-        raise ValueError('[database] connection has the key of a certificate for TLS, but no certificate')
+        raise ValueError(f'{option} has the key of a certificate for TLS, but no certificate')
 
 
 def unchecked_tls(conf: cfg.ConfigOpts) -> list[str]:

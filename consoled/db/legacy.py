@@ -15,6 +15,7 @@ from consoled.db.engine import Database
 from consoled.db.models import Row
 from consoled.db.tokens import Stored, load_expiry
 
+_C = models.console_connection.c
 _I = models.instances.c
 _T = models.console_auth_token.c
 _U = models.legacy_use.c
@@ -42,6 +43,12 @@ _LOCK_UNKNOWN = (
     .values(compute_host=models.UNKNOWN_HOST)
 )
 
+_SELECT_DEFINED = sa.select(_C.host).where(
+    _C.instance_uuid == sa.bindparam('uuid'),
+    _C.console_type == sa.bindparam('type'),
+    _C.port == sa.bindparam('at_port'),
+)
+
 _REVOKED = 'revoked'
 
 # By instance, the hashes of its revoked tokens; None for all of its tokens.
@@ -55,11 +62,13 @@ class Provenance:
     :ivar source: a ``source`` of ``legacy_use``
     :ivar ttl: lifetime in seconds from when it was issued
     :ivar issued_at: seconds since 1970 UTC by the issuer's clock; None if it is being issued now
+    :ivar expires_in: seconds until it expires, if the issuer says so; then ``ttl`` does not count
     """
 
     source: str
     ttl: int
     issued_at: float | None = None
+    expires_in: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +96,8 @@ def adopt(
     What the database knows of the instance and the console takes precedence; only the rest is taken from the
     grant. If an agent has defined the instance, a token that was issued earlier must be for one of its
     consoles: its host and port may belong to another guest now. Without an agent, a token that is being
-    issued shows which console is at its host and port now. A repetition is harmless.
+    issued shows which console is at its host and port now. An issuer that knows the compute host is believed
+    as one that issues the token now: it knows where the instance is. A repetition is harmless.
 
     :returns: None if the token has expired or was revoked, or if its console is a different one now
     """
@@ -122,12 +132,13 @@ def _adopt(
     if expires is not None:
         return Stored(clock.aware(expires), [])
     _check_not_revoked(conn, token_hash, grant.instance_uuid, provenance.issued_at)
-    compute_host, cut = _ensure_console(conn, grant, issued_earlier=provenance.issued_at is not None)
+    issued_earlier = provenance.issued_at is not None
+    compute_host, host, cut = _ensure_console(conn, grant, issued_earlier=issued_earlier)
     conn.execute(
         sa.insert(models.console_auth_token).values(
             token_hash=token_hash,
             instance_uuid=grant.instance_uuid,
-            host=grant.host,
+            host=host,
             port=grant.port,
             compute_host=compute_host,
             user_id=grant.user_id,
@@ -145,15 +156,17 @@ def _adopt(
 
 def _ensure_console(
     conn: sa.Connection, grant: objects.ConsoleAuthToken, *, issued_earlier: bool
-) -> tuple[str, list[str]]:
+) -> tuple[str, str | None, list[str]]:
     """Insert the instance and the console, or update them where the grant takes precedence.
 
-    :returns: the compute host (``UNKNOWN_HOST`` if it is not known), and the ids of the sessions to
-        cut
+    :returns: the compute host (``models.UNKNOWN_HOST`` if it is not known), the console's host, and the ids
+        of the sessions to cut
     :raises _Unacceptable: the grant contradicts what the database knows
     """
     conn.execute(_LOCK_UNKNOWN, {'locked': grant.instance_uuid})
     instance = conn.execute(consoles.SELECT_INSTANCE, {'instance_uuid': grant.instance_uuid}).first()
+    if grant.compute_host != models.UNKNOWN_HOST:
+        return _ensure_located(conn, instance, grant)
     compute_host: str = models.UNKNOWN_HOST if instance is None else instance.compute_host
     console = consoles.load_console(conn, grant.instance_uuid, grant.host, grant.port)
     defined = instance is not None and instance.defined
@@ -164,9 +177,29 @@ def _ensure_console(
         raise _Unacceptable
     consoles.ensure_instance(conn, instance, grant.instance_uuid, compute_host, defined=False)
     if console is not None and database_wins:
-        return compute_host, []
+        return compute_host, grant.host, []
     completed = _complete(grant, console)
-    return compute_host, consoles.ensure_console(conn, console, completed.console(), options_known=False)
+    cut = consoles.ensure_console(conn, console, completed.console(), options_known=False)
+    return compute_host, grant.host, cut
+
+
+def _ensure_located(
+    conn: sa.Connection, instance: Row | None, grant: objects.ConsoleAuthToken
+) -> tuple[str, str | None, list[str]]:
+    """Do the same for a grant whose issuer knows the compute host."""
+    if instance is not None and instance.defined:
+        # The agent knows the address that the console listens on, the issuer may know another of that host.
+        found = conn.execute(
+            _SELECT_DEFINED,
+            {'uuid': grant.instance_uuid, 'type': grant.console_type, 'at_port': grant.port},
+        ).first()
+        if found is None or instance.compute_host != grant.compute_host:
+            raise _Unacceptable
+        return grant.compute_host, found.host, []
+    cut = consoles.ensure_instance(conn, instance, grant.instance_uuid, grant.compute_host, defined=False)
+    console = consoles.load_console(conn, grant.instance_uuid, grant.host, grant.port)
+    cut += consoles.ensure_console(conn, console, grant.console(), options_known=True)
+    return grant.compute_host, grant.host, cut
 
 
 def _complete(grant: objects.ConsoleAuthToken, console: Row | None) -> objects.ConsoleAuthToken:
@@ -183,10 +216,13 @@ def _remaining_ttl(conn: sa.Connection, provenance: Provenance) -> int:
 
     :raises _Unacceptable: it has expired
     """
-    if provenance.issued_at is None:
-        return provenance.ttl
-    now = clock.aware(conn.execute(clock.NOW).scalar_one()).timestamp()
-    remaining = min(provenance.ttl, int(provenance.issued_at + provenance.ttl - now))
+    if provenance.expires_in is not None:
+        remaining = int(provenance.expires_in)
+    elif provenance.issued_at is None:
+        remaining = provenance.ttl
+    else:
+        now = clock.aware(conn.execute(clock.NOW).scalar_one()).timestamp()
+        remaining = min(provenance.ttl, int(provenance.issued_at + provenance.ttl - now))
     if remaining <= 0:
         raise _Unacceptable
     return remaining

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable
 
 import oslo_messaging
@@ -46,11 +47,14 @@ def start_server(
     transport: oslo_messaging.RPCTransport,
     consoles: consoleauth.ConsoleService,
     exit_stack: contextlib.ExitStack,
+    abandoned: threading.Event | None = None,
 ) -> None:
-    """Start to answer the RPC calls of the old service's callers.
+    """Start to answer the RPC calls of the old service's callers. Waits for a bus that refuses the server.
 
     :param transport: the cell's; replaced if ``[workarounds] consoleauth_transport_url`` is set
     :param exit_stack: stops the server when it is closed
+    :param abandoned: ends the wait
+    :raises starting.Abandoned: ``abandoned`` was set
     """
     options = conf.workarounds
     if options.consoleauth_transport_url:
@@ -60,6 +64,7 @@ def start_server(
     server = starting.start(
         lambda: rpc_server.get_server(
             transport, consoleauth.TOPIC, conf.host, [endpoint], exchange=options.consoleauth_exchange
-        )
+        ),
+        abandoned,
     )
     exit_stack.callback(rpc_server.drain, server)

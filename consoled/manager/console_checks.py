@@ -17,7 +17,7 @@ from consoled import exception, objects
 from consoled.context import RequestContext
 from consoled.manager.breaker import Breaker
 from consoled.manager.thread_share import ThreadShare
-from consoled.rpc.client import ComputeConsoleAPI
+from consoled.sources import PortChecker
 
 # Threads of a worker that may wait
 _OF_HOST = 3  # for one compute host
@@ -35,22 +35,19 @@ _MAX_SLOW_HOSTS = 10000  # that are remembered
 
 
 class ConsoleChecks:
-    """Checks with compute agents that consoles are still those of their guests.
+    """Checks with compute hosts that consoles are still those of their guests."""
 
-    :param compute: client of the agents
-    """
-
-    def __init__(self, conf: cfg.ConfigOpts, compute: ComputeConsoleAPI) -> None:
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._conf = conf
-        self._compute = compute
         self._threads = ThreadShare.from_conf(conf, eighths=3)
         self._hung_hosts = Breaker('Compute host', exception.ComputeUnreachable, _TRIALS)
         self._hung_guests = Breaker('Guest', exception.HypervisorUnreachable, _TRIALS)
         self._slow_answers: dict[str, int] = {}  # in a row, by compute host
 
-    def check(self, context: RequestContext, console: objects.ConsoleConnection) -> None:
-        """Ask the compute agent whether the console still belongs to its instance.
+    def check(self, context: RequestContext, console: objects.ConsoleConnection, asked: PortChecker) -> None:
+        """Ask the console's compute host whether the console still belongs to its instance.
 
+        :param asked: who asks it
         :raises ConsoleGone: it does not
         :raises ComputeUnreachable: the agent does not answer, or has just left another call without an answer
         :raises HypervisorUnreachable: the agent cannot say, or could not say of this guest just now
@@ -68,7 +65,7 @@ class ConsoleChecks:
             self._timed(compute_host, _SLOW * timeout),
         ):
             try:
-                exists = self._compute.check_console(context, console, timeout)
+                exists = asked.check_console(context, console, timeout)
             except (exception.InstanceNotFound, exception.ConsoleGone):
                 exists = False
         if not exists:

@@ -14,6 +14,7 @@ import oslo_messaging
 from oslo_config import cfg
 
 from consoled.manager.manager import ConsoleAuthManager
+from consoled.rpc import starting
 from consoled.sources import TokenSource
 
 LOG = logging.getLogger(__name__)
@@ -54,9 +55,11 @@ class LegacyBridge:
         self._transport = transport
         self._endpoint = endpoint
         self._sources = sources
+        self._source: TokenSource | None = None
         self._resources = contextlib.ExitStack()
         self._ended = False
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held while the bridge waits for a bus that refuses it
+        self._abandoned = threading.Event()  # ends that wait
 
     def follow(self) -> threading.Thread:
         """Start a thread that switches the bridge on or off as the option says now.
@@ -64,25 +67,30 @@ class LegacyBridge:
         The thread is for eventlet: its launcher handles no signal until ``reset`` returns, and one that
         arrives meanwhile would end the worker.
         """
+        if not self._conf.workarounds.enable_consoleauth:
+            self._abandoned.set()
         thread = threading.Thread(target=self._follow, name='legacy-bridge', daemon=True)
         thread.start()
         return thread
 
     def end(self) -> None:
         """Stop answering old callers. Calls in flight still find the old service's tokens."""
+        self._ended = True
+        self._abandoned.set()
         with self._lock:
-            self._ended = True
             self._resources.close()
 
     def _follow(self) -> None:
         with self._lock:
+            self._abandoned.clear()
             wanted = self._conf.workarounds.enable_consoleauth
             try:
-                if wanted and not self._sources and not self._ended:
+                if wanted and self._source is None and not self._ended:
                     self._begin()
-                elif self._sources and not wanted:
-                    self._resources.close()
-                    self._sources.clear()
+                elif self._source is not None and not wanted:
+                    self._stop()
+            except starting.Abandoned:
+                LOG.info('[workarounds] enable_consoleauth was switched off while the bus refused it')
             except Exception:
                 # A failure here must not affect the calls of the cell.
                 LOG.exception('Could not apply [workarounds] enable_consoleauth')
@@ -90,10 +98,16 @@ class LegacyBridge:
     def _begin(self) -> None:
         from consoled.legacy import setup
 
-        self._sources.append(setup.source_from_conf(self._conf, self._endpoint.observe_lookup))
+        self._source = setup.source_from_conf(self._conf, self._endpoint.observe_lookup)
+        self._sources.append(self._source)
         try:
-            setup.start_server(self._conf, self._transport, self._endpoint, self._resources)
+            setup.start_server(self._conf, self._transport, self._endpoint, self._resources, self._abandoned)
         except Exception:
-            self._resources.close()
-            self._sources.clear()
+            self._stop()
             raise
+
+    def _stop(self) -> None:
+        self._resources.close()
+        if self._source is not None:
+            self._sources.remove(self._source)
+        self._source = None

@@ -101,7 +101,7 @@ class ConsoleAuthManager(Endpoint):
         self._metrics = metrics
         self._cutter = SessionCutter(proxy)
         contests = ContestReporter(db, metrics)
-        self._tokens = TokenService(conf, db, contests, sources)
+        self._tokens = TokenService(conf, db, contests, self._cutter, sources)
         self._consoles = consoles.ConsoleService(conf, db, self._cutter, self._tokens, contests)
         self._opener = SessionOpener(conf, db, compute, self._cutter, self._tokens)
 

@@ -22,7 +22,7 @@ from consoled.conf import files
 from consoled.context import RequestContext
 from consoled.db import migration
 from consoled.db.engine import Database, unchecked_tls
-from consoled.manager import legacy_bridge, periodic
+from consoled.manager import legacy_bridge, nova_bridge, periodic
 from consoled.manager.manager import ConsoleAuthManager
 from consoled.monitoring import Check, MonitoringServer, Readiness, application
 from consoled.rpc import server as rpc_server
@@ -52,6 +52,7 @@ def prepare(conf: cfg.ConfigOpts) -> socket.socket | None:
     risks = transport.check(conf)
     Database.from_conf(conf).dispose()
     legacy_bridge.check_conf(conf)
+    nova_bridge.check_conf(conf)
     for risk in [*risks, *unchecked_tls(conf)]:
         LOG.warning('%s', risk)
     return monitoring.bind(conf.monitoring)
@@ -130,6 +131,7 @@ class ManagerWorker(_DaemonProcess):
             self._monitoring_socket.close()
         sources: list[TokenSource] = []
         endpoint = ConsoleAuthManager.from_conf(self._conf, self._transport, self._db, sources)
+        sources += nova_bridge.sources_from_conf(self._conf, self._transport, endpoint.observe_lookup)
         server = starting.start(lambda: build_rpc_server(self._conf, self._transport, endpoint))
         self._resources.callback(rpc_server.drain, server)
         self._bridge = legacy_bridge.LegacyBridge(self._conf, self._transport, endpoint, sources)

@@ -63,7 +63,8 @@ class SessionOpener:
         self._db = db
         self._cutter = cutter
         self._token_service = token_service
-        self._checks = ConsoleChecks(conf, compute)
+        self._compute = compute
+        self._checks = ConsoleChecks(conf)
         # What waits for a proxy to cut must not keep others from their consoles when that one hangs.
         self._takeovers = ThreadShare.from_conf(conf, eighths=2)
         self._hung_cuts = Breaker('The proxy of session', exception.ConsoleInUse, _TRIALS)
@@ -86,7 +87,7 @@ class SessionOpener:
         request = self._find(token, session_id, proxy_id, client_address)
         policy = self._policy(request.console.console_type)
         # Repeated requests are checked too: a proxy that was slow to connect asks whether it still may.
-        self._check(context, request)
+        self._check(context, token, request)
         if request.already_open:
             repeated = db_sessions.load(self._db, request)
             if repeated is not None:
@@ -101,7 +102,7 @@ class SessionOpener:
         Raises what ``open`` raises, except the errors about proxies, limits and consoles in use.
         """
         request = self._find(token, '', '', None)
-        self._check(context, request)
+        self._check(context, token, request)
         return request.console
 
     def _find(
@@ -119,14 +120,17 @@ class SessionOpener:
             raise exception.InvalidToken()
         return request
 
-    def _check(self, context: RequestContext, request: db_sessions.OpenRequest) -> None:
+    def _check(self, context: RequestContext, token: str, request: db_sessions.OpenRequest) -> None:
         repeated = request.already_open and not request.used_before
         if request.spent and self._conf.consoleauth.single_use and not repeated:
             raise exception.InvalidToken()
         if request.contested:
             self._token_service.refuse_contested(request.console)
-        if request.defined and self._conf.manager.check_port:
-            self._checks.check(context, request.console)
+        asked = self._token_service.check_with_source(token, request.console, request.source)
+        if request.defined:
+            asked = self._compute
+        if asked is not None and self._conf.manager.check_port:
+            self._checks.check(context, request.console, asked)
 
     def _policy(self, console_type: str) -> _Policy:
         group = console_conf.GROUP_OF_TYPE[console_type]

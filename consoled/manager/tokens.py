@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from oslo_config import cfg
 
@@ -19,8 +19,10 @@ from consoled.db import tokens as db_tokens
 from consoled.db.engine import Database
 from consoled.manager import access_url
 from consoled.manager.contests import ContestReporter
+from consoled.manager.session_cutter import SessionCutter
 from consoled.manager.thread_share import ThreadShare
-from consoled.sources import Issued, TokenSource
+from consoled.objects import EndReason
+from consoled.sources import CHECKED, CheckedTokenSource, Issued, PortChecker, TokenSource
 
 LOG = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ class TokenService:
     A token found in a source is copied into the database when it is first used.
 
     :param contests: tells operators of contested consoles
+    :param cutter: tells proxies to end sessions
     :param sources: other stores of tokens; empty unless a cloud is being moved over
     """
 
@@ -44,11 +47,13 @@ class TokenService:
         conf: cfg.ConfigOpts,
         db: Database,
         contests: ContestReporter,
+        cutter: SessionCutter,
         sources: Sequence[TokenSource] = (),
     ) -> None:
         self._conf = conf
         self._db = db
         self._contests = contests
+        self._cutter = cutter
         self._sources = sources
         # Lookups in sources must not take all threads when a source hangs.
         self._share = ThreadShare.from_conf(conf, eighths=1)
@@ -173,8 +178,37 @@ class TokenService:
 
         :returns: whether the token is in the database now
         :raises ManagerBusy: as many threads as may do so already wait for sources
+        :raises SourceUnavailable: no source has it, but one that may have it does not answer
         """
-        return any(self._adopt_from(source, token) for source in self._sources)
+        unavailable: exception.SourceUnavailable | None = None
+        for source in self._sources:
+            try:
+                if self._adopt_from(source, token):
+                    return True
+            except exception.SourceUnavailable as exc:
+                unavailable = exc
+        if unavailable is not None:
+            raise unavailable
+        return False
+
+    def check_with_source(
+        self, token: str, console: objects.ConsoleConnection, name: str | None
+    ) -> PortChecker | None:
+        """Check a token with its source, if that is one whose tokens are checked at every open.
+
+        :param name: name of the source; None for a token that this cell issued
+        :returns: whom to ask about the port, if no compute agent has defined the console
+        :raises InvalidToken: as ``CheckedTokenSource.check``; or the source is not configured any more
+        :raises ManagerBusy: as many threads as may do so already wait for sources
+        :raises SourceUnavailable: as ``CheckedTokenSource.check``
+        """
+        if name not in CHECKED:
+            return None
+        source = next((source for source in self._sources if source.name == name), None)
+        if source is None:
+            raise exception.InvalidToken()
+        with self._share.permit(timeout=_LOOKUP_TURN):
+            return cast(CheckedTokenSource, source).check(token, console)
 
     def _adopt_from(self, source: TokenSource, token: str) -> bool:
         with self._share.permit(timeout=_LOOKUP_TURN):
@@ -186,9 +220,11 @@ class TokenService:
             _check(grant)
         except exception.InvalidConsole:
             return False
-        provenance = legacy.Provenance(source.name, self._conf.consoleauth.token_ttl, issued.issued_at)
-        adopted = legacy.adopt(self._db, tokens.hashed(token), grant, provenance) is not None
-        if adopted:
+        ttl = self._conf.consoleauth.token_ttl
+        provenance = legacy.Provenance(source.name, ttl, issued.issued_at, issued.expires_in)
+        adopted = legacy.adopt(self._db, tokens.hashed(token), grant, provenance)
+        if adopted is not None:
+            self._cutter.cut(RequestContext(overwrite=False), adopted.cut, EndReason.CONSOLE_MOVED)
             LOG.info('Adopted a token of %s for instance %s', source.name, issued.instance_uuid)
         else:
             LOG.info(
@@ -196,14 +232,14 @@ class TokenService:
                 source.name,
                 issued.instance_uuid,
             )
-        return adopted
+        return adopted is not None
 
     def count_use(self, source: str | None) -> None:
         """Count one use of a token of a source, or of a call of the old service.
 
         :param source: None for a token that this cell issued: nothing is counted
         """
-        if source is not None and self._sources:
+        if source is not None and source not in CHECKED and self._sources:
             legacy.count_use(self._db, source)
 
     # revoking
@@ -240,7 +276,7 @@ def _check(grant: objects.ConsoleAuthToken) -> None:
 def _to_grant(issued: Issued) -> objects.ConsoleAuthToken:
     """Return the grant that an issued token stands for.
 
-    Old services do not record the user, the project and the compute host.
+    No issuer records the user. The old consoleauth service records neither the project nor the compute host.
     """
     path = issued.internal_access_path
     return objects.ConsoleAuthToken(
@@ -248,12 +284,12 @@ def _to_grant(issued: Issued) -> objects.ConsoleAuthToken:
         console_type=issued.console_type,
         host=issued.host,
         port=issued.port,
-        compute_host=models.UNKNOWN_HOST,
+        compute_host=issued.compute_host or models.UNKNOWN_HOST,
         access_url_base=issued.access_url_base,
         options={} if path is None else {'internal_access_path': path},
         token=None,
         access_url=None,
         expires=None,
         user_id=None,
-        project_id=None,
+        project_id=issued.project_id,
     )

@@ -48,8 +48,25 @@ BUS_ERRORS = (
 _NAME = re.compile(r'[A-Za-z_][A-Za-z0-9_]{0,63}')
 
 
-class Caller:
-    """Client of one topic.
+def new_client(
+    transport: oslo_messaging.RPCTransport, target: oslo_messaging.Target, timeout: float, **kwargs: Any
+) -> Any:
+    """Return a client of the RPC library that gives up connecting to the bus after a few attempts.
+
+    :param timeout: seconds to wait for an answer
+    """
+    return oslo_messaging.get_rpc_client(
+        prepared(transport),
+        target,
+        timeout=timeout,
+        retry=_CONNECT_RETRIES,
+        transport_options=_OPTIONS,
+        **kwargs,
+    )
+
+
+class BusClient:
+    """Calls and casts to peers, and the errors that they raise.
 
     What a peer answers is checked here: nothing but what the contract allows reaches the caller.
 
@@ -59,13 +76,9 @@ class Caller:
     :cvar refusals_of: the same for methods that have their own
     :cvar replies: checks of the results of methods; others have no result, or one that ``replies.py`` reads
     :cvar repeated: arguments that the result, or each object in it, repeats, by method
-    :param transport: one of ``transport.get_transport``, or another service's own
-    :param level: ``[upgrade_levels]`` value for this topic, or None for the newest version
-    :param timeout: seconds to wait for an answer
-    :raises ValueError: this release does not know the level
+    :param client: as ``new_client`` returns it
     """
 
-    topic: str
     unreachable: type[exception.ConsoledException] = exception.ManagerUnreachable
     trusted: ClassVar[bool] = True
     refusals: ClassVar[errors.Kinds] = errors.OF_MANAGERS
@@ -73,32 +86,10 @@ class Caller:
     replies: ClassVar[Mapping[str, arguments.Argument]] = {}
     repeated: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
-    def __init__(
-        self,
-        transport: oslo_messaging.RPCTransport,
-        *,
-        level: str | None = None,
-        timeout: float = CALL_TIMEOUT,
-    ) -> None:
-        version, pins = versions.pinned(level)
-        self._client = oslo_messaging.get_rpc_client(
-            prepared(transport),
-            oslo_messaging.Target(exchange=EXCHANGE, topic=self.topic, version=version),
-            version_cap=version,
-            timeout=timeout,
-            retry=_CONNECT_RETRIES,
-            serializer=ReplySerializer(pins, backport=self._backport),
-            transport_options=_OPTIONS,
-        )
+    def __init__(self, client: Any) -> None:
+        self._client = client
         self._connecting = threading.Lock()
         self._connected = threading.Event()
-
-    def _backport(self, context: Any, primitive: dict[str, Any], wanted: dict[str, str]) -> Any:
-        raise exception.IncompatibleObject(
-            name=primitive.get('consoled_object.name'),
-            version=primitive.get('consoled_object.version'),
-            supported=wanted.get(str(primitive.get('consoled_object.name'))),
-        )
 
     def _call(self, context: RequestContext, method: str, target: Any = None, /, **values: Any) -> Any:
         """Call a method and return its result.
@@ -118,7 +109,7 @@ class Caller:
         except oslo_messaging.RemoteError as exc:
             name = exc.exc_type
             errors.forget(exc)
-            raise _unexpected(method, name) from None
+            raise self._foreign(method, name) from None
         except messaging_exc.MessagingTimeout as exc:
             raise self.unreachable(reason='no answer in time') from exc
         except BUS_ERRORS as exc:
@@ -127,7 +118,7 @@ class Caller:
             # A peer can raise each of Python's own errors here (TimeoutError, StopIteration), and the library
             # fails in several ways on malformed ones.
             errors.forget(exc)
-            raise _unexpected(method, type(exc).__name__) from None
+            raise self._foreign(method, type(exc).__name__) from None
         return self._checked(method, result, values)
 
     def _rebuilt(
@@ -136,6 +127,13 @@ class Caller:
         allowed = self.refusals_of.get(method, self.refusals)
         rebuilt = errors.rebuild(error, allowed, values, trusted=self.trusted)
         return rebuilt or _unexpected(method, error.code)
+
+    def _foreign(self, method: str, name: object) -> exception.ConsoledException:
+        """Return what the caller gets for an error that is none of ours.
+
+        :param name: of its class, as the peer wrote it
+        """
+        return _unexpected(method, name)
 
     def _checked(self, method: str, result: Any, values: Mapping[str, Any]) -> Any:
         """Return the result of a method.
@@ -188,6 +186,37 @@ class Caller:
             (target or self._client).cast(context, method, **values)
         except BUS_ERRORS as exc:
             raise self.unreachable(reason=type(exc).__name__) from exc
+
+
+class Caller(BusClient):
+    """Client of one topic of the contract.
+
+    :param transport: one of ``transport.get_transport``, or another service's own
+    :param level: ``[upgrade_levels]`` value for this topic, or None for the newest version
+    :param timeout: seconds to wait for an answer
+    :raises ValueError: this release does not know the level
+    """
+
+    topic: str
+
+    def __init__(
+        self,
+        transport: oslo_messaging.RPCTransport,
+        *,
+        level: str | None = None,
+        timeout: float = CALL_TIMEOUT,
+    ) -> None:
+        version, pins = versions.pinned(level)
+        target = oslo_messaging.Target(exchange=EXCHANGE, topic=self.topic, version=version)
+        serializer = ReplySerializer(pins, backport=self._backport)
+        super().__init__(new_client(transport, target, timeout, version_cap=version, serializer=serializer))
+
+    def _backport(self, context: Any, primitive: dict[str, Any], wanted: dict[str, str]) -> Any:
+        raise exception.IncompatibleObject(
+            name=primitive.get('consoled_object.name'),
+            version=primitive.get('consoled_object.version'),
+            supported=wanted.get(str(primitive.get('consoled_object.name'))),
+        )
 
 
 def _unexpected(method: str, name: object) -> exception.InternalError:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-import time
+import threading
 from collections.abc import Callable
 
 import amqp.exceptions
@@ -25,17 +25,26 @@ _DECLARED_OTHERWISE = (
 )
 
 
-def start(build: Callable[[], oslo_messaging.RPCServer]) -> oslo_messaging.RPCServer:
+class Abandoned(Exception):
+    """A server was not started: nobody waits for it any more."""
+
+
+def start(
+    build: Callable[[], oslo_messaging.RPCServer], abandoned: threading.Event | None = None
+) -> oslo_messaging.RPCServer:
     """Build a server and start it, again and again with growing pauses until the bus lets it.
 
     The library itself waits for a bus that cannot be reached, but gives up on one that refuses the user, or
     the queue. A process that ended then would be started again at once, and end again.
 
     :param build: returns a new server; one whose start has failed cannot be started again
+    :param abandoned: set when the server is not wanted any more
     :returns: the server, started
+    :raises Abandoned: ``abandoned`` was set
     """
+    abandoned = abandoned or threading.Event()
     failures = 0
-    while True:
+    while not abandoned.is_set():
         server = build()
         try:
             server.start()
@@ -45,4 +54,5 @@ def start(build: Callable[[], oslo_messaging.RPCServer]) -> oslo_messaging.RPCSe
             LOG.error('Cannot listen on the message bus: %s', why)
         else:
             return server
-        time.sleep(backoff.after(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
+        abandoned.wait(backoff.after(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
+    raise Abandoned

@@ -202,7 +202,7 @@ class MariaDB(_Database):
             'init.sql',
             (
                 f"CREATE USER IF NOT EXISTS consoled@'%' IDENTIFIED BY '{self.password}';\n"
-                "GRANT ALL ON *.* TO consoled@'%';\n"
+                "GRANT ALL ON *.* TO consoled@'%' WITH GRANT OPTION;\n"
             ),
         )
 
@@ -225,6 +225,10 @@ class MariaDB(_Database):
                 '--performance-schema=OFF',
             ]
         ]
+
+    def _environment(self) -> dict[str, str]:
+        # A server that starts deletes all temporary tables in this directory, also those of another server.
+        return {**super()._environment(), 'TMPDIR': str(self.directory)}
 
     def drop_database(self, url: str) -> None:
         """Drop the database with this URL, as returned by ``new_database``, and its connections."""

@@ -14,7 +14,15 @@ from consoled.testing import fixtures, services
 from tests.unit.db.base import ADDRESS, BASE_URL, COMPUTE_HOST, a_console, a_grant, new_uuid
 
 # What tests of all kinds use; named here for the functional tests.
-__all__ = ['ADDRESS', 'BASE_URL', 'COMPUTE_HOST', 'CellTestCase', 'a_console', 'a_grant', 'new_uuid']
+__all__ = [
+    'ADDRESS',
+    'BASE_URL',
+    'COMPUTE_HOST',
+    'CellTestCase',
+    'a_console',
+    'a_grant',
+    'new_uuid',
+]
 
 
 def database_url(test, engine):

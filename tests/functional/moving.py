@@ -78,16 +78,18 @@ class Neighbourhood:
 class User(threading.Thread):
     """Gets tokens and uses them, new ones and earlier ones, until it is stopped.
 
+    :param host: address of the guest's consoles, which no other guest has
     :ivar known: all tokens that were issued
     :ivar problems: everything that went wrong
     """
 
-    def __init__(self, where, old, api, proxy):
+    def __init__(self, where, old, api, proxy, host):
         super().__init__(daemon=True)
         self.where = where
         self.old = old
         self.api = api
         self.proxy = proxy
+        self.host = host
         self.context = RequestContext(user_id='user-1', project_id='project-1')
         self.instance = str(uuid.uuid4())
         self.known = {}
@@ -112,8 +114,10 @@ class User(threading.Thread):
     def issue(self):
         port = random.choice(PORTS)
         if self.where.compute == 'old':
-            return self.old.authorize(self.instance, str(port)), port
-        grant = base.a_grant(self.instance, port, 'novnc', compute_host=self.where.compute_host)
+            return self.old.authorize(self.instance, str(port), host=self.host), port
+        grant = base.a_grant(
+            self.instance, port, 'novnc', compute_host=self.where.compute_host, host=self.host
+        )
         return self.api.authorize(self.context, grant).token, port
 
     def use(self, token):
@@ -134,7 +138,7 @@ class User(threading.Thread):
     def define(self):
         """Define the guest's consoles as the agent of its host does, which checks its ports from then on."""
         consoles = [
-            base.a_console(self.instance, port, 'novnc', compute_host=self.where.compute_host)
+            base.a_console(self.instance, port, 'novnc', host=self.host, compute_host=self.where.compute_host)
             for port in PORTS
         ]
         found = objects.ConsoleConnectionList(objects=consoles)
@@ -194,8 +198,10 @@ class MoveCase(testtools.TestCase):
         self.manager.signal(daemons.signal.SIGHUP)
 
     def make_users(self, neighbourhoods, each=2):
+        where_each = [where for where in neighbourhoods for _ in range(each)]
         self.users = [
-            User(where, self.old, self.api, self.proxy) for where in neighbourhoods for _ in range(each)
+            User(where, self.old, self.api, self.proxy, f'198.51.100.{number}')
+            for number, where in enumerate(where_each, 1)
         ]
         return self.users
 

@@ -87,7 +87,7 @@ class CellCase(ToolsCase):
         grant = objects.ConsoleAuthToken(
             instance_uuid=instance or self.instance,
             console_type=kind,
-            host='192.0.2.9',
+            host='192.0.2.9' if compute_host == 'compute1' else '192.0.2.10',
             port=port,
             compute_host=compute_host,
             user_id=user,

@@ -47,7 +47,7 @@ class _Rolling:
         """Issue tokens before the move, with the old service alone."""
         for port in PORTS * 3:
             token = base.new_uuid()
-            service.store.authorize_console(token, 'novnc', base.ADDRESS, port, None, user.instance)
+            service.store.authorize_console(token, 'novnc', user.host, port, None, user.instance)
             user.known[token] = port
 
     def move_host(self, where):
@@ -133,7 +133,7 @@ class ThreadingSwitchTest(_Switch, MoveCase):
             queue = kombu.Queue('consoleauth', exchange, 'consoleauth', durable=True)
             queue.bind(connection.channel()).declare()
         self.start_manager(workarounds={'enable_consoleauth': True, 'consoleauth_transport_url': bus})
-        wait_until(lambda: 'Could not apply [workarounds]' in self.manager.log(), what='the error')
+        wait_until(lambda: 'Cannot listen on the message bus' in self.manager.log(), what='the error')
         token = self.api.authorize(self.context, base.a_grant(self.instance, 5900, 'novnc')).token
         self.assertTrue(self.is_valid(token))  # the cell's own calls are still answered
 

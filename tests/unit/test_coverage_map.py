@@ -19,6 +19,7 @@ COVERED_BY = {
         'conf/manager.py': 'unit/test_sample.py',
         'conf/messaging.py': 'unit/test_sample.py',
         'conf/monitoring.py': 'unit/test_sample.py',
+        'conf/nova.py': 'unit/test_sample.py',
         'conf/proxy.py': 'unit/test_sample.py',
         'conf/upgrade_levels.py': 'unit/test_sample.py',
         'conf/workarounds.py': 'unit/test_sample.py',
@@ -30,6 +31,7 @@ COVERED_BY = {
         'version.py': 'functional/test_wheel.py',
     },
     'small and pure; tested with its neighbours': {
+        'nova/setup.py': 'unit/manager/test_nova_bridge.py',
         'objects/base.py': 'unit/objects/test_objects.py',
         'objects/connection.py': 'unit/objects/test_objects.py',
         'objects/session.py': 'unit/objects/test_objects.py',

@@ -30,6 +30,7 @@ CODES = {
     'ManagerUnreachable': ('manager_unreachable', 503),
     'ManagerBusy': ('manager_busy', 503),
     'DatabaseUnavailable': ('database_unavailable', 503),
+    'SourceUnavailable': ('source_unavailable', 503),
     'IncompatibleObject': ('incompatible_object', 400),
     'BadRequest': ('bad_request', 400),
     'MethodNotAllowed': ('method_not_allowed', 405),

@@ -40,7 +40,11 @@ class Rule:
 
 RULES = (
     Rule('keeper', r'\bkeepers?\b'),
-    Rule('VM', r'\bvms?\b', phrases={r"'/ticket/[^']*'": 'a path of an ESXi host'}),
+    Rule(
+        'VM',
+        r'\bvms?\b',
+        phrases={r"'/ticket/[^']*'": 'a path of an ESXi host', 'vm[ _]state': 'a field of Nova'},
+    ),
     Rule(
         'virtual machine',
         r'\bvirtual machines?\b',

@@ -39,7 +39,7 @@ class ConsoleChecksTest(base.ManagerCase):
 
     def check(self, guest='', compute_host=base.COMPUTE_HOST):
         console = functional_base.a_console(guest or self.instance, 10000, compute_host=compute_host)
-        self.checks.check(self.context, console)
+        self.checks.check(self.context, console, self.agents)
 
     def assert_refused(self, error, *args):
         """Assert that a check is refused without asking the agent."""

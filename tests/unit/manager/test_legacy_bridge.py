@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """``[workarounds] enable_consoleauth`` is followed when it changes."""
 
+import threading
+
 import fixtures as fixtures_library
 import testtools
 
 from consoled.legacy import setup
 from consoled.manager import legacy_bridge
+from consoled.rpc import starting
 from consoled.testing import fixtures
 from consoled.testing.sources import MemoryTokenSource
 
@@ -21,6 +24,7 @@ class LegacyBridgeTest(testtools.TestCase):
         self.config = self.useFixture(fixtures.Conf())
         self.sources, self.serving = [], []
         self.bus_is_down = False
+        self.bus_refuses = None
         for name, function in (('source_from_conf', self._source), ('start_server', self._serve)):
             self.useFixture(fixtures_library.MonkeyPatch(f'{setup.__name__}.{name}', function))
         self.logged = self.useFixture(fixtures_library.FakeLogger())
@@ -29,11 +33,15 @@ class LegacyBridgeTest(testtools.TestCase):
     def _source(self, conf, observe=None):
         return MemoryTokenSource()
 
-    def _serve(self, conf, transport, endpoint, resources):
+    def _serve(self, conf, transport, endpoint, resources, abandoned):
         self.serving.append(endpoint)
         resources.callback(self.serving.remove, endpoint)
         if self.bus_is_down:
             raise ConnectionError('no route')
+        if self.bus_refuses is not None:
+            self.bus_refuses.set()
+            abandoned.wait()
+            raise starting.Abandoned
 
     def follow(self, enabled):
         self.config.set(workarounds__enable_consoleauth=enabled)
@@ -51,6 +59,17 @@ class LegacyBridgeTest(testtools.TestCase):
         self.assertIn('Could not apply [workarounds] enable_consoleauth', self.logged.output)
         self.bus_is_down = False
         self.assertEqual((1, 1), self.follow(True))
+
+    def test_a_bus_that_refuses_the_bridge_does_not_keep_it_from_being_ended(self):
+        for end in (lambda: self.follow(False), self.bridge.end):
+            self.bus_refuses = threading.Event()
+            self.config.set(workarounds__enable_consoleauth=True)
+            waiting = self.bridge.follow()
+            self.assertTrue(self.bus_refuses.wait(30))
+            end()
+            waiting.join(30)
+            self.assertFalse(waiting.is_alive())
+            self.assertEqual(([], []), (self.sources, self.serving))
 
     def test_after_its_end_calls_in_flight_still_find_the_tokens(self):
         self.follow(True)

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""[nova]: tokens that Nova issues, read from Nova's cell database."""
+
+from oslo_config import cfg
+
+GROUP = 'nova'
+
+OPTS = [
+    cfg.StrOpt(
+        'connection',
+        secret=True,
+        help="URL of the database of Nova's cell, as [database] connection in nova.conf. If it is set, the "
+        'consoles that Nova hands out open through consoled: a token that is not in the database of '
+        'consoled is looked up there. The tables are only read. An account needs SELECT on '
+        'console_auth_tokens and instances. Use the same value on all managers of a cell.',
+    ),
+    cfg.StrOpt(
+        'transport_url',
+        secret=True,
+        help="URL of the message bus of Nova's cell, in the form of [DEFAULT] transport_url. If this is not "
+        "set, it is consoled's own bus. If the queues of Nova are of another kind, add options of the "
+        'driver, as in rabbit://consoled:SECRET@host/nova?rabbit_quorum_queue=true.',
+    ),
+    cfg.StrOpt(
+        'exchange',
+        default='nova',
+        help='Exchange on which nova-compute answers: control_exchange in nova.conf.',
+    ),
+    cfg.StrOpt('topic', default='compute', help='Topic on which nova-compute answers.'),
+    cfg.StrOpt(
+        'rpc_version',
+        default='5.0',
+        regex=r'^\d{1,3}\.\d{1,3}$',
+        help='Version of the RPC interface of nova-compute in which it is asked whether a port still belongs '
+        'to its guest. Releases 18 (Rocky) to 34 of Nova answer 5.0.',
+    ),
+]
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    conf.register_opts(OPTS, group=GROUP)

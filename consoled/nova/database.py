@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The database of Nova's cell, read only: console auth tokens and the instances that they belong to.
+
+Only the columns named here are read. They are the same in all releases since 18 (Rocky), and an account with
+SELECT on the two tables is enough.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from oslo_config import cfg
+from oslo_db import exception as db_exc
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import expression
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from consoled import exception
+from consoled.db.engine import Database, check_url
+
+# A user waits for a lookup. Nova's own URL rarely has time limits, so these are added unless it has.
+_RETRY_TIME = 1.0  # seconds
+_TIMEOUTS = {
+    'pymysql': {'connect_timeout': '2', 'read_timeout': '2', 'write_timeout': '2'},
+    'mysqldb': {'connect_timeout': '2', 'read_timeout': '2', 'write_timeout': '2'},
+    'psycopg2': {'connect_timeout': '2', 'options': '-c statement_timeout=2000'},
+}
+
+_POOL_SIZE = 4  # connections: a lookup takes milliseconds, and few threads of a worker may make one at a time
+_BATCH = 500  # values in one IN (...)
+
+_tokens = sa.table(
+    'console_auth_tokens',
+    *map(
+        sa.column,
+        (
+            'token_hash',
+            'instance_uuid',
+            'console_type',
+            'host',
+            'port',
+            'internal_access_path',
+            'access_url_base',
+            'expires',
+        ),
+    ),
+    sa.column('created_at', sa.DateTime()),
+)
+_instances = sa.table(
+    'instances',
+    *map(sa.column, ('id', 'uuid', 'host', 'project_id', 'deleted')),
+    sa.column('launched_at', sa.DateTime()),
+)
+_T, _I = _tokens.c, _instances.c
+
+
+class unix_now(expression.FunctionElement[float]):  # noqa: N801 - named like the SQL function
+    """Seconds since 1970 UTC by the database's clock, the clock that decides when a token of Nova expires."""
+
+    type = sa.Float()
+    inherit_cache = True
+
+
+@compiles(unix_now, 'mysql')
+@compiles(unix_now, 'mariadb')
+def _mysql_now(element: unix_now, compiler: SQLCompiler, **kw: Any) -> str:
+    return 'UNIX_TIMESTAMP()'
+
+
+@compiles(unix_now, 'postgresql')
+def _postgresql_now(element: unix_now, compiler: SQLCompiler, **kw: Any) -> str:
+    return 'EXTRACT(EPOCH FROM now())'
+
+
+@compiles(unix_now, 'sqlite')
+def _sqlite_now(element: unix_now, compiler: SQLCompiler, **kw: Any) -> str:
+    return "CAST(strftime('%s', 'now') AS INTEGER)"
+
+
+_SELECT_TOKEN = (
+    sa.select(
+        _T.instance_uuid,
+        _T.console_type,
+        _T.host,
+        _T.port,
+        _T.internal_access_path,
+        _T.access_url_base,
+        _T.created_at,
+        (_T.expires - unix_now()).label('expires_in'),
+        _I.id.label('instance_id'),
+        _I.host.label('compute_host'),
+        _I.project_id,
+        _I.launched_at,
+    )
+    .select_from(_tokens.join(_instances, sa.and_(_I.uuid == _T.instance_uuid, _I.deleted == 0)))
+    .where(_T.token_hash == sa.bindparam('token_hash'), _T.expires > unix_now())
+)
+_SELECT_GUESTS = sa.select(_I.uuid, _I.host, _I.launched_at).where(
+    _I.deleted == 0, _I.uuid.in_(sa.bindparam('uuids', expanding=True))
+)
+_SELECT_HASHES = sa.select(_T.token_hash).where(_T.token_hash.in_(sa.bindparam('hashes', expanding=True)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Token:
+    """A live token of an instance that exists.
+
+    :ivar expires_in: seconds until it expires
+    :ivar instance_id: primary key of the instance
+    :ivar compute_host: None while the instance is on none (shelved, or being scheduled)
+    :ivar launched_at: when the instance last started on a host (UTC); an older token is for a former host
+    """
+
+    instance_uuid: str
+    console_type: str
+    host: str
+    port: int
+    internal_access_path: str | None
+    access_url_base: str | None
+    created_at: datetime.datetime | None
+    expires_in: float
+    instance_id: int
+    compute_host: str | None
+    project_id: str | None
+    launched_at: datetime.datetime | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Guest:
+    """Where an instance is, and since when (UTC)."""
+
+    compute_host: str | None
+    launched_at: datetime.datetime | None
+
+
+class NovaDatabase:
+    """Queries of Nova's cell database.
+
+    Every method raises DatabaseUnavailable if the database does not answer in time, refuses the account, or
+    is not a database of Nova.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    @classmethod
+    def from_conf(cls, conf: cfg.ConfigOpts) -> NovaDatabase:
+        """Return the database of ``[nova] connection``, without a connection yet.
+
+        :raises ValueError: it is not the URL of a database
+        :raises ImportError: the driver that it names is not installed
+        """
+        check_url(conf.nova.connection, '[nova] connection')
+        url = _with_timeouts(conf.nova.connection)
+        recycle = conf.database.connection_recycle_time
+        return cls(Database(url, pool_size=_POOL_SIZE, recycle=recycle, retry_time=_RETRY_TIME))
+
+    def find_token(self, token_hash: str) -> Token | None:
+        """Return a live token by the SHA-256 of its clear text in hex; None if there is none."""
+        rows = self._select(_SELECT_TOKEN, {'token_hash': token_hash})
+        return Token(**rows[0]._mapping) if rows else None
+
+    def find_guests(self, uuids: Collection[str]) -> dict[str, Guest]:
+        """Return those of these instances that exist, by UUID."""
+        rows = [row for batch in _batches(uuids) for row in self._select(_SELECT_GUESTS, {'uuids': batch})]
+        return {row.uuid: Guest(row.host, row.launched_at) for row in rows}
+
+    def find_hashes(self, hashes: Collection[str]) -> set[str]:
+        """Return those of these hashes whose tokens exist, live or not."""
+        rows = [row for batch in _batches(hashes) for row in self._select(_SELECT_HASHES, {'hashes': batch})]
+        return {row.token_hash for row in rows}
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self._db.dispose()
+
+    def _select(self, statement: sa.Select[Any], values: dict[str, Any]) -> Sequence[sa.Row[Any]]:
+        try:
+            return self._db.single(lambda conn: conn.execute(statement, values).all())
+        except (
+            db_exc.DBError,
+            sa_exc.SQLAlchemyError,
+        ) as exc:  # no such table, no grant: what the operator has to mend
+            raise exception.DatabaseUnavailable() from exc
+
+
+def _batches(values: Collection[str]) -> Iterator[list[str]]:
+    ordered = sorted(values)
+    for start in range(0, len(ordered), _BATCH):
+        yield ordered[start : start + _BATCH]
+
+
+def _with_timeouts(connection: str) -> str:
+    url = sa.make_url(connection)
+    driver = url.get_dialect().driver
+    missing = {name: value for name, value in _TIMEOUTS.get(driver, {}).items() if name not in url.query}
+    return url.update_query_dict(missing).render_as_string(hide_password=False)

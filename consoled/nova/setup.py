@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Setup of a manager's access to Nova."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import oslo_messaging
+from oslo_config import cfg
+
+from consoled.nova.compute import NovaComputeAPI
+from consoled.nova.database import NovaDatabase
+from consoled.nova.source import NovaTokens
+from consoled.rpc.transport import get_transport
+
+# Called with the name of a source and the outcome of each lookup in it.
+LookupObserver = Callable[[str, str], None]
+
+
+def source_from_conf(
+    conf: cfg.ConfigOpts, transport: oslo_messaging.RPCTransport, observe: LookupObserver
+) -> NovaTokens:
+    """Return the source of the tokens of the Nova that ``[nova]`` describes.
+
+    :param transport: the cell's; replaced if ``[nova] transport_url`` is set
+    :raises ValueError: an option cannot be used
+    :raises ImportError: the driver of the database is not installed
+    """
+    if conf.nova.transport_url:
+        transport = get_transport(conf, conf.nova.transport_url, '[nova] transport_url')
+    database = NovaDatabase.from_conf(conf)
+    compute = NovaComputeAPI.from_conf(conf, transport)
+    return NovaTokens(database, compute, functools.partial(observe, NovaTokens.name))

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An unmodified Nova beside consoled: its database, its compute service, and tokens made by its code."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import unittest
+
+import fixtures
+import sqlalchemy as sa
+
+from consoled.testing import services
+from consoled.testing.service_process import spawn
+from tests.functional import base
+
+VERSION = os.environ.get('CONSOLED_TEST_NOVA', '34.0.0')
+ROOT = pathlib.Path(__file__).parents[2]
+ADDRESS = '192.0.2.10'  # server_proxyclient_address of the compute host (RFC 5737)
+COMPUTE_HOST = 'cmp1'
+NOVNC = 'http://console.example.org/vnc_lite.html'
+
+_CONF = """
+[DEFAULT]
+transport_url = {bus}
+host = {host}
+my_ip = 127.0.0.1
+state_path = {directory}
+log_file = {directory}/nova.log
+debug = true
+[database]
+connection = {database}
+[api_database]
+connection = {api_database}
+[oslo_messaging_notifications]
+driver = noop
+"""
+_GUEST = """
+<domain><devices>
+  <graphics type='vnc' port='{vnc}' listen='{address}'/>
+  <serial type='tcp'><source mode='bind' host='{address}' service='{serial}'/></serial>
+</devices></domain>
+"""
+
+
+def nova_python():
+    """Return the interpreter of tools/setup-nova.sh; skip the test (or fail it) if that has not run."""
+    found = ROOT / f'.venv-nova-{VERSION}' / 'bin' / 'python'
+    if found.exists():
+        return str(found)
+    required = os.environ.get('CONSOLED_REQUIRE_SERVICES') == '1'
+    raise (services.MissingService if required else unittest.SkipTest)(f'run tools/setup-nova.sh {VERSION}')
+
+
+class NovaProcess(fixtures.Fixture):
+    """A process that runs Nova's code (``nova_side.py``).
+
+    :param arguments: its arguments
+    """
+
+    def __init__(self, *arguments):
+        super().__init__()
+        self._arguments = arguments
+
+    def _setUp(self):  # noqa: N802 - named by the fixtures library
+        environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+        self._process = spawn(
+            [
+                nova_python(),
+                '-W',
+                'ignore',
+                str(pathlib.Path(__file__).with_name('nova_side.py')),
+                *self._arguments,
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=sys.stderr if os.environ.get('OS_DEBUG') else subprocess.DEVNULL,
+            env={**environment, 'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'},
+            text=True,
+        )
+        self.addCleanup(self._end)
+        if self._process.stdout.readline().strip() != '"ready"':
+            raise services.ServiceError('Nova did not start: run the test with OS_DEBUG=1')
+
+    def _end(self):
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()
+
+    def call(self, name, **values):
+        """Run a function of ``nova_side.py`` and return its result."""
+        self._process.stdin.write(json.dumps([name, values]) + '\n')
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    @contextlib.contextmanager
+    def stopped(self):
+        """Keep the process from answering anything."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._process.pid, signal.SIGCONT)
+
+
+class Nova(fixtures.Fixture):
+    """A cell of Nova: database, bus, and a compute host with guests of our choice.
+
+    :ivar bus: URL of its message bus
+    :ivar reader: URL of its database for an account that may only read what consoled reads
+    :ivar compute: its nova-compute
+    :ivar logs: directory of its logs
+    """
+
+    def _setUp(self):  # noqa: N802 - named by the fixtures library
+        self.python = nova_python()
+        self.directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        mariadb = services.shared(services.MariaDB)
+        self.bus = services.shared(services.RabbitMQ).new_vhost()
+        self._database, api_database = (_plain(mariadb.new_database()) for _ in range(2))
+        self._guests = self.directory / 'guests.json'
+        self._xml = {}
+        self._write_guests()
+        conf = self.directory / 'nova.conf'
+        conf.write_text(
+            _CONF.format(
+                bus=self.bus,
+                host=COMPUTE_HOST,
+                directory=self.directory,
+                database=self._database,
+                api_database=api_database,
+            )
+        )
+        manage = [str(pathlib.Path(self.python).with_name('nova-manage')), '--config-file', str(conf)]
+        subprocess.run(
+            [*manage, 'db', 'sync', '--local_cell'],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, 'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'},
+        )
+        self._make_reader()
+        self._objects = self.useFixture(NovaProcess(str(conf), 'objects'))
+        self.compute = self.useFixture(NovaProcess(str(conf), 'compute', str(self._guests)))
+
+    def execute(self, *statements):
+        """Run SQL in Nova's database, as its owner."""
+        engine = sa.create_engine(self._database, poolclass=sa.NullPool, isolation_level='AUTOCOMMIT')
+        with engine.connect() as conn:
+            for statement in statements:
+                conn.exec_driver_sql(statement)
+
+    def _make_reader(self):
+        url = sa.make_url(self._database)
+        self._user = f'reader_{url.database[-8:]}'
+        self.execute(f"CREATE USER {self._user}@'%%' IDENTIFIED BY 'canary-of-reader'")
+        self.grant()
+        reader = url.set(username=self._user, password='canary-of-reader')
+        self.reader = reader.render_as_string(hide_password=False)
+
+    def grant(self, verb='GRANT', preposition='TO'):
+        """Give the reader its rights, or take them (``REVOKE``, ``FROM``)."""
+        self.execute(
+            *(
+                f"{verb} SELECT ON {table} {preposition} {self._user}@'%%'"
+                for table in ('console_auth_tokens', 'instances')
+            )
+        )
+
+    def add_guest(self, vnc=5901, serial=10000):
+        """Create an instance that runs, with a screen and a serial port; return its UUID."""
+        uuid = self._objects.call('create_instance', host=COMPUTE_HOST)['uuid']
+        self._objects.call('update_instance', instance_uuid=uuid, launched_in=-60)
+        self._xml[uuid] = _GUEST.format(vnc=vnc, serial=serial, address=ADDRESS)
+        self._write_guests()
+        return uuid
+
+    def stop_guest(self, uuid):
+        """Remove a guest from its hypervisor; its instance stays."""
+        del self._xml[uuid]
+        self._write_guests()
+
+    def _write_guests(self):
+        self._guests.write_text(json.dumps(self._xml))
+
+    def authorize(self, uuid, console_type='novnc', port=5901, **values):
+        """Return a token, as Nova's API hands it out in an access URL."""
+        values = {'host': ADDRESS, 'base': NOVNC, **values}
+        made = self._objects.call(
+            'authorize', instance_uuid=uuid, console_type=console_type, port=port, **values
+        )
+        return made['token']
+
+    def call(self, name, uuid, **values):
+        """Run a function of ``nova_side.py`` about an instance."""
+        return self._objects.call(name, instance_uuid=uuid, **values)
+
+
+def _plain(url):
+    """Return a URL as it is in nova.conf, without time limits."""
+    return sa.make_url(url).set(query={'charset': 'utf8'}).render_as_string(hide_password=False)
+
+
+def new_cell_database(test):
+    return base.database_url(test, 'mariadb')

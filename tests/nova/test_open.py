@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Consoles that an unmodified Nova hands out, opened through a manager."""
+
+import sqlalchemy as sa
+import testtools
+
+from consoled import exception
+from consoled.context import RequestContext
+from consoled.rpc.client import ConsoleAuthAPI
+from consoled.rpc.transport import get_transport
+from consoled.testing import daemons, fixtures
+from tests.functional import base as functional_base
+from tests.nova import base
+
+CONTEXT = RequestContext()
+
+
+class OpenTest(testtools.TestCase):
+    """The manager is a daemon on the bus of Nova, and an account of Nova's database that may only read."""
+
+    nova: base.Nova
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.nova = base.Nova()
+        cls.nova.setUp()
+        cls.addClassCleanup(cls.nova.cleanUp)
+        cls.tokens = []
+
+    def setUp(self):
+        super().setUp()
+        self.manager = self.useFixture(
+            daemons.ManagerProcess(
+                self.nova.bus,
+                functional_base.database_url(self, 'mariadb'),
+                {'nova': {'connection': self.nova.reader}, 'DEFAULT': {'debug': True}},
+            )
+        )
+        self.addOnException(
+            lambda exc_info: self.addDetail(
+                'manager', testtools.content.text_content(self.manager.log()[-20000:])
+            )
+        )
+        transport = get_transport(self.useFixture(fixtures.Conf(transport_url=self.nova.bus)).conf)
+        self.addCleanup(transport.cleanup)
+        self.api = ConsoleAuthAPI(transport)
+        self.proxy = self.useFixture(fixtures.FakeProxy(transport, self.api))
+        self.guest = self.nova.add_guest()
+
+    def authorize(self, *args, **values):
+        token = self.nova.authorize(self.guest, *args, **values)
+        self.tokens.append(token)
+        return token
+
+    def refused(self, error, token):
+        return self.assertRaises(error, self.proxy.open, token)
+
+    def test_the_screen_and_the_serial_port(self):
+        for console_type, port in (('novnc', 5901), ('serial', 10000)):
+            session = self.proxy.open(self.authorize(console_type, port))
+            self.assertEqual((base.ADDRESS, port), (session.console.host, session.console.port))
+            self.assertEqual((self.guest, 'project'), (session.console.instance_uuid, session.project_id))
+            self.assertEqual(base.COMPUTE_HOST, session.console.compute_host)
+
+    def test_a_token_opens_again_until_nova_deletes_it(self):
+        token = self.authorize()
+        for _ in range(2):
+            self.proxy.open(token)
+        self.nova.call('clean', self.guest)
+        self.refused(exception.InvalidToken, token)
+
+    def test_ports_that_are_not_the_guests(self):
+        self.refused(exception.ConsoleGone, self.authorize(port=5902))
+        self.refused(exception.ConsoleGone, self.authorize('spice-html5', port=5901))
+        token = self.authorize()
+        self.proxy.open(token)
+        self.nova.stop_guest(self.guest)
+        self.refused(exception.ConsoleGone, token)
+
+    def test_instances_that_are_elsewhere_or_nowhere(self):
+        for values in ({'host': 'cmp2'}, {'host': None, 'vm_state': 'shelved_offloaded'}):
+            token = self.authorize()
+            self.proxy.open(token)
+            self.nova.call('update_instance', self.guest, **values)
+            self.refused(exception.InvalidToken, token)
+            self.nova.call('update_instance', self.guest, host=base.COMPUTE_HOST)
+        token = self.authorize()
+        self.nova.call('destroy_instance', self.guest)
+        self.refused(exception.InvalidToken, token)
+
+    def test_a_token_from_before_a_rebuild(self):
+        token = self.authorize()
+        self.proxy.open(token)
+        self.nova.call('update_instance', self.guest, launched_in=2)
+        self.refused(exception.InvalidToken, token)
+
+    def test_a_token_that_has_expired(self):
+        token = self.authorize()
+        self.nova.execute('UPDATE console_auth_tokens SET expires = UNIX_TIMESTAMP()')
+        self.refused(exception.InvalidToken, token)
+        self.refused(exception.InvalidToken, functional_base.new_uuid())
+
+    def test_nova_compute_is_silent(self):
+        token = self.authorize()
+        with self.nova.compute.stopped():
+            self.refused(exception.ComputeUnreachable, token)
+
+    def test_the_database_of_nova_refuses(self):
+        token = self.authorize()
+        self.proxy.open(token)
+        self.nova.grant('REVOKE', 'FROM')
+        try:
+            self.refused(exception.SourceUnavailable, token)
+            self.refused(exception.SourceUnavailable, self.authorize())
+        finally:
+            self.nova.grant()
+        self.proxy.open(token)
+
+    def test_what_is_revoked_here_stays_revoked(self):
+        token = self.authorize()
+        session = self.proxy.open(token)
+        self.api.revoke(CONTEXT, 'tenant_gone', project_id='project')
+        self.assertEqual((session.id, 'tenant_gone'), self.proxy.cuts.get(timeout=60))
+        self.refused(exception.InvalidToken, token)
+
+    def test_neither_tokens_nor_passwords_in_any_log(self):
+        self.proxy.open(self.authorize())
+        self.refused(exception.InvalidToken, functional_base.new_uuid())
+        log = self.manager.log()
+        self.assertIn('Adopted a token of nova', log)
+        for secret in (*self.tokens, sa.make_url(self.nova.reader).password):
+            self.assertNotIn(secret, log)

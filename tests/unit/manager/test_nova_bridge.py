@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nova is a source of tokens if ``[nova] connection`` is set, and is not loaded else."""
+
+import subprocess
+import sys
+
+import testtools
+
+from consoled.manager import nova_bridge
+from consoled.testing import fixtures
+
+URL = 'mysql+pymysql://nova:canary@127.0.0.1:1/nova'
+
+
+class NovaBridgeTest(testtools.TestCase):
+    def conf(self, **options):
+        return self.useFixture(fixtures.Conf(transport_url='fake:', **options)).conf
+
+    def test_nothing_without_a_connection(self):
+        conf = self.conf(nova__transport_url='nonsense')
+        nova_bridge.check_conf(conf)
+        self.assertEqual([], nova_bridge.sources_from_conf(conf, None, None))
+
+    def test_a_source_with_one(self):
+        from consoled.rpc.transport import get_transport
+
+        conf = self.conf(nova__connection=URL)
+        nova_bridge.check_conf(conf)
+        seen = []
+        transport = get_transport(conf)
+        self.addCleanup(transport.cleanup)
+        [source] = nova_bridge.sources_from_conf(conf, transport, lambda *outcome: seen.append(outcome))
+        source._observe('unknown')
+        self.assertEqual([('nova', 'unknown')], seen)
+
+    def test_what_cannot_be_used_is_refused_at_the_start(self):
+        for options, named in (
+            ({'nova__connection': 'canary'}, '[nova] connection'),
+            ({'nova__connection': URL, 'nova__transport_url': 'canary'}, '[nova] transport_url'),
+        ):
+            error = self.assertRaises(ValueError, nova_bridge.check_conf, self.conf(**options))
+            self.assertIn(named, str(error))
+            self.assertNotIn('canary', str(error))
+
+    def test_it_is_loaded_only_then(self):
+        code = 'import consoled.manager.service, sys; sys.exit("consoled.nova" in sys.modules)'
+        self.assertEqual(0, subprocess.run([sys.executable, '-c', code], check=False).returncode)
