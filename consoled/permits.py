@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 
 
 class NoPermit(Exception):
@@ -27,44 +27,43 @@ class Permits:
     """A number of permits, shared by any number of parties. Only parties that hold permits take memory.
 
     :param total: permits in all
-    :param each: permits that one party may hold
     """
 
-    def __init__(self, total: int, each: int) -> None:
+    def __init__(self, total: int) -> None:
         self._free = total
-        self._each = each
         self._changed = threading.Condition()
         self._held_since: dict[Hashable, list[float]] = {}  # monotonic times, the oldest first
 
     def acquire(
-        self, parties: Sequence[Hashable], timeout: float = 0.0, stalled_after: float = math.inf
+        self, limits: Mapping[Hashable, int], timeout: float = 0.0, stalled_after: float = math.inf
     ) -> float:
-        """Take a permit that counts for each of these parties.
+        """Take a permit that counts for each of some parties.
 
+        :param limits: permits that each of these parties may hold
         :param timeout: seconds to wait for it
-        :param stalled_after: seconds after which a permit of a party counts as stuck: nobody waits any longer
-            for a permit of that party
+        :param stalled_after: seconds after which a permit counts as stuck: nobody waits any longer for a
+            party all of whose permits are
         :returns: the moment, for ``release``
         :raises NoPermit: none came free
         """
         deadline = time.monotonic() + timeout
         with self._changed:
             while True:
-                full = next((party for party in parties if self._is_full(party)), None)
+                full = next((party for party, limit in limits.items() if self._held(party) >= limit), None)
                 now = time.monotonic()
                 if full is None and self._free > 0:
                     self._free -= 1
-                    for party in parties:
+                    for party in limits:
                         self._held_since.setdefault(party, []).append(now)
                     return now
                 until = deadline
                 if full is not None:
-                    until = min(until, self._held_since[full][0] + stalled_after)
+                    until = min(until, self._held_since[full][-1] + stalled_after)
                 if now >= until:
                     raise NoPermit(full)
                 self._changed.wait(until - now)
 
-    def release(self, parties: Sequence[Hashable], taken: float) -> None:
+    def release(self, parties: Iterable[Hashable], taken: float) -> None:
         """Give a permit back. Any thread may do so.
 
         :param taken: what ``acquire`` returned
@@ -78,5 +77,5 @@ class Permits:
                     del self._held_since[party]
             self._changed.notify_all()
 
-    def _is_full(self, party: Hashable) -> bool:
-        return len(self._held_since.get(party, ())) >= self._each
+    def _held(self, party: Hashable) -> int:
+        return len(self._held_since.get(party, ()))

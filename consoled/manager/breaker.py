@@ -28,11 +28,13 @@ class _Open:
 
     :ivar until: monotonic time at which one call may try again
     :ivar failure: what the last one failed with
+    :ivar first: it was the first one that failed
     :ivar tried: one call is trying
     """
 
     until: float
     failure: exception.ConsoledException
+    first: bool
     tried: bool = False
 
 
@@ -43,16 +45,33 @@ class Breaker:
     memory. Thread-safe.
 
     :param kind: what the parties are, for the log
-    :param trials: calls at most that try parties at the same time
+    :param failure: what a call that waited in vain fails with; any other error is an answer
+    :param trials: calls at most that try parties at the same time. The first try of a party does not count:
+        those that hang for long must not keep one that paused once from being tried
     :param clock: a monotonic clock, in seconds
     """
 
-    def __init__(self, kind: str, trials: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        kind: str,
+        failure: type[exception.ConsoledException],
+        trials: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._kind = kind
+        self._failure = failure
         self._free_trials = trials
         self._clock = clock
         self._lock = threading.Lock()
         self._open: dict[Hashable, _Open] = {}
+
+    def check(self, party: Hashable) -> None:
+        """Check that a call would be made now.
+
+        :raises ConsoledException: what the last call failed with, if it would not
+        """
+        with self._lock:
+            self._find(party)
 
     @contextlib.contextmanager
     def call(self, party: Hashable, slow: float) -> Iterator[None]:
@@ -68,7 +87,7 @@ class Breaker:
         failure: exception.ConsoledException | None = None
         try:
             yield
-        except exception.ConsoledException as exc:
+        except self._failure as exc:
             if self._clock() - started >= slow:
                 failure = exc
             raise
@@ -78,21 +97,30 @@ class Breaker:
     def _admit(self, party: Hashable) -> _Open | None:
         """Return the entry of the party if the call is to try it; None if nothing is known against it."""
         with self._lock:
-            entry = self._open.get(party)
-            if entry is None:
-                return None
-            if entry.tried or self._clock() < entry.until or not self._free_trials:
-                raise copy.copy(entry.failure)
-            entry.tried = True
-            self._free_trials -= 1
+            entry = self._find(party)
+            if entry is not None:
+                entry.tried = True
+                self._free_trials -= not entry.first
             return entry
+
+    def _find(self, party: Hashable) -> _Open | None:
+        """Return the entry of the party; None if nothing is known against it.
+
+        :raises ConsoledException: calls to it are refused now
+        """
+        entry = self._open.get(party)
+        if entry is not None:
+            may_try = entry.first or self._free_trials > 0
+            if entry.tried or self._clock() < entry.until or not may_try:
+                raise copy.copy(entry.failure)
+        return entry
 
     def _settle(
         self, party: Hashable, trial: _Open | None, failure: exception.ConsoledException | None
     ) -> None:
         with self._lock:
             if trial is not None:
-                self._free_trials += 1
+                self._free_trials += not trial.first
                 trial.tried = False
             known = self._open.get(party)
             if failure is None:
@@ -101,7 +129,7 @@ class Breaker:
                 if known is None and len(self._open) >= _MAX_PARTIES:
                     self._open.pop(next(iter(self._open)))
                 until = self._clock() + backoff.jittered(_PAUSE)
-                self._open[party] = _Open(until, copy.copy(failure))
+                self._open[party] = _Open(until, copy.copy(failure), first=trial is None)
         if failure is not None and known is None:
             LOG.warning(
                 '%s %s lets calls wait in vain (%s): for some seconds, others are refused at once',

@@ -52,7 +52,7 @@ class ConsoleService:
         self._contests = contests
         # The agents of a whole cell may start at once, and one may call again and again; users must still be
         # answered.
-        self._share = ThreadShare.from_conf(conf, eighths=1, each=1)
+        self._share = ThreadShare.from_conf(conf, eighths=1)
 
     def define(
         self,
@@ -89,7 +89,7 @@ class ConsoleService:
         :raises InvalidArgument: as in ``define``
         :raises InvalidConsole: as in ``define``
         """
-        with self._share.permit(compute_host):
+        with self._share.permit({compute_host: 1}):
             wanted = _checked(consoles, _MAX_CONSOLES_OF_HOST, compute_host, instance_uuids)
             instances = db_hosts.group_by_instance(instance_uuids, wanted, unknown=unknown)
             retired = changed = 0

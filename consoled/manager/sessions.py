@@ -16,24 +16,20 @@ from consoled.db import claims
 from consoled.db import sessions as db_sessions
 from consoled.db.engine import Database
 from consoled.manager.breaker import Breaker
+from consoled.manager.console_checks import ConsoleChecks
 from consoled.manager.session_cutter import SessionCutter
 from consoled.manager.thread_share import ThreadShare
 from consoled.manager.tokens import TokenService
 from consoled.objects import EndReason
 from consoled.rpc.client import ComputeConsoleAPI
-from consoled.sources import PortChecker
 
 _POLL_INTERVAL = 0.05  # seconds between two attempts to claim a slot that is being taken over
 
-_EACH = 2  # threads of a worker that may wait on one compute host, one console, or one project's take-overs
-_TRIALS = 2  # threads of a worker that may try whether peers that hung answer again
+_TAKEOVERS = 2  # threads of a worker that may wait for take-overs of one console, or of one project
+_TRIALS = 2  # threads of a worker that may try whether sessions that were not cut are cut now
 
-# Parts of ``[manager] check_port_timeout``.
-_TURN = 0.75  # to wait for a permit; with the call itself this is less than a proxy waits for an answer
-_STALLED = 0.5  # after that, nobody waits for a call to that compute host to end
-_SLOW = 0.25  # a failure after that has kept a thread waiting
-
-# Seconds that a take-over waits for others of its console or project. Usually a proxy cuts in less.
+# Seconds that a take-over waits for others of its console or project, and after which they are not waited for
+# any more. Usually a proxy cuts in less.
 _TAKEOVER_TURN = 0.2
 
 
@@ -65,15 +61,13 @@ class SessionOpener:
     ) -> None:
         self._conf = conf
         self._db = db
-        self._compute = compute
         self._cutter = cutter
         self._token_service = token_service
-        # What waits for a compute agent, or for a proxy to cut, must not keep others from their consoles when
-        # that one hangs.
-        self._agents = ThreadShare.from_conf(conf, eighths=3, each=_EACH)
-        self._hung_agents = Breaker('Compute host', _TRIALS)
-        self._takeovers = ThreadShare.from_conf(conf, eighths=2, each=_EACH)
-        self._hung_cuts = Breaker('The proxy of session', _TRIALS)
+        self._compute = compute
+        self._checks = ConsoleChecks(conf)
+        # What waits for a proxy to cut must not keep others from their consoles when that one hangs.
+        self._takeovers = ThreadShare.from_conf(conf, eighths=2)
+        self._hung_cuts = Breaker('The proxy of session', exception.ConsoleInUse, _TRIALS)
 
     def open(
         self,
@@ -136,29 +130,7 @@ class SessionOpener:
         if request.defined:
             asked = self._compute
         if asked is not None and self._conf.manager.check_port:
-            self._check_port(context, request.console, asked)
-
-    def _check_port(
-        self, context: RequestContext, console: objects.ConsoleConnection, asked: PortChecker
-    ) -> None:
-        """Ask the console's compute host whether the console still belongs to its instance.
-
-        :raises ConsoleGone: it does not
-        """
-        compute_host, timeout = console.compute_host, self._conf.manager.check_port_timeout
-        turn = self._agents.permit(
-            compute_host,
-            timeout=_TURN * timeout,
-            stalled_after=_STALLED * timeout,
-            refusal=exception.ComputeUnreachable(),
-        )
-        with turn, self._hung_agents.call(compute_host, slow=_SLOW * timeout):
-            try:
-                exists = asked.check_console(context, console, timeout)
-            except (exception.InstanceNotFound, exception.ConsoleGone):
-                exists = False
-        if not exists:
-            raise exception.ConsoleGone()
+            self._checks.check(context, request.console, asked)
 
     def _policy(self, console_type: str) -> _Policy:
         group = console_conf.GROUP_OF_TYPE[console_type]
@@ -190,9 +162,12 @@ class SessionOpener:
             refusal = _in_use(taken)
         console = request.console
         turn = self._takeovers.permit(
-            (console.instance_uuid, console.host, console.port),
-            request.project_id,
+            {
+                (console.instance_uuid, console.host, console.port): _TAKEOVERS,
+                request.project_id or console.instance_uuid: _TAKEOVERS,
+            },
             timeout=_TAKEOVER_TURN,
+            stalled_after=_TAKEOVER_TURN,
             refusal=refusal,
         )
         with turn, self._hung_cuts.call(victim.id, slow=self._conf.manager.takeover_timeout / 2):

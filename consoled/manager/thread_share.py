@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 
 from oslo_config import cfg
 
@@ -21,38 +21,39 @@ class ThreadShare:
 
     :param threads: threads that answer calls in this process
     :param eighths: size of the share, in eighths of these threads
-    :param each: threads of the share that one party may hold
+    :ivar size: threads of the share
     """
 
-    def __init__(self, threads: int, eighths: int, each: int | None = None) -> None:
-        total = max(1, threads * eighths // 8)
-        self._permits = Permits(total, total if each is None else each)
+    def __init__(self, threads: int, eighths: int) -> None:
+        self.size = max(1, threads * eighths // 8)
+        self._permits = Permits(self.size)
 
     @classmethod
-    def from_conf(cls, conf: cfg.ConfigOpts, eighths: int, each: int | None = None) -> ThreadShare:
+    def from_conf(cls, conf: cfg.ConfigOpts, eighths: int) -> ThreadShare:
         """Return a share of ``[DEFAULT] executor_thread_pool_size`` threads."""
-        return cls(conf.executor_thread_pool_size, eighths, each)
+        return cls(conf.executor_thread_pool_size, eighths)
 
     @contextlib.contextmanager
     def permit(
         self,
-        *parties: Hashable,
+        limits: Mapping[Hashable, int] | None = None,
+        *,
         timeout: float = 0.0,
         stalled_after: float = math.inf,
         refusal: exception.ConsoledException | None = None,
     ) -> Iterator[None]:
         """Hold one thread of the share.
 
-        :param parties: those who hold it; None is no party
+        :param limits: the parties that the call waits on, and how many threads each may hold
         :param timeout: seconds to wait for a permit
-        :param stalled_after: seconds after which a call that waits on a party counts as stuck, and no other
-            waits for that party's permits
+        :param stalled_after: seconds after which a call counts as stuck: no other waits for the permits of a
+            party all of whose calls are
         :param refusal: what to raise if one of the parties holds as many as it may
         :raises ManagerBusy: the whole share is taken
         """
-        holders = [party for party in parties if party is not None]
+        limits = limits or {}
         try:
-            taken = self._permits.acquire(holders, timeout, stalled_after)
+            taken = self._permits.acquire(limits, timeout, stalled_after)
         except NoPermit as exc:
             if exc.party is None or refusal is None:
                 raise exception.ManagerBusy() from None
@@ -60,4 +61,4 @@ class ThreadShare:
         try:
             yield
         finally:
-            self._permits.release(holders, taken)
+            self._permits.release(limits, taken)

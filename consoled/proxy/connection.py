@@ -33,7 +33,8 @@ LOG = logging.getLogger(__name__)
 class ConnectionContext:
     """Objects shared by all connections of a process; a reload may replace ``pages`` and ``policy``.
 
-    :ivar plain: requests that are no websockets, or are refused for their form: they wait for their turn
+    :ivar requests: requests that wait for their turn: to be parsed, and to be answered unless they may open a
+        websocket
     """
 
     conf: cfg.ConfigOpts
@@ -42,7 +43,7 @@ class ConnectionContext:
     admission: Admission
     metrics: Metrics
     read_buffer: ReadBuffer
-    plain: FairQueue = dataclasses.field(default_factory=FairQueue)
+    requests: FairQueue = dataclasses.field(default_factory=FairQueue)
 
 
 class UserConnection(asyncio.Protocol):
@@ -102,7 +103,8 @@ class UserConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._http.receive_data(data)
-        self._advance()
+        self._transport.pause_reading()
+        self._advance_soon()
 
     def eof_received(self) -> bool:
         return False
@@ -122,10 +124,10 @@ class UserConnection(asyncio.Protocol):
         self._closed()
 
     def _advance_soon(self) -> None:
-        """Schedule ``_advance``, to give other tasks a turn: thousands of requests may arrive at once."""
+        """Let ``_advance`` wait for its turn: many requests may arrive at once, and parsing takes long."""
         if not self._advancing:
             self._advancing = True
-            self._loop.call_soon(self._advance)
+            self._context.requests.add(client_site(self._peer), self._advance)
 
     def _advance(self) -> None:
         self._advancing = False
@@ -147,7 +149,9 @@ class UserConnection(asyncio.Protocol):
     def _answer_next(self) -> None:
         """Answer the next request that was received. Reading resumes only after it is answered."""
         while (
-            self._task is None and not self._queued and not self._blocked and not self._transport.is_closing()
+            self._task is None
+            and not (self._queued or self._blocked or self._upgraded)
+            and not self._transport.is_closing()
         ):
             try:
                 event = self._http.next_event()
@@ -196,7 +200,7 @@ class UserConnection(asyncio.Protocol):
             self._queued = True
             refused = 'upgrade' in headers
             answer = functools.partial(self._answer_plain, decision, refused=refused)
-            self._context.plain.add(client_site(decision.client.address), answer)
+            self._context.requests.add(client_site(decision.client.address), answer)
 
     def _answer_plain(self, decision: handshake.Fetch | handshake.Refusal, *, refused: bool) -> None:
         """Answer a request that opens no websocket.

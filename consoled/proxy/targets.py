@@ -11,6 +11,7 @@ import re
 import socket
 import ssl
 import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from oslo_config import cfg
 from consoled import exception
 from consoled.proxy import certificates
 from consoled.proxy.forwarded import Network, contains, parse_address, parse_networks
+from consoled.proxy.limits import RateLimit
 from consoled.proxy.resolver import Resolver
 from consoled.proxy.security.base import Exchange, SecurityFailed
 from consoled.proxy.security.rfb import HypervisorHandshake
@@ -39,6 +41,8 @@ _RESET = struct.pack('ii', 1, 0)  # struct linger: on, 0 seconds
 # of ^C. It buffers some segments, and over the loopback interface those would be of 64 KiB.
 _SMALL_BUFFER = 32 * 1024  # bytes
 _SMALL_SEGMENT = 1460  # bytes
+
+_LOGGED_FAILURES = 10  # a minute and console: its user may try again and again
 
 _PORT_RANGE = re.compile(r'([0-9]{1,5})(?:-([0-9]{1,5}))?')
 
@@ -97,6 +101,7 @@ class Connector:
         self._vencrypt = vencrypt
         self._tls = tls
         self._resolver = Resolver()
+        self._logged = RateLimit(_LOGGED_FAILURES)
 
     @classmethod
     def from_conf(cls, conf: cfg.ConfigOpts) -> Connector:
@@ -160,13 +165,19 @@ class Connector:
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError:
-            LOG.warning(
-                'Console %s:%s did not respond within %s s', console.host, console.port, self._timeout
-            )
+            if self._may_log(console.host, console.port):
+                LOG.warning(
+                    'Console %s:%s did not respond within %s s', console.host, console.port, self._timeout
+                )
             raise exception.TargetTimeout() from None
         except (SecurityFailed, OSError, ValueError) as exc:  # ssl.SSLError is an OSError
-            LOG.warning('Failed to open console %s:%s: %s', console.host, console.port, exc)
+            if self._may_log(console.host, console.port):
+                LOG.warning('Failed to open console %s:%s: %s', console.host, console.port, exc)
             raise exception.TargetFailed() from None
+
+    def _may_log(self, host: str, port: int) -> bool:
+        """Count a failure of a console; return whether to log it. The audit trail counts the others too."""
+        return self._logged.take(((f'{host} {port}', 1),), time.monotonic())
 
     async def _negotiate(
         self, negotiator: _Negotiator, console: objects.ConsoleConnection, port: int, *, tls: bool
@@ -200,14 +211,16 @@ class Connector:
     async def _open_connection(self, host: str, port: int, *, small_buffers: bool) -> _Negotiator:
         """Try all allowed addresses of the host in turn, each for an equal share of the time left."""
         if not any(port in allowed for allowed in self._ports):
-            LOG.error('Port %d of console host %s is not in [proxy] allowed_ports', port, host)
+            if self._may_log(host, port):
+                LOG.error('Port %d of console host %s is not in [proxy] allowed_ports', port, host)
             raise exception.TargetForbidden()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         found = await self._resolver.resolve(host, port)
         addresses = [info for info in found if contains(self._networks, parse_address(str(info[4][0])))]
         if not addresses:
-            LOG.error('Console host %s is not in [proxy] allowed_networks', host)
+            if self._may_log(host, port):
+                LOG.error('Console host %s is not in [proxy] allowed_networks', host)
             raise exception.TargetForbidden()
         failure: OSError = OSError('no address')
         for left, (family, kind, protocol, _, address) in zip(

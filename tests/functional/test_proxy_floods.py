@@ -4,7 +4,9 @@
 import re
 
 from consoled import token as tokens
+from consoled.proxy.targets import _LOGGED_FAILURES
 from consoled.testing.guests.tcp_guests import EchoGuest
+from consoled.testing.services import free_port
 from tests.functional import proxy_base
 from tests.functional.raw_user import close_frame, handshake
 from tests.functional.test_proxy_hostile_refusals import source
@@ -144,6 +146,17 @@ class FloodTest(proxy_base.ProxyTestCase):
             self.assertEqual(_RECORDED, logged.count(address), name)
         self.assertEqual(500, self.grown('refused_total', '', before))
         self.assertEqual(500 - 5 * _RECORDED, self.grown('left_out_total', '', before))
+
+    def test_failures_of_a_console_are_logged_up_to_a_limit_for_each_console(self):
+        start = len(self.daemon.log())
+        for target in [self.grant(port=free_port()) for _ in range(2)]:
+            with self.user(source=source()) as user:
+                answers = [user.send(handshake(target)).answer().status for _ in range(3 * _LOGGED_FAILURES)]
+            # 409: the end of the attempt before is still on its way to the manager
+            self.assertEqual({502}, set(answers) - {409})
+            self.assertGreater(answers.count(502), _LOGGED_FAILURES)
+        lines = self.daemon.log()[start:].count('Failed to open console')
+        self.assertEqual(2 * _LOGGED_FAILURES, lines)
 
     def test_what_was_left_out_is_logged_at_the_end(self):
         self.use_another()

@@ -563,6 +563,27 @@ class OthersTest(base.CellTestCase):
             lambda: base.none_if(exception.ComputeUnreachable, proxy.open, token), what='another attempt'
         )
 
+    def test_a_guest_that_hangs_leaves_the_other_guests_of_its_host(self):
+        agent, proxy = self.agent('node-1'), self.proxy()
+        granted = self.tokens_of(16, 'node-1', 'node-1')
+        hung = self.api.validate(self.context, granted[0]).instance_uuid
+
+        def answer(asked):
+            if asked['instance_uuid'] == hung:
+                self.go_on.wait(1.5)
+                raise exception.HypervisorUnreachable()
+            return True
+
+        agent.answer = answer
+        refused = self.in_parallel(*(functools.partial(proxy.open, token) for token in granted[::2]))
+        wait_until(lambda: len(agent.asked) >= 2, what='the calls that hang')
+        for _ in range(2):
+            codes = self.in_parallel(*(functools.partial(proxy.open, token) for token in granted[1::2]))
+            wait_until(lambda: len(codes) == 8, what='all answers')  # noqa: B023
+            self.assertEqual(['ok'] * 8, codes)
+            wait_until(lambda: len(refused) == 8, what='all refusals')
+        self.assertTrue(set(refused) <= {'hypervisor_unreachable', 'compute_unreachable'}, refused)
+
     def test_a_console_whose_session_is_not_cut_leaves_those_of_others(self):
         self.set(serial_console__takeover='steal', manager__takeover_timeout=3)
         proxy = self.proxy()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 from oslo_config import cfg
@@ -20,7 +20,8 @@ class HypervisorCalls:
     """Makes calls in separate threads, a limited number at a time, each with a deadline.
 
     A thread that hangs keeps its permit until its call returns. The calls about one guest may hold a quarter
-    of the permits, so that a guest whose calls hang leaves some for the others.
+    of the permits, so that a guest whose calls hang leaves some for the others. While all of these have
+    missed their deadline, no further call waits: that would occupy the threads that answer for other guests.
 
     :param conf: with ``[compute] hypervisor_threads``, ``hypervisor_timeout``
     """
@@ -28,7 +29,8 @@ class HypervisorCalls:
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._conf = conf
         threads: int = conf.compute.hypervisor_threads
-        self._permits = Permits(threads, each=max(1, threads // 4))
+        self._permits = Permits(threads)
+        self._of_one_guest = max(1, threads // 4)
 
     def run(self, call: Callable[[], T], instance_uuid: str | None = None) -> T:
         """Return the result of the call, or raise its exception.
@@ -40,9 +42,9 @@ class HypervisorCalls:
         """
         timeout: float = self._conf.compute.hypervisor_timeout
         started = time.monotonic()
-        parties = [] if instance_uuid is None else [instance_uuid]
+        limits: dict[Hashable, int] = {} if instance_uuid is None else {instance_uuid: self._of_one_guest}
         try:
-            taken = self._permits.acquire(parties, timeout)
+            taken = self._permits.acquire(limits, timeout, stalled_after=timeout)
         except NoPermit:
             raise exception.HypervisorUnreachable() from None
 
@@ -50,13 +52,13 @@ class HypervisorCalls:
             try:
                 return call()
             finally:
-                self._permits.release(parties, taken)
+                self._permits.release(limits, taken)
 
         remaining = started + timeout - time.monotonic()
         try:
             return deadline.call(call_and_release, remaining, thread_name='hypervisor-call')
         except deadline.NoThread:  # call_and_release does not run, so it cannot release the permit
-            self._permits.release(parties, taken)
+            self._permits.release(limits, taken)
             raise
         except deadline.DeadlineExceeded:
             raise exception.HypervisorUnreachable() from None

@@ -16,7 +16,9 @@ class BreakerTest(testtools.TestCase):
     def setUp(self):
         super().setUp()
         self.now = 1000.0
-        self.breaker = breaker.Breaker('Compute host', trials=1, clock=lambda: self.now)
+        self.breaker = breaker.Breaker(
+            'Compute host', exception.ComputeUnreachable, trials=1, clock=lambda: self.now
+        )
 
     def call(self, party='node-1', error=None, seconds=0.0):
         with self.breaker.call(party, SLOW):
@@ -40,16 +42,21 @@ class BreakerTest(testtools.TestCase):
         self.call('node-2')
 
     def test_the_refusal_is_what_the_last_call_failed_with(self):
-        for error in (exception.HypervisorUnreachable(), exception.ConsoleInUse(since='noon')):
-            self.hang(error.code, error)
-            again = self.assertRaises(type(error), self.call, error.code)
-            self.assertIsNot(error, again)
-            self.assertEqual((str(error), error.kwargs), (str(again), again.kwargs))
+        self.breaker._failure = exception.ConsoleInUse
+        error = exception.ConsoleInUse(since='noon')
+        self.hang(error=error)
+        again = self.assertRaises(exception.ConsoleInUse, self.call)
+        self.assertIsNot(error, again)
+        self.assertEqual((str(error), error.kwargs), (str(again), again.kwargs))
 
     def test_a_quick_failure_is_an_answer(self):
         for error in (exception.ComputeUnreachable(), exception.ConsoleGone(), ZeroDivisionError()):
             self.assertRaises(type(error), self.call, error=error)
             self.call()
+
+    def test_another_failure_is_an_answer(self):
+        for _ in range(2):
+            self.hang(error=exception.HypervisorUnreachable())
 
     def test_a_slow_success_is_an_answer(self):
         self.call(seconds=10)
@@ -71,15 +78,35 @@ class BreakerTest(testtools.TestCase):
 
     def test_tries_of_all_parties_are_limited(self):
         parties = [f'node-{number}' for number in range(3)]
-        for party in parties:
-            self.hang(party)
-        self.now += 2 * breaker._PAUSE
+        for _ in range(2):
+            for party in parties:
+                self.hang(party)
+            self.now += 2 * breaker._PAUSE
         with contextlib.ExitStack() as trying:
             trying.enter_context(self.breaker.call(parties[0], SLOW))
             self.assert_refused(parties[1])
             self.call('node-9')
         for party in parties:
             self.call(party)
+
+    def test_the_first_try_of_a_party_does_not_count_as_one(self):
+        self.hang('node-1')
+        self.now += 2 * breaker._PAUSE
+        self.hang('node-1')
+        self.hang('node-2')
+        self.now += 2 * breaker._PAUSE
+        with self.breaker.call('node-1', SLOW):
+            self.call('node-2')
+        self.assertEqual(1, self.breaker._free_trials)
+
+    def test_a_check_tells_whether_a_call_would_be_made(self):
+        self.breaker.check('node-1')
+        self.hang()
+        self.assertRaises(exception.ComputeUnreachable, self.breaker.check, 'node-1')
+        self.now += 2 * breaker._PAUSE
+        self.breaker.check('node-1')
+        with self.breaker.call('node-1', SLOW):
+            self.assertRaises(exception.ComputeUnreachable, self.breaker.check, 'node-1')
 
     def test_parties_that_answer_take_no_memory_and_the_others_little(self):
         self.useFixture(fixtures_library.MonkeyPatch(f'{breaker.__name__}._MAX_PARTIES', 10))

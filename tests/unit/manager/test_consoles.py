@@ -127,14 +127,14 @@ class DefineHostTest(ConsolesCase):
     def test_compute_hosts_that_call_at_once_leave_threads_for_users(self):
         with contextlib.ExitStack() as held:
             for number in range(self.conf.executor_thread_pool_size // 8):
-                held.enter_context(self.endpoint._consoles._share.permit(f'node-{number}'))
+                held.enter_context(self.endpoint._consoles._share.permit({f'node-{number}': 1}))
             self.assertRaises(exception.ManagerBusy, self.define_host, [])
             self.authorize()
         self.define_host([])
 
     def test_a_compute_host_that_calls_again_and_again_leaves_threads_for_others(self):
         share = self.endpoint._consoles._share
-        with share.permit(base.COMPUTE_HOST):
+        with share.permit({base.COMPUTE_HOST: 1}):
             self.assertRaises(exception.ManagerBusy, self.define_host, [])
-        with share.permit('node-9'):
+        with share.permit({'node-9': 1}):
             self.define_host([])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opening a session: checks, limits, and taking a console over."""
 
-import contextlib
+import time
 import types
 
 import fixtures as fixtures_library
@@ -147,41 +147,6 @@ class CheckPortTest(base.ManagerCase):
         self.open(self.proxy_id, self.token)
         self.assertEqual([], self.agents.asked)
 
-    def test_agents_that_hang_leave_threads_for_others(self):
-        opener = self.endpoint._opener
-        with contextlib.ExitStack() as held:
-            for number in range(self.conf.executor_thread_pool_size * 3 // 8):
-                held.enter_context(opener._agents.permit(f'node-{number}'))
-            self.config.set(manager__check_port_timeout=0.1)
-            self.assertRaises(exception.ManagerBusy, self.open, self.proxy_id, self.token)
-            self.open(self.proxy_id, self.authorize(instance=functional_base.new_uuid()).token)
-        self.open(self.proxy_id, self.token)
-
-    def test_opens_that_wait_for_one_agent_leave_threads_for_the_others(self):
-        self.config.set(manager__check_port_timeout=0.1)
-        with contextlib.ExitStack() as held:
-            for _ in range(2):
-                held.enter_context(self.endpoint._opener._agents.permit('node-9'))
-            self.open(self.proxy_id, self.token)
-        with contextlib.ExitStack() as held:
-            for _ in range(2):
-                held.enter_context(self.endpoint._opener._agents.permit(base.COMPUTE_HOST))
-            self.assertRaises(exception.ComputeUnreachable, self.open, self.proxy_id, self.token)
-
-    def test_an_agent_that_hangs_is_left_alone_for_some_seconds(self):
-        clock = self.useFixture(
-            fixtures_library.MockPatchObject(self.endpoint._opener._hung_agents, '_clock')
-        )
-        times = iter([0, 2.0, 2.0, 2.1, 20.0, 20.0, 20.1])
-        clock.mock.side_effect = lambda: next(times)
-        self.agents.answer = exception.ComputeUnreachable(reason='no answer in time')
-        self.assertRaises(exception.ComputeUnreachable, self.open, self.proxy_id, self.token)
-        self.agents.answer = True
-        self.assertRaises(exception.ComputeUnreachable, self.open, self.proxy_id, self.token)
-        self.assertEqual(1, len(self.agents.asked))
-        self.open(self.proxy_id, self.token)
-        self.assertEqual(2, len(self.agents.asked))
-
 
 class Clock:
     """Stands in for the module ``time``; sleeping takes none."""
@@ -257,7 +222,7 @@ class TakeoverTest(base.ManagerCase):
         console = (self.instance, self.session.console.host, 10000)
         in_the_way = self.open(self.proxy_id, other)
         takeovers = self.endpoint._opener._takeovers
-        with takeovers.permit(console), takeovers.permit(console):
+        with takeovers.permit({console: 2}), takeovers.permit({console: 2}):
             self.steal()
             self.assertEqual([], self.proxies.cuts)  # nothing was stolen for somebody who does not get it
             self.open(self.proxy_id, other)
@@ -267,10 +232,30 @@ class TakeoverTest(base.ManagerCase):
         self.useFixture(fixtures_library.MonkeyPatch(f'{sessions.__name__}._TAKEOVER_TURN', 0.0))
         self.clock.during_sleep = lambda: self.close(self.session)
         takeovers = self.endpoint._opener._takeovers
-        with takeovers.permit('project-1'), takeovers.permit('project-1'):
+        with takeovers.permit({'project-1': 2}), takeovers.permit({'project-1': 2}):
             self.steal()
-        with takeovers.permit('project-2'), takeovers.permit('project-2'):
+        with takeovers.permit({'project-2': 2}), takeovers.permit({'project-2': 2}):
             self.open(self.proxy_id, self.token)
+
+    def test_nobody_waits_for_takeovers_that_last(self):
+        self.config.set(serial_console__takeover='steal')
+        self.useFixture(fixtures_library.MonkeyPatch(f'{sessions.__name__}._TAKEOVER_TURN', 60.0))
+        permits = self.endpoint._opener._takeovers._permits
+        permits._held_since['project-1'] = [time.monotonic() - 61] * 2
+        with fixtures_library.MockPatchObject(permits._changed, 'wait', side_effect=AssertionError):
+            self.steal()
+
+    def test_without_a_project_the_takeovers_of_an_instance_leave_threads_for_the_others(self):
+        self.config.set(serial_console__takeover='steal')
+        self.useFixture(fixtures_library.MonkeyPatch(f'{sessions.__name__}._TAKEOVER_TURN', 0.0))
+        nobody = self.authorize(10001)
+        update = sa.update(models.console_auth_token).values(project_id=None)
+        self.db.single(lambda conn: conn.execute(update))
+        self.open(self.proxy_id, nobody.token)
+        takeovers = self.endpoint._opener._takeovers
+        with takeovers.permit({self.instance: 2}), takeovers.permit({self.instance: 2}):
+            self.assertRaises(exception.ConsoleInUse, self.open, self.proxy_id, nobody.token)
+        self.assertEqual([], self.proxies.cuts)
 
     def test_a_session_that_no_proxy_cuts_is_not_waited_for_again_at_once(self):
         self.config.set(serial_console__takeover='steal')

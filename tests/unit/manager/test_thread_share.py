@@ -24,24 +24,24 @@ class ThreadShareTest(testtools.TestCase):
             pass
 
     def test_a_party_that_holds_its_few_is_refused_with_an_error_of_the_caller(self):
-        share, refusal = ThreadShare(32, 4, each=2), exception.ComputeUnreachable()
-        with share.permit('a'), share.permit('a', None):
-            self.assertRaises(exception.ManagerBusy, share.permit('a').__enter__)
-            refused = share.permit('a', refusal=refusal)
+        share, refusal = ThreadShare(32, 4), exception.ComputeUnreachable()
+        with share.permit({'a': 2}), share.permit({'a': 2, 'c': 1}):
+            self.assertRaises(exception.ManagerBusy, share.permit({'a': 2}).__enter__)
+            refused = share.permit({'a': 2}, refusal=refusal)
             self.assertIs(refusal, self.assertRaises(type(refusal), refused.__enter__))
-            with share.permit('b', refusal=refusal), share.permit(None):
+            with share.permit({'b': 1}, refusal=refusal), share.permit():
                 pass
 
     def test_a_full_share_is_busy_whoever_asks(self):
-        share = ThreadShare(8, 1, each=1)
-        with share.permit('a'):
-            refused = share.permit('b', refusal=exception.ComputeUnreachable())
+        share = ThreadShare(8, 1)
+        with share.permit({'a': 1}):
+            refused = share.permit({'b': 1}, refusal=exception.ComputeUnreachable())
             self.assertRaises(exception.ManagerBusy, refused.__enter__)
 
     def test_a_failed_call_gives_its_permit_back(self):
         share = ThreadShare(8, 2)
         for _ in range(3):
-            with contextlib.suppress(ZeroDivisionError), share.permit('a'):
+            with contextlib.suppress(ZeroDivisionError), share.permit({'a': 1}):
                 raise ZeroDivisionError
 
     def test_a_refused_call_takes_no_permit(self):

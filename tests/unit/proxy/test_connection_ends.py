@@ -10,6 +10,7 @@ import testtools
 
 from consoled import exception
 from consoled import token as tokens
+from consoled.proxy import handshake
 from consoled.proxy.connection import ConnectionContext, UserConnection
 from consoled.proxy.handshake import Policy
 from consoled.testing import fixtures
@@ -140,3 +141,37 @@ class EndsTest(testtools.TestCase):
         transport = self.ask(FETCH, None, pages_error=OSError('x'))
         self.assertTrue(transport.ended)
         self.assertIn('Failed to answer a request', self.logged.output)
+
+
+class TurnsTest(testtools.TestCase):
+    def test_requests_of_hundreds_of_connections_of_one_client_are_not_parsed_before_anothers(self):
+        conf = self.useFixture(fixtures.Conf()).conf
+        parsed = []
+        decide = handshake.decide
+
+        def recorded(request, policy):
+            parsed.append(request.peer)
+            return decide(request, policy)
+
+        self.useFixture(fixtures_library.MonkeyPatch(f'{handshake.__name__}.decide', recorded))
+        addresses = ['192.0.2.1'] * 300 + ['192.0.2.2']
+
+        async def serve():
+            metrics = types.SimpleNamespace(response=lambda status: None)
+            context = ConnectionContext(
+                conf, Policy(), Pages(), Admission(exception.NotFound()), metrics, types.SimpleNamespace()
+            )
+            users = [
+                UserConnection(context, address, secure=False, closed=lambda: None) for address in addresses
+            ]
+            for user in users:
+                user.connection_made(Transport())
+                user.data_received(FETCH)
+            async with asyncio.timeout(10):
+                while len(parsed) < len(users):
+                    await asyncio.sleep(0)
+            for user in users:
+                user._stop_waiting()
+
+        asyncio.run(serve())
+        self.assertLess(parsed.index('192.0.2.2'), 5)

@@ -70,6 +70,11 @@ class HypervisorCallsTest(testtools.TestCase):
         self.assertEqual(7, calls.run(lambda: 7, 'guest-2'))
         self.assertEqual(8, calls.run(lambda: 8))
 
+    def test_nobody_waits_for_a_guest_whose_calls_have_missed_their_deadline(self):
+        self.assertRaises(exception.HypervisorUnreachable, self.calls.run, self.hanging.wait, 'guest-1')
+        with mock.patch.object(threading.Condition, 'wait', side_effect=AssertionError):
+            self.assertRaises(exception.HypervisorUnreachable, self.calls.run, self.hanging.wait, 'guest-1')
+
     def test_a_call_that_gets_no_thread_releases_its_permit(self):
         for _ in range(3):
             with mock.patch.object(threading.Thread, 'start', side_effect=RuntimeError):
