@@ -187,11 +187,6 @@ class StartTest(StartCase):
                 (prog, f'{self.text()}[DEFAULT]\nexecutor_thread_pool_size = 0\n', f'pool_size {file}')
                 for prog in PREPARE_OF
             ),
-            (
-                'consoled-proxy',
-                self.text(extra='[oslo_messaging_notifications]\ntransport_url = rabbit://u:p#1@h/'),
-                f'[oslo_messaging_notifications] transport_url {file}',
-            ),
             ('consoled', self.text(database='mysql+pymysql://u:a@b@h/x'), f'[database] connection {file}'),
             (
                 'consoled',
