@@ -173,7 +173,7 @@ class _Daemon:
             ),
             what='two new workers',
         )
-        granted = wait_until(self.authorized, what='an answer')
+        granted = wait_until(self.authorized, timeout=120, what='an answer')  # each call takes 10 s at most
         self.assertEqual(10000, self.api.validate(self.context, granted.token).port)
 
     def authorized(self):
