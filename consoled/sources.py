@@ -10,7 +10,7 @@ before they return them, and the manager checks them against what compute agents
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from consoled import objects
@@ -18,6 +18,10 @@ from consoled.context import RequestContext
 
 # Names of sources without which a copy of one of their tokens opens nothing.
 CHECKED = frozenset({'nova'})
+
+# Called with the outcome of each lookup in a source; and the same for several sources, with its name first.
+OutcomeObserver = Callable[[str], None]
+LookupObserver = Callable[[str, str], None]
 
 
 @dataclasses.dataclass(frozen=True)

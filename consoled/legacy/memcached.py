@@ -26,7 +26,7 @@ from consoled.legacy.bounded_io import UNREADABLE, RawValue, ServerHealth
 from consoled.legacy.pickles import Cached, Refused
 from consoled.legacy.thread_pool import ThreadPool, Unavailable
 from consoled.legacy.throttled_log import ThrottledLog
-from consoled.sources import Issued, TokenSource
+from consoled.sources import Issued, OutcomeObserver, TokenSource
 
 LOG = log.getLogger(__name__)
 
@@ -38,16 +38,13 @@ _BATCH = 500  # keys deleted with one request
 # server that is back should be used again soon. The configuration file takes precedence.
 _DEFAULTS = {'socket_timeout': 0.5, 'memcache_dead_retry': 5, 'memcache_pool_connection_get_timeout': 1}
 
-# Called with the outcome of each lookup (found, unknown, refused, unavailable) and of each change that failed
-# (unavailable).
-OutcomeObserver = Callable[[str], None]
-
 
 def from_conf(conf: cfg.ConfigOpts, observe: OutcomeObserver = lambda outcome: None) -> TokenSource:
     """Return the source that ``[cache]`` describes, without a connection yet.
 
     :param conf: with ``[consoleauth] token_ttl``; the options of oslo.cache are registered on it
-    :param observe: called from any thread
+    :param observe: called from any thread: with found, unknown, refused or unavailable for each lookup, with
+        unavailable for each change that failed
     :raises ValueError: the options of ``[cache]`` contradict each other or are not supported
     """
     core.configure(conf)

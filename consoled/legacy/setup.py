@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable
 
 import oslo_messaging
 from oslo_config import cfg
@@ -15,12 +14,9 @@ from consoled.legacy import consoleauth, memcached
 from consoled.rpc import server as rpc_server
 from consoled.rpc import starting
 from consoled.rpc.transport import check_other_bus, get_transport
-from consoled.sources import TokenSource
+from consoled.sources import LookupObserver, TokenSource
 
 _BUS_OPTION = '[workarounds] consoleauth_transport_url'
-
-# Called with the name of a source and the outcome of each lookup in it.
-LookupObserver = Callable[[str, str], None]
 
 
 def source_from_conf(

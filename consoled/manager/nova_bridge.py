@@ -6,14 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import oslo_messaging
 from oslo_config import cfg
 
 from consoled.db.engine import unchecked_tls
 from consoled.rpc import transport as rpc_transport
-from consoled.sources import TokenSource
+from consoled.sources import LookupObserver, TokenSource
 
 
 def check_conf(conf: cfg.ConfigOpts) -> list[str]:
@@ -37,7 +35,7 @@ def check_conf(conf: cfg.ConfigOpts) -> list[str]:
 def sources_from_conf(
     conf: cfg.ConfigOpts,
     transport: oslo_messaging.RPCTransport,
-    observe: Callable[[str, str], None],
+    observe: LookupObserver,
 ) -> list[TokenSource]:
     """Return Nova as a source of tokens; an empty list unless ``[nova] connection`` is set.
 

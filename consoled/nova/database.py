@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,7 +31,6 @@ _TIMEOUTS = {
 }
 
 _POOL_SIZE = 4  # connections: a lookup takes milliseconds, and few threads of a worker may make one at a time
-_BATCH = 500  # values in one IN (...)
 
 _tokens = sa.table(
     'console_auth_tokens',
@@ -100,10 +98,6 @@ _SELECT_TOKEN = (
     .select_from(_tokens.join(_instances, sa.and_(_I.uuid == _T.instance_uuid, _I.deleted == 0)))
     .where(_T.token_hash == sa.bindparam('token_hash'), _T.expires > unix_now())
 )
-_SELECT_GUESTS = sa.select(_I.uuid, _I.host, _I.launched_at).where(
-    _I.deleted == 0, _I.uuid.in_(sa.bindparam('uuids', expanding=True))
-)
-_SELECT_HASHES = sa.select(_T.token_hash).where(_T.token_hash.in_(sa.bindparam('hashes', expanding=True)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,20 +124,8 @@ class Token:
     launched_at: datetime.datetime | None
 
 
-@dataclasses.dataclass(frozen=True)
-class Guest:
-    """Where an instance is, and since when (UTC)."""
-
-    compute_host: str | None
-    launched_at: datetime.datetime | None
-
-
 class NovaDatabase:
-    """Queries of Nova's cell database.
-
-    Every method raises DatabaseUnavailable if the database does not answer in time, refuses the account, or
-    is not a database of Nova.
-    """
+    """Queries of Nova's cell database."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -161,38 +143,21 @@ class NovaDatabase:
         return cls(Database(url, pool_size=_POOL_SIZE, recycle=recycle, retry_time=_RETRY_TIME))
 
     def find_token(self, token_hash: str) -> Token | None:
-        """Return a live token by the SHA-256 of its clear text in hex; None if there is none."""
-        rows = self._select(_SELECT_TOKEN, {'token_hash': token_hash})
-        return Token(**rows[0]._mapping) if rows else None
+        """Return a live token by the SHA-256 of its clear text in hex; None if there is none.
 
-    def find_guests(self, uuids: Collection[str]) -> dict[str, Guest]:
-        """Return those of these instances that exist, by UUID."""
-        rows = [row for batch in _batches(uuids) for row in self._select(_SELECT_GUESTS, {'uuids': batch})]
-        return {row.uuid: Guest(row.host, row.launched_at) for row in rows}
-
-    def find_hashes(self, hashes: Collection[str]) -> set[str]:
-        """Return those of these hashes whose tokens exist, live or not."""
-        rows = [row for batch in _batches(hashes) for row in self._select(_SELECT_HASHES, {'hashes': batch})]
-        return {row.token_hash for row in rows}
+        :raises DatabaseUnavailable: the database does not answer in time, refuses the account, or is not a
+            database of Nova
+        """
+        values = {'token_hash': token_hash}
+        try:
+            row = self._db.single(lambda conn: conn.execute(_SELECT_TOKEN, values).first())
+        except (db_exc.DBError, sa_exc.SQLAlchemyError) as exc:  # no such table, no grant
+            raise exception.DatabaseUnavailable() from exc
+        return None if row is None else Token(**row._mapping)
 
     def dispose(self) -> None:
         """Close all connections."""
         self._db.dispose()
-
-    def _select(self, statement: sa.Select[Any], values: dict[str, Any]) -> Sequence[sa.Row[Any]]:
-        try:
-            return self._db.single(lambda conn: conn.execute(statement, values).all())
-        except (
-            db_exc.DBError,
-            sa_exc.SQLAlchemyError,
-        ) as exc:  # no such table, no grant: what the operator has to mend
-            raise exception.DatabaseUnavailable() from exc
-
-
-def _batches(values: Collection[str]) -> Iterator[list[str]]:
-    ordered = sorted(values)
-    for start in range(0, len(ordered), _BATCH):
-        yield ordered[start : start + _BATCH]
 
 
 def _with_timeouts(connection: str) -> str:

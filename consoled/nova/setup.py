@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import oslo_messaging
 from oslo_config import cfg
@@ -13,9 +12,7 @@ from consoled.nova.compute import NovaComputeAPI
 from consoled.nova.database import NovaDatabase
 from consoled.nova.source import NovaTokens
 from consoled.rpc.transport import get_transport
-
-# Called with the name of a source and the outcome of each lookup in it.
-LookupObserver = Callable[[str, str], None]
+from consoled.sources import LookupObserver
 
 
 def source_from_conf(

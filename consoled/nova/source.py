@@ -13,14 +13,14 @@ import dataclasses
 import datetime
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from consoled import exception, objects
 from consoled import token as tokens
 from consoled.context import RequestContext
 from consoled.nova.compute import NovaComputeAPI
 from consoled.nova.database import NovaDatabase, Token
-from consoled.sources import Issued, PortChecker
+from consoled.sources import Issued, OutcomeObserver, PortChecker
 
 LOG = logging.getLogger(__name__)
 
@@ -29,14 +29,11 @@ CONSOLE_TYPES = frozenset({'novnc', 'spice-html5', 'serial', 'webmks'})
 # On a Galera cluster a token that Nova has just handed out may reach the node that is asked a moment later.
 _READ_AGAIN = 0.1  # seconds
 
-# Called with the outcome of each lookup: found, unknown, refused or unavailable.
-OutcomeObserver = Callable[[str], None]
-
 
 class NovaTokens:
     """A ``TokenSource`` that reads Nova's cell database and asks nova-compute.
 
-    :param observe: called from any thread
+    :param observe: called from any thread with found, unknown, refused or unavailable
     """
 
     name = 'nova'

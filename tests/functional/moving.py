@@ -198,10 +198,10 @@ class MoveCase(testtools.TestCase):
         self.manager.signal(daemons.signal.SIGHUP)
 
     def make_users(self, neighbourhoods, each=2):
-        where_each = [where for where in neighbourhoods for _ in range(each)]
+        homes = [where for where in neighbourhoods for _ in range(each)]
         self.users = [
             User(where, self.old, self.api, self.proxy, f'198.51.100.{number}')
-            for number, where in enumerate(where_each, 1)
+            for number, where in enumerate(homes, 1)
         ]
         return self.users
 

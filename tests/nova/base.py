@@ -15,7 +15,6 @@ import sqlalchemy as sa
 
 from consoled.testing import services
 from consoled.testing.service_process import spawn
-from tests.functional import base
 
 VERSION = os.environ.get('CONSOLED_TEST_NOVA', '34.0.0')
 ROOT = pathlib.Path(__file__).parents[2]
@@ -203,7 +202,3 @@ class Nova(fixtures.Fixture):
 def _plain(url):
     """Return a URL as it is in nova.conf, without time limits."""
     return sa.make_url(url).set(query={'charset': 'utf8'}).render_as_string(hide_password=False)
-
-
-def new_cell_database(test):
-    return base.database_url(test, 'mariadb')
