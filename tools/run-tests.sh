@@ -4,8 +4,8 @@
 # tools/run-tests.sh [REGEX]
 #
 # Run the tests whose ids match REGEX (default: unit, functional, e2e). tests/plan.py balances the workers. The last
-# line has the counts of stestr's own result; with CONSOLED_SUMMARY_FILE set they are appended to that file instead
-# (tools/summary.sh adds them up). Fails if anything failed.
+# line has the counts of stestr's own result, after the tests that failed; with CONSOLED_SUMMARY_FILE set both are
+# appended to that file instead (tools/summary.sh prints them). Fails if anything failed.
 #
 # CONSOLED_TEST_WORKERS  default: one more than there are processors, as most tests wait for daemons and deadlines
 # CONSOLED_TEST_VENV     the environment to test in; default: .venv
@@ -69,6 +69,10 @@ if [ "$result" -ne 0 ] && [ "$failed" -eq 0 ]; then
     echo 'The tests passed, but something else failed: see above.' >&2
 fi
 
-echo "$passed $failed $skipped" >>"${CONSOLED_SUMMARY_FILE:-$work/summary}"
+{
+    # once more, at the end: who reads a long log reads that
+    [ "$failed" -eq 0 ] || "${stestr[@]}" failing 2>&1 | sed "s/^/$venv: /" | tail -n 100
+    echo "counts: $passed $failed $skipped"
+} >>"${CONSOLED_SUMMARY_FILE:-$work/summary}"
 [ -n "${CONSOLED_SUMMARY_FILE:-}" ] || tools/summary.sh "$work/summary"
 exit "$result"

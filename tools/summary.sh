@@ -3,7 +3,9 @@
 #
 # tools/summary.sh FILE
 #
-# Print the sum of the lines "PASSED FAILED SKIPPED" of a file, one for each run of tools/run-tests.sh.
+# Print what runs of tools/run-tests.sh wrote to a file: what failed, then the sum of the lines
+# "counts: PASSED FAILED SKIPPED".
 
-awk '{ passed += $1; failed += $2; skipped += $3 }
+awk '$1 == "counts:" { passed += $2; failed += $3; skipped += $4; next }
+    { print }
     END { printf "tests: %d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$1"
