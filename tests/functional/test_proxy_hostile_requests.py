@@ -119,6 +119,7 @@ class Requests(_Requests):
         self.assert_slot_free()
 
     def test_a_page_that_is_read(self):
+        self.use_another(request_timeout=60)  # this user is not slow on purpose
         user = self.user()
         for _ in range(2):
             answer = user.send(PAGE % b'').answer()
