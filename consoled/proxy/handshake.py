@@ -25,6 +25,9 @@ from consoled.proxy.forwarded import Client, Network, identify_client, parse_net
 TOKEN_HEADER = 'consoled-token'  # noqa: S105 - a name
 TOKEN_PROTOCOL = 'consoled.token.'  # noqa: S105 - a prefix
 COOKIE = 'consoled_token'
+NOVA_COOKIE = (
+    'token'  # of the pages of noVNC before 1.1 and spice-html5, and of programs made for Nova's proxies
+)
 
 # In order of preference. The subprotocol that carries the token is never echoed.
 SUBPROTOCOLS = (flow.PROTOCOL, 'binary', 'consoled')
@@ -149,7 +152,7 @@ def _decide(request: Request, policy: Policy, client: Client) -> Decision:
     if _values(request, 'transfer-encoding') or _values(request, 'content-length') not in ([], ['0']):
         raise exception.BadRequest(reason='it has a body')
     path, query = _parse_target(request.target)
-    if 'websocket' not in _list_items(request, 'upgrade'):
+    if not wants_websocket(request):
         token, bad_token = _find_token_or_error(request, query)
         return Fetch(
             path=path,
@@ -162,10 +165,15 @@ def _decide(request: Request, policy: Policy, client: Client) -> Decision:
         )
     accept = _check_upgrade(request)
     unmatched_origin = _check_origin(request, policy, client)
-    token = _find_token(request, query)
+    token = _find_token(request, query) or _find_nova_cookie(request)
     if token is None:
         raise exception.InvalidToken()
     return Upgrade(token, client, accept, _select_subprotocol(request), unmatched_origin)
+
+
+def wants_websocket(request: Request) -> bool:
+    """Return whether a request is for a websocket, however malformed it may be."""
+    return 'websocket' in _list_items(request, 'upgrade')
 
 
 def wants_json(request: Request) -> bool:
@@ -262,7 +270,7 @@ def _find_token(request: Request, query: dict[str, list[str]]) -> str | None:
         _tokens_in_path_argument(query),
         _values(request, TOKEN_HEADER),
         [name[len(TOKEN_PROTOCOL) :] for name in _subprotocols(request) if name.startswith(TOKEN_PROTOCOL)],
-        _tokens_in_cookies(request),  # last: a browser sends what is left of an earlier console, too
+        _cookies(request, COOKIE),  # last: a browser sends what is left of an earlier console, too
     ):
         if found:
             if len(set(found)) > 1 or not tokens.well_formed(found[0]):
@@ -293,13 +301,26 @@ def _tokens_in_path_argument(query: dict[str, list[str]]) -> list[str]:
     ]
 
 
-def _tokens_in_cookies(request: Request) -> list[str]:
-    """Return tokens in cookies (RFC 6265, section 4.2.1).
+def _find_nova_cookie(request: Request) -> str | None:
+    """Return the token in the cookie of Nova's pages, or None.
+
+    Other applications use the name, too, so a value that cannot be a token is none.
+
+    :raises InvalidToken: there are two different tokens
+    """
+    found = {value for value in _cookies(request, NOVA_COOKIE) if tokens.well_formed(value)}
+    if len(found) > 1:
+        raise exception.InvalidToken()
+    return next(iter(found), None)
+
+
+def _cookies(request: Request, wanted: str) -> list[str]:
+    """Return the values of the cookies of a name (RFC 6265, section 4.2.1).
 
     Not with http.cookies: it drops the whole header if it cannot parse one cookie of any application.
     """
     pairs = [pair.partition('=') for value in _values(request, 'cookie') for pair in value.split(';')]
-    found = [value.strip().strip('"') for name, _, value in pairs if name.strip() == COOKIE]
+    found = [value.strip().strip('"') for name, _, value in pairs if name.strip() == wanted]
     return [value for value in found if value]
 
 

@@ -129,6 +129,37 @@ class TokenTest(DecisionCase):
         for name in ('xconsoled_token', 'consoled_token2', 'Consoled_Token', 'consoled'):
             self.refused(exception.InvalidToken, '/', cookie=f'{name}={TOKEN}')
 
+    def test_in_the_cookie_of_novas_pages_if_there_is_no_other(self):
+        cookie = f'a=b; token={TOKEN}'
+        self.assertEqual(TOKEN, self.opened('/websockify', cookie=cookie).token)
+        self.assertEqual(TOKEN, self.opened('/', cookie=f'token="{TOKEN}"').token)
+        for target, headers in (
+            (f'/?token={OTHER}', {'cookie': cookie}),
+            (f'/?path=%3Ftoken%3D{OTHER}', {'cookie': cookie}),
+            ('/', {'cookie': cookie, 'consoled_token': OTHER}),
+            ('/', {'cookie': cookie, 'sec_websocket_protocol': f'binary, consoled.token.{OTHER}'}),
+            ('/', {'cookie': f'{cookie}; consoled_token={OTHER}'}),
+        ):
+            self.assertEqual(OTHER, self.opened(target, **headers).token)
+        self.refused(exception.InvalidToken, '/?token=short', cookie=cookie)
+
+    def test_a_cookie_token_of_another_application_is_no_token(self):
+        for other in ('short', 'eyJhbGciOi.eyJzdWIiOiIx.SflKxwRJSMeKKF2QT4', '', 'a b', '%7B%7D', 'x' * 129):
+            self.refused(exception.InvalidToken, '/', cookie=f'token={other}')
+            self.assertEqual(TOKEN, self.opened('/', cookie=f'token={other}; token={TOKEN}').token)
+        self.refused(exception.InvalidToken, '/', cookie=f'token={TOKEN}; token={OTHER}')
+        self.assertEqual(TOKEN, self.opened('/', cookie=[f'token={TOKEN}', f'token={TOKEN}']).token)
+
+    def test_a_cookie_of_novas_pages_asks_for_no_reason(self):
+        """Whatever a user looks for, his browser sends it: it may be another application's."""
+        self.assertIsNone(self.fetched('/nothing', cookie=f'token={TOKEN}').token)
+        self.assertEqual(TOKEN, self.fetched('/nothing', cookie=f'consoled_token={TOKEN}').token)
+
+    def test_many_cookies(self):
+        many = '; '.join(f'token=x{number}' for number in range(3000))
+        self.assertEqual(TOKEN, self.opened('/', cookie=f'{many}; token={TOKEN}').token)
+        self.refused(exception.InvalidToken, '/', cookie=many)
+
     def test_in_a_subprotocol(self):
         for protocols in (
             f'consoled.token.{TOKEN}',
@@ -439,6 +470,8 @@ class FetchTest(DecisionCase):
         self.assertEqual('"x"', self.fetched('/', if_none_match='"x"').if_none_match)
 
     def test_an_upgrade_to_another_protocol_is_ignored(self):
+        self.assertFalse(handshake.wants_websocket(request('/', upgrade='h2c')))
+        self.assertTrue(handshake.wants_websocket(request('/', upgrade='h2c, WebSocket', method='POST')))
         self.assertIsInstance(decide(request('/', upgrade='h2c'), POLICY), Fetch)
 
 
@@ -463,6 +496,7 @@ plausible = st.sampled_from(
         '10.0.0.1, 192.0.2.1',
         'application/json',
         f'consoled_token={TOKEN}',
+        f'token={OTHER}; token',
         'consoled_token="\\',
         'consoled_token=\\\\"; $Version=1; a',
         f'binary, consoled.token.{TOKEN}',
@@ -526,6 +560,10 @@ def in_a_cookie(token):
     return '/', {'cookie': [f'a=b; consoled_token={token}']}
 
 
+def in_the_cookie_of_nova(token):
+    return '/', {'cookie': [f'a=b; token={token}']}
+
+
 def in_a_header(token):
     return '/', {'consoled-token': [token]}
 
@@ -534,7 +572,9 @@ def in_a_subprotocol(token):
     return '/', {'sec-websocket-protocol': [f'binary, consoled.token.{token}']}
 
 
-locations = st.sampled_from([in_the_query, in_the_path, in_a_header, in_a_cookie, in_a_subprotocol])
+locations = st.sampled_from(
+    [in_the_query, in_the_path, in_a_header, in_a_cookie, in_the_cookie_of_nova, in_a_subprotocol]
+)
 well_formed = st.from_regex(r'[A-Za-z0-9_-]{16,128}', fullmatch=True)
 spoilers = st.sampled_from(
     [
@@ -593,7 +633,7 @@ class AnyRequestTest(testtools.TestCase):
                 response, body = responses.refusal(decision.error, as_json=as_json)
                 self.assertNotIn(token.encode(), body)
                 self.assertNotIn(token, repr(response.headers))
-        else:
+        elif isinstance(decision, Upgrade) or carrier is not in_the_cookie_of_nova:
             self.assertEqual(token, decision.token)
         if isinstance(decision, Upgrade):
             self.assertNotIn(token, f'{decision.subprotocol} {decision.accept}')

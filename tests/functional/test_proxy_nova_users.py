@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What users of Nova's proxies rely on: the bytes of the 101 and of a refusal, and the cookie ``token``.
+
+The requests are those of Tempest's websocket client (tempest/common/compute.py) and of websockify's pages.
+"""
+
+import json
+
+from tests.functional import proxy_base
+
+UNKNOWN = 'unknown-UNKNOWN-unknown-UNKNOWN-unknown-UNK'
+
+
+class NovaUsersTest(proxy_base.ProxyTestCase):
+    def token(self):
+        return self.grant().partition('token=')[2]
+
+    def test_the_reason_phrase_of_the_101(self):
+        """Tempest compares it."""
+        _, answer = self.ask(self.grant(), Sec_WebSocket_Protocol='binary')
+        self.assertTrue(answer.raw_head.startswith(b'HTTP/1.1 101 Switching Protocols\r\n'), answer.raw_head)
+        self.assertEqual('binary', answer.headers['sec-websocket-protocol'])
+        self.assertEqual('websocket', answer.headers['upgrade'].lower())
+
+    def test_nothing_follows_the_head_of_a_refusal(self):
+        for target, status in ((f'/?token={UNKNOWN}', 401), ('/', 401), ('/websockify', 401)):
+            user, answer = self.ask(target)
+            self.assertEqual(
+                (status, 'close', b''), (answer.status, answer.headers['connection'], answer.body)
+            )
+            self.assertEqual(b'', user.ended())
+        user, answer = self.ask(self.grant(), Origin='https://evil.example.org')
+        self.assertEqual((403, b''), (answer.status, user.ended()))
+
+    def test_a_program_that_asks_for_json_gets_the_reason(self):
+        user, answer = self.ask(f'/?token={UNKNOWN}', Accept='application/json')
+        self.assertEqual((401, 'invalid_token'), (answer.status, json.loads(answer.body)['code']))
+        self.assertEqual(b'', user.ended())
+
+    def test_what_follows_a_refused_request_is_no_request(self):
+        """The connection has ended: a websocket client's frames must not be read as HTTP."""
+        request = proxy_base.handshake(f'/?token={UNKNOWN}')
+        user = self.user().send(request + b'GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n')
+        self.assertEqual(401, user.answer().status)
+        self.assertEqual(b'', user.ended())
+
+    def test_the_cookie_token_where_there_is_no_other(self):
+        for target in ('/websockify', '/', '/?token=', '/any/where?path=websockify'):
+            user, answer = self.ask(target, Cookie=f'theme=dark; token={self.token()}')
+            self.assertEqual(101, answer.status, target)
+            self.assert_echo(user)
+            user.leave()
+            self.assert_nothing_left()
+        user, answer = self.ask(self.grant(), Cookie=f'token={UNKNOWN}')
+        self.assertEqual(101, answer.status)
+        self.assert_echo(user)
+
+    def test_cookies_that_are_no_tokens(self):
+        many = '; '.join(f'token={number:04}-xxxxxxxxxxxx' for number in range(500))
+        for cookie in (f'token={UNKNOWN}', 'token=a.b.c', many, 'token', '='):
+            user, answer = self.ask('/websockify', Cookie=cookie)
+            self.assertEqual((401, b''), (answer.status, user.ended()), cookie[:50])
