@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import grp
 import logging
@@ -25,6 +26,7 @@ from consoled.proxy.metrics import Metrics
 LOG = logging.getLogger(__name__)
 
 _BACKLOG = 1024
+_ADDITIONAL = 'additional_addresses'
 _ACCEPT_PAUSE = 0.1  # seconds after accept failed, most likely for want of file descriptors
 _ACCEPT_LOG = 60.0  # seconds between two log lines on that: users may have taken the descriptors
 
@@ -37,14 +39,41 @@ def bind_sockets(conf: cfg.ConfigOpts) -> list[socket.socket]:
     """Bind the sockets that users connect to, once before the fork: all workers share them.
 
     :raises OSError: an address is in use, or does not belong to this host
-    :raises ValueError: an address may not be used, or the unix socket may not have its group
+    :raises ValueError: an address is malformed or may not be used, or the unix socket may not have its group
     """
-    sockets = [listening.bind('proxy', conf.proxy.host, conf.proxy.port, backlog=_BACKLOG)]
-    if conf.proxy.unix_socket:
-        sockets.append(_bind_unix_socket(conf))
+    with contextlib.ExitStack() as bound:
+        sockets = []
+        for number, (host, port) in enumerate(addresses(conf)):
+            option = _ADDITIONAL if number else None
+            sockets.append(listening.bind('proxy', host, port, option=option, backlog=_BACKLOG))
+            bound.callback(sockets[-1].close)
+        if conf.proxy.unix_socket:
+            sockets.append(_bind_unix_socket(conf))
+        bound.pop_all()
     for sock in sockets:
         sock.setblocking(False)
     return sockets
+
+
+def addresses(conf: cfg.ConfigOpts) -> list[listening.Address]:
+    """Return the TCP addresses to listen on for users: first that of ``host`` and ``port``.
+
+    :raises ValueError: an additional one is malformed, or cannot be had beside another
+    """
+    found = [(conf.proxy.host, conf.proxy.port)]
+    for text in conf.proxy[_ADDITIONAL]:
+        try:
+            address = listening.parse_address(text)
+        except ValueError as exc:
+            raise ValueError(f'[proxy] {_ADDITIONAL}: {exc}') from None
+        for other in found:
+            if listening.overlap(address, other):
+                raise ValueError(
+                    f'[proxy] {_ADDITIONAL}: {text} is listened on already, as '
+                    f'{listening.show_address(other)}'
+                )
+        found.append(address)
+    return found
 
 
 def _bind_unix_socket(conf: cfg.ConfigOpts) -> socket.socket:

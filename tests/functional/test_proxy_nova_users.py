@@ -4,11 +4,50 @@
 The requests are those of Tempest's websocket client (tempest/common/compute.py) and of websockify's pages.
 """
 
+import contextlib
+import http.client
 import json
 
+from consoled.testing.daemons import free_port
 from tests.functional import proxy_base
 
 UNKNOWN = 'unknown-UNKNOWN-unknown-UNKNOWN-unknown-UNK'
+
+
+class PortsTest(proxy_base.ProxyTestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.more = [free_port(), free_port()]
+        cls.proxy_options = {'additional_addresses': f'127.0.0.1:{cls.more[0]},[::1]:{cls.more[1]}'}
+        super().setUpClass()
+
+    def test_each_port_opens_the_same_consoles(self):
+        for port in (self.daemon.port, self.more[0]):
+            with proxy_base.User(port) as user:
+                self.assertEqual(101, self.ask(self.grant(), user)[1].status)
+                self.assert_echo(user)
+            self.assert_nothing_left()
+        connection = http.client.HTTPConnection('::1', self.more[1], timeout=proxy_base.PATIENCE)
+        with contextlib.closing(connection):
+            connection.request('GET', '/nothing')
+            self.assertEqual(404, connection.getresponse().status)
+
+    def test_all_addresses_are_logged(self):
+        self.assertIn(f'127.0.0.1:{self.daemon.port},127.0.0.1:{self.more[0]},', self.daemon.log())
+
+    def test_all_workers_share_them_and_a_stopped_proxy_leaves_none(self):
+        ports = [free_port(), free_port()]
+        addresses = ','.join(f'127.0.0.1:{port}' for port in ports)
+        daemon = self.useFixture(self.new_daemon(additional_addresses=addresses, workers=2))
+        daemon.wait_ready()
+        self.assertEqual(2, len(daemon.worker_pids()))
+        for port in ports * 5:
+            with proxy_base.User(port) as user:
+                user.send(b'GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n')
+                self.assertEqual(404, user.answer().status)
+        daemon.stop()
+        for port in ports:
+            self.assertRaises(ConnectionRefusedError, proxy_base.User, port)
 
 
 class NovaUsersTest(proxy_base.ProxyTestCase):

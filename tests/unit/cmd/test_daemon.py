@@ -309,6 +309,11 @@ class StartTest(StartCase):
         for prog, text, named in (
             ('consoled-proxy', self.text(extra='[proxy]\nhost = 0.0.0.0'), '[proxy] ssl_cert is not set'),
             (
+                'consoled-proxy',
+                self.text(extra='[proxy]\nhost = 127.0.0.1\nadditional_addresses = [::]:0,127.0.0.1:0'),
+                '[proxy] ssl_cert is not set: users reach [::]:0 without',
+            ),
+            (
                 'consoled',
                 self.text(extra=f'[monitoring]\nhost = 0.0.0.0\nport = {free_port()}'),
                 '[monitoring]',
