@@ -60,6 +60,13 @@ _TLS = [
         mutable=True,
         help='PEM file with the private key. If this is not set, the key must be in ssl_cert.',
     ),
+    cfg.BoolOpt(
+        'ssl_only',
+        default=True,
+        help='Whether users are served over TLS only where ssl_cert is set. If this is false, plain HTTP is '
+        "answered on the same ports, too, as Nova's proxies do; then tokens and consoles can be read on the "
+        'way. Set it to false only while users still have http URLs.',
+    ),
     cfg.StrOpt(
         'ssl_minimum_version',
         mutable=True,
