@@ -16,12 +16,11 @@ from oslo_config import cfg
 
 from consoled import exception
 from consoled.objects import ConsoleType
-from consoled.proxy import flow, handshake, responses
+from consoled.proxy import flow, handshake, pages, responses
 from consoled.proxy.admission import Admission, Admitted
 from consoled.proxy.fair_queue import FairQueue
 from consoled.proxy.limits import client_site
 from consoled.proxy.metrics import Metrics
-from consoled.proxy.pages import Pages
 from consoled.proxy.read_buffer import ReadBuffer, report_all_unsent
 from consoled.proxy.relay import Channel
 from consoled.proxy.security.rfb import UserHandshake
@@ -39,7 +38,7 @@ class ConnectionContext:
 
     conf: cfg.ConfigOpts
     policy: handshake.Policy
-    pages: Pages
+    pages: pages.Pages
     admission: Admission
     metrics: Metrics
     read_buffer: ReadBuffer
@@ -72,6 +71,7 @@ class UserConnection(asyncio.Protocol):
         self._advancing = False  # ``_advance`` is scheduled
         self._head = False  # the request is a HEAD, so the response has no body
         self._wants_json = False
+        self._wants_websocket = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
@@ -188,6 +188,7 @@ class UserConnection(asyncio.Protocol):
         )
         self._head = asked.method == 'HEAD'
         self._wants_json = handshake.wants_json(asked)
+        self._wants_websocket = handshake.wants_websocket(asked)
         # h11 checks the limit only while a head is incomplete: one that arrives at once may exceed it.
         if sum(len(name) + len(value) for name, value in request.headers) > self._limit - len(request.target):
             self._refuse(exception.RequestTooLarge())
@@ -246,8 +247,11 @@ class UserConnection(asyncio.Protocol):
     # pages
 
     def _fetch(self, fetch: handshake.Fetch) -> None:
-        found = self._context.pages.get(fetch.path, fetch.if_none_match)
+        path = pages.TERMINAL if fetch.pasted else fetch.path
+        found = self._context.pages.get(path, fetch.if_none_match)
         if found is not None:
+            if fetch.embedders:
+                found = found.embeddable_by(fetch.client.scheme, fetch.embedders)
             self._send(*responses.page(found))
             self._finish()
         elif fetch.token is None:
@@ -268,7 +272,7 @@ class UserConnection(asyncio.Protocol):
         self._refuse(await self._context.admission.ask(token, client_address))
 
     def _refuse(self, error: exception.ConsoledException) -> None:
-        self._send(*responses.refusal(error, as_json=self._wants_json))
+        self._send(*responses.refusal(error, as_json=self._wants_json, for_websocket=self._wants_websocket))
 
     def _send(self, response: h11.Response, body: bytes) -> None:
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or self._transport.is_closing():
@@ -306,7 +310,9 @@ class UserConnection(asyncio.Protocol):
         channel = self._channel(admitted, upgrade.subprotocol)
         admitted.session.connected(channel)
         self._http.next_event()
-        switching = self._http.send(h11.InformationalResponse(status_code=101, headers=headers))
+        switching = self._http.send(
+            h11.InformationalResponse(status_code=101, headers=headers, reason='Switching Protocols')
+        )
         self._transport.write(switching)
         self._upgraded = True
         channel.start(self._http.trailing_data[0])

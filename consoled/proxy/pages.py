@@ -20,13 +20,15 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from oslo_config import cfg
 
 from consoled.proxy import csp
 
 LOG = logging.getLogger(__name__)
+
+TERMINAL = '/serial.html'
 
 MAX_BYTES = 20 * 1024 * 1024  # of all files together; the three packages have 5 MB
 MAX_ENTRIES = 10_000  # per option, in all its directories: an option set to /usr must not stall the start
@@ -72,6 +74,13 @@ class Page:
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
+
+    def embeddable_by(self, scheme: str, hosts: Iterable[str]) -> Page:
+        """Return the page with a policy that lets pages of these hosts embed it, too."""
+        headers = dict(self.headers)
+        policy = headers.get('Content-Security-Policy', '')
+        headers['Content-Security-Policy'] = csp.with_ancestors(policy, scheme, hosts)
+        return dataclasses.replace(self, headers=tuple(headers.items())) if policy else self
 
 
 class Pages:
@@ -228,8 +237,10 @@ def _arrange_novnc(files: Mapping[str, bytes], own: Mapping[str, bytes], build: 
         if name.startswith(('app/', 'core/', 'vendor/')) or name.endswith('.json') and '/' not in name:
             pages[f'/{name}'] = page
     pages['/novnc.html'] = build('novnc.html', own['novnc.html'])
-    for name in ('vnc.html', 'vnc_lite.html', 'vnc_auto.html'):
+    for name in ('vnc.html', 'vnc_lite.html'):
         pages[f'/{name}'] = packaged.get(name, pages['/novnc.html'])
+    # Nova's default. noVNC's connected by itself while it had one; Debian's is vnc.html, which does not.
+    pages['/vnc_auto.html'] = pages['/novnc.html']
     return pages
 
 
@@ -272,7 +283,7 @@ def _arrange_terminal(files: Mapping[str, bytes], own: Mapping[str, bytes], buil
     return {
         '/terminal/xterm.js': build(script, files[script]),
         '/terminal/xterm.css': build(style, files[style]),
-        '/serial.html': build('serial.html', own['serial.html']),
+        TERMINAL: build('serial.html', own['serial.html']),
     }
 
 

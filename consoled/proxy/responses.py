@@ -17,22 +17,30 @@ _MAX_RETRY_AFTER = 10**6  # seconds
 
 _EXTRA_HEADERS = {
     405: [('Allow', 'GET, HEAD')],
-    426: [('Upgrade', 'websocket'), ('Connection', 'Upgrade'), ('Sec-WebSocket-Version', '13')],
+    426: [('Upgrade', 'websocket'), ('Sec-WebSocket-Version', '13')],
 }
 
 
-def refusal(error: exception.ConsoledException, *, as_json: bool) -> tuple[h11.Response, bytes]:
-    """Return head and body of the response that says why: JSON for a program, a small page for a user."""
+def refusal(
+    error: exception.ConsoledException, *, as_json: bool, for_websocket: bool = False
+) -> tuple[h11.Response, bytes]:
+    """Return head and body of the response that says why: JSON for a program, a small page for a user.
+
+    The refusal of a websocket ends its connection, and has no body unless a program asked for JSON: simple
+    clients (Tempest's, for example) take whatever follows the head for frames of the websocket.
+    """
     reason = str(error)
+    headers = [*pages.REFUSAL_HEADERS, *_EXTRA_HEADERS.get(error.http_status, [])]
+    body = b''
     if as_json:
-        content_type, body = pages.JSON, pages.refusal_json(error.code, reason, error.retryable)
-    else:
-        content_type, body = pages.HTML, pages.refusal_page(error.http_status, error.code, reason)
-    headers = [
-        ('Content-Type', content_type),
-        *pages.REFUSAL_HEADERS,
-        *_EXTRA_HEADERS.get(error.http_status, []),
-    ]
+        body = pages.refusal_json(error.code, reason, error.retryable)
+        headers.append(('Content-Type', pages.JSON))
+    elif not for_websocket:
+        body = pages.refusal_page(error.http_status, error.code, reason)
+        headers.append(('Content-Type', pages.HTML))
+    options = ['Upgrade'] * (error.http_status == HTTPStatus.UPGRADE_REQUIRED) + ['close'] * for_websocket
+    if options:
+        headers.append(('Connection', ', '.join(options)))
     if error.retryable:
         headers.append(('Retry-After', str(_retry_after(error))))
     return response(error.http_status, headers, len(body)), body

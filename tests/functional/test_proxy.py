@@ -208,10 +208,16 @@ class _Tokens:
 
     def test_allowed_origins(self):
         target = self.grant()
-        here = f'http://127.0.0.1:{self.daemon.port}'
-        for origin in (None, here, here.upper(), DASHBOARD, f'{DASHBOARD}:443', CONSOLE):
+        for origin in (None, DASHBOARD, f'{DASHBOARD}:443', CONSOLE):
             with self.subTest(origin):
                 self.assert_opens(target, origin=origin)
+
+    def test_the_origin_of_the_proxy_itself(self):
+        here = f'http://127.0.0.1:{self.daemon.port}'
+        for origin in (here, here.upper()):
+            with self.subTest(origin):
+                self.assert_opens(self.grant(access_url_base='http://console.example.org/'), origin=origin)
+                self.assert_refused_with(403, self.grant(), origin=origin)  # its access URL has TLS
 
     def test_refused_origins_reach_no_guest_and_spend_no_token(self):
         self.set(consoleauth__single_use=True)
@@ -317,6 +323,14 @@ class _Pages:
         answer, body = self.get(f'/websockify?token={UNKNOWN}')
         self.assertEqual('text/html; charset=utf-8', answer.headers['Content-Type'])
         self.assertIn(b'not valid or has expired', body)
+
+    def test_the_url_of_a_websocket_in_a_browser_leads_to_the_terminal(self):
+        serial = self.get('/serial.html')
+        pasted = self.get(f'/?token={UNKNOWN}', Accept='text/html,*/*;q=0.8')
+        self.assertEqual((200, serial[1]), (pasted[0].status, pasted[1]))
+        self.assert_security_headers(pasted[0])
+        answer, _ = self.get('/', Accept='text/html')
+        self.assertEqual(404, answer.status)
 
     def test_the_token_of_an_ordinary_request_may_be_in_a_header(self):
         """The pages ask so: a URL is in the logs of load balancers."""

@@ -93,9 +93,17 @@ class LayoutTestCase(PagesTestCase):
         self.assertIn(b'app/ui.js', loaded.get('/vnc.html').body)
         self.assertEqual(LITE.encode(), loaded.get('/vnc_lite.html').body)
 
-    def test_a_page_missing_from_the_package_is_replaced_by_ours(self):
-        loaded = self.load_all()
+    def test_vnc_auto_is_our_page_whatever_the_package_has(self):
+        loaded = self.load(self.novnc({'vnc_auto.html': LITE}))
         self.assertIs(loaded.get('/novnc.html'), loaded.get('/vnc_auto.html'))
+
+    def test_tempest_knows_our_page(self):
+        body = self.load_all().get('/vnc_auto.html').body.decode()
+        for text in ('noVNC', '<script', '</html>'):
+            self.assertIn(text, body)
+        self.assertRegex(body, '<html.*>')
+
+    def test_a_page_missing_from_the_package_is_replaced_by_ours(self):
         npm = self.tree('npm', {'core/rfb.js': 'export default class RFB {}'})
         loaded = self.load(npm)
         for name in ('vnc', 'vnc_lite', 'vnc_auto'):
@@ -341,6 +349,15 @@ class HeadersTestCase(PagesTestCase):
         self.assertEqual(list(sources), policy['frame-ancestors'])
         policy = self.policy(self.load_all(frame_ancestors=()), '/novnc.html')
         self.assertEqual(["'none'"], policy['frame-ancestors'])
+
+    def test_more_hosts_may_embed_a_page_but_no_script(self):
+        loaded = self.load_all()
+        page = loaded.get('/vnc.html')
+        policy = dict(page.embeddable_by('https', ['a.example']).headers)['Content-Security-Policy']
+        self.assertEqual(f'{dict(page.headers)["Content-Security-Policy"]} https://a.example:*', policy)
+        self.assertEqual(page.body, page.embeddable_by('https', ['a.example']).body)
+        for path in ('/core/rfb.js', '/app/images/i.svg'):
+            self.assertEqual(loaded.get(path), loaded.get(path).embeddable_by('https', ['a.example']))
 
     def test_a_frame_ancestor_cannot_change_the_policy(self):
         for source in ('', 'a b', "'self'; script-src *", 'a,b', 'a\r\nSet-Cookie: x', 'é'):

@@ -73,6 +73,28 @@ class RefusalTest(testtools.TestCase):
             self.assertIn(html.escape(str(error)), body.decode())
             self.assertIn(f'{cls.http_status} {cls.code}', body.decode())
 
+    def test_the_refusal_of_a_websocket_ends_its_connection(self):
+        for cls in CLASSES:
+            error = make_error(cls)
+            for as_json in (True, False):
+                response, body = responses.refusal(error, as_json=as_json, for_websocket=True)
+                headers = header_values(response)
+                self.assertEqual('close', headers['connection'].rpartition(' ')[2])
+                self.assertEqual(str(len(body)), headers['content-length'])
+                self.assertEqual(cls.retryable, 'retry-after' in headers, cls)
+                self.assertEqual(as_json, 'content-type' in headers)
+
+    def test_the_refusal_of_a_websocket_has_a_body_only_for_programs_that_ask_for_json(self):
+        """Tempest's websocket client takes what follows the head for frames."""
+        error = exception.InvalidToken()
+        self.assertEqual(b'', responses.refusal(error, as_json=False, for_websocket=True)[1])
+        _, body = responses.refusal(error, as_json=True, for_websocket=True)
+        self.assertEqual('invalid_token', json.loads(body)['code'])
+
+    def test_an_upgrade_to_another_version_is_offered_and_the_connection_ended(self):
+        response, _ = responses.refusal(exception.UpgradeRequired(), as_json=True, for_websocket=True)
+        self.assertEqual('Upgrade, close', header_values(response)['connection'])
+
     @given(st.text(), st.booleans())
     def test_no_text_becomes_markup(self, text, as_json):
         error = exception.BadRequest(reason=f'<script>&"\'{text}')
