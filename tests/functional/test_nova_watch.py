@@ -20,21 +20,24 @@ class _Real:
         for values in ({}, {'host': 'cmp2'}, {'launched_at': test_watch.base.now(5)}, {'host': 'cmp1'}):
             if values:
                 self.update_instance(guest, **values)
-            state = self.nova.find_instances([guest])[guest].state
-            self.assertTrue(self.nova.are_unchanged({guest: state}))
-            states.add(state)
+            instance = self.nova.find_instances([guest])[guest]
+            self.assertTrue(self.nova.are_unchanged([instance]))
+            states.add(instance.state)
         self.assertEqual(4, len(states))
         self.update_instance(guest, launched_at=None)
-        self.assertIsNone(self.nova.find_instances([guest])[guest].state)
+        self.assertFalse(self.nova.are_unchanged([instance]))
+        instance = self.nova.find_instances([guest])[guest]
+        self.assertIsNone(instance.state)
+        self.assertFalse(self.nova.are_unchanged([instance]))
 
     def test_guests_that_change_hosts_with_each_other(self):
         """A count of guests by host would not tell."""
         guests = [self.add_instance(host=host) for host in ('cmp1', 'cmp2')]
-        states = {uuid: each.state for uuid, each in self.nova.find_instances(guests).items()}
-        self.assertTrue(self.nova.are_unchanged(states))
+        before = list(self.nova.find_instances(guests).values())
+        self.assertTrue(self.nova.are_unchanged(before))
         for guest, host in zip(guests, ('cmp2', 'cmp1'), strict=True):
             self.update_instance(guest, host=host)
-        self.assertFalse(self.nova.are_unchanged(states))
+        self.assertFalse(self.nova.are_unchanged(before))
 
 
 class MariaDBNovaWatchTest(_Real, test_watch.WatchTests, NovaCase):

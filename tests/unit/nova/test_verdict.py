@@ -23,7 +23,7 @@ def at(seconds):
 def reason(*, host='cmp1', launched=-3600, issued=-5, deleted=False, before=None, exists=True):
     """Return the verdict on a session on cmp1; moments are seconds from its beginning, or None."""
     launched_at = None if launched is None else at(launched)
-    instance = Instance('uuid', host, launched_at, 'state') if exists else None
+    instance = Instance(1, 'uuid', host, launched_at, 'state') if exists else None
     facts = Facts(instance, None if issued is None else at(issued), deleted)
     session = Watched('id', 'uuid', 'cmp1', BEGAN, 'hash', 600)
     return verdict(session, facts, before)
@@ -72,7 +72,7 @@ class VerdictTest(testtools.TestCase):
         self, host, launched_at, issued_at, deleted, before
     ):
         session = Watched('id', 'uuid', 'cmp1', BEGAN, 'hash', 600)
-        instance = Instance('uuid', host, launched_at, 'state')
+        instance = Instance(1, 'uuid', host, launched_at, 'state')
         if verdict(session, Facts(instance, issued_at, deleted), before) is None:
             self.assertEqual(('cmp1', False), (host, deleted))
             if before is not None and before.at is not None:

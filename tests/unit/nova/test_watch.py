@@ -237,6 +237,21 @@ class WatchTests:
         self.assertEqual([(opened[guest].id, 'instance_gone')], self.proxies.cuts)
         self.assertTrue(len(sent) < 15, sent)
 
+    def test_a_guest_that_was_never_launched_makes_no_others_be_read(self):
+        """Its first launch ends no session; the next one does."""
+        guest, session = self.open_guest(launched_at=None)
+        self.open(self.proxy_id, self.token)
+        self.watcher.run()
+        with self.queries() as sent:
+            self.watcher.run()
+        self.assertEqual(2, sum('count' in statement for statement in sent))
+        self.assertEqual(4, len(sent))
+        for seconds in (1, 5):
+            self.assertEqual([], self.proxies.cuts)
+            self.update_instance(guest, launched_at=base.now(seconds))
+            self.watcher.run()
+        self.assertEqual([(session.id, 'console_gone')], self.proxies.cuts)
+
     def test_sessions_that_ended_are_forgotten(self):
         session = self.open(self.proxy_id, self.token)
         self.watcher.run()
