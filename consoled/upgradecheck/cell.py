@@ -16,6 +16,7 @@ from consoled.db.contests import Contest
 from consoled.db.engine import Database
 from consoled.db.legacy import Use
 from consoled.db.managers import Manager
+from consoled.sources import CHECKED
 
 # Seconds for all queries together. A database driver may wait forever for a server that went silent.
 _TIMEOUT = 15.0
@@ -72,6 +73,6 @@ def _query(db: Database) -> Cell:
         now=clock.now(db),
         managers=managers.list_alive(db) if _MANAGERS_REVISION not in (pending or ()) else None,
         usage=legacy.usage(db) if counts_usage else None,
-        last_expiry=legacy.last_expiry(db) if counts_usage else None,
+        last_expiry=legacy.last_expiry(db, CHECKED) if counts_usage else None,
         contests=None if revision is None else contests.find(db),
     )
