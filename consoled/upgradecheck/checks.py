@@ -11,6 +11,7 @@ from oslo_upgradecheck import upgradecheck
 from oslo_utils import versionutils
 
 from consoled import printable
+from consoled.db import migration
 from consoled.db.managers import ALIVE_WITHIN, Manager
 from consoled.rpc import versions
 from consoled.upgradecheck.cell import Cell
@@ -106,6 +107,9 @@ def check_schema(cell: Cell | str) -> upgradecheck.Result:
             f'It is at revision {cell.revision}, unknown to this release ({VERSION}): a newer release has '
             'upgraded it. Managers of this release can keep running on it; finish the upgrade.',
         )
+    if cell.foreign:
+        sentence = f'{migration.describe_foreign(cell.foreign)}. Create one for consoled alone.'
+        return _result(_FAILURE, sentence)
     if cell.revision is None:
         return _result(_FAILURE, f'The database has no tables of consoled. Run {_UPGRADE}.')
     if cell.pending:
