@@ -54,10 +54,11 @@ def prepare(conf: cfg.ConfigOpts) -> socket.socket | None:
     versions.pinned(conf.upgrade_levels.consoled)
     versions.pinned(conf.upgrade_levels.compute)
     risks = transport.check(conf)
-    _refuse_foreign(Database.from_conf(conf))
+    db = Database.from_conf(conf)
     risks += unchecked_tls(conf.database.connection)
     for risk in [*risks, *legacy_bridge.check_conf(conf), *nova_bridge.check_conf(conf)]:
         LOG.warning('%s', risk)
+    _refuse_foreign(db)
     return monitoring.bind(conf.monitoring)
 
 

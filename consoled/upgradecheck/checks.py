@@ -21,6 +21,9 @@ _SUCCESS = upgradecheck.Code.SUCCESS
 _WARNING = upgradecheck.Code.WARNING
 _FAILURE = upgradecheck.Code.FAILURE
 
+# Title, result and sentences of a check.
+Finding = tuple[str, upgradecheck.Code, str]
+
 _MAX_SHOWN = 3  # contested consoles
 _UPGRADE = 'consoled-manage db upgrade'
 
@@ -32,6 +35,7 @@ class Checks(upgradecheck.UpgradeCommands):
     :param cell: state of the cell, or a sentence that says why it is unknown
     :param deprecated: a sentence for each deprecated option that is set
     :param unknown: a sentence for each option that is set and that no program has
+    :param others: findings of other checks, which were made already
     :param memcached_problem: why managers find no tokens in memcached, as a sentence; '' if they can
     :raises ValueError: the value of an option is invalid
     """
@@ -43,6 +47,7 @@ class Checks(upgradecheck.UpgradeCommands):
         deprecated: Sequence[str],
         memcached_problem: str = '',
         unknown: Sequence[str] = (),
+        others: Sequence[Finding] = (),
     ) -> None:
         super().__init__()
         # read before any check: oslo.config raises only now if a value is invalid
@@ -56,6 +61,8 @@ class Checks(upgradecheck.UpgradeCommands):
         self._deprecated = deprecated
         self._unknown = unknown
         self._memcached_problem = memcached_problem
+        made = {title: _result(code, text) for title, code, text in others}
+        self._upgrade_checks = (*self._OWN, *((title, lambda _, r=r: r) for title, r in made.items()))
 
     def _schema_check(self) -> upgradecheck.Result:
         return check_schema(self._cell)
@@ -81,7 +88,7 @@ class Checks(upgradecheck.UpgradeCommands):
     def _unknown_check(self) -> upgradecheck.Result:
         return _result(_WARNING if self._unknown else _SUCCESS, *(self._unknown or ['None is set.']))
 
-    _upgrade_checks = (
+    _OWN = (
         ('Database schema', _schema_check),
         ('Managers', _managers_check),
         ('Pinned versions', _pins_check),
