@@ -136,43 +136,6 @@ class ConsolectlTest(ViewsCase):
         self.assertEqual('Off, and never used.', found['Legacy consoleauth']['details'])
 
 
-class ForeignDatabaseTest(ViewsCase):
-    """``[database] connection`` is that of nova.conf."""
-
-    def setUp(self):
-        super().setUp()
-        self.before = self.dump()
-
-    def dump(self):
-        engine = sa.create_engine(self.nova.database, poolclass=sa.NullPool)
-        with engine.connect() as conn:
-            names = sa.inspect(conn).get_table_names()
-            return names, conn.exec_driver_sql('SELECT * FROM alembic_version').all()
-
-    def test_consoled_manage_changes_nothing(self):
-        self.configure(self.bus, self.nova.database)
-        for command in (('db', 'upgrade'), ('db', 'check'), ('db', 'version'), ('purge',)):
-            done = self.manage(*command)
-            self.assert_ended(done, 1, 'database_foreign')
-            self.assertIn('agent_builds', done.stderr)
-            self.assertNotIn(sa.make_url(self.nova.database).password, done.stderr)
-        self.assertEqual(self.before, self.dump())
-
-    def test_a_manager_does_not_start(self):
-        for nova, said in (
-            ('', 'is the database of another program'),
-            (f'[nova]\nconnection = {self.nova.reader}\n', 'name one database'),
-        ):
-            self.configure(self.bus, self.nova.database)
-            with self.config_file.open('a') as file:
-                file.write(nova)
-            done = self.run_tool('manager')
-            self.assertEqual(2, done.returncode, done.stderr)
-            self.assertRegex(done.stderr, rf'(?m)^consoled: configuration_error: \[.*{said}')
-            self.assertNotIn(sa.make_url(self.nova.database).password, done.stderr)
-        self.assertEqual(self.before, self.dump())
-
-
 class StatusCase(ViewsCase):
     def check(self, **changes):
         """Return result and details of the checks about Nova by the rest of their titles."""
@@ -238,18 +201,54 @@ class StatusTest(StatusCase):
     def test_compute_hosts_that_are_silent(self):
         with self.nova.compute.stopped():
             self.assert_checked(self.check(), 'compute hosts', FAILURE, base.COMPUTE_HOST, 'get 503')
-        self.nova.call('update_instance', self.nova.add_guest(), host='cmp2')
+        elsewhere = self.nova.add_guest()
+        self.nova.call('update_instance', elsewhere, host='cmp2')
+        self.addCleanup(self.nova.call, 'destroy_instance', elsewhere)
         found = self.check()
         self.assert_checked(found, 'compute hosts', WARNING, 'cmp2 (MessageUndeliverable)')
         self.assertNotIn(base.COMPUTE_HOST, found['compute hosts'][1])
         self.assert_checked(self.check(exchange='other'), 'compute hosts', FAILURE, '[nova] exchange')
 
+    def schema(self):
+        """Return the names of the tables in Nova's database, and the revision of its own migrations."""
+        engine = sa.create_engine(self.nova.database, poolclass=sa.NullPool)
+        with engine.connect() as conn:
+            names = sa.inspect(conn).get_table_names()
+            [versions] = {'alembic_version', 'migrate_version'} & set(names)
+            return names, conn.exec_driver_sql(f'SELECT * FROM {versions}').all()
+
+    def test_consoled_manage_changes_nothing_in_novas_database(self):
+        before = self.schema()
+        self.configure(self.bus, self.nova.database)
+        for command in (('db', 'upgrade'), ('db', 'check'), ('db', 'version'), ('purge',)):
+            done = self.manage(*command)
+            self.assert_ended(done, 1, 'database_foreign')
+            self.assertIn('agent_builds', done.stderr)
+            self.assertNotIn(sa.make_url(self.nova.database).password, done.stderr)
+        self.assertEqual(before, self.schema())
+
+    def test_a_manager_does_not_start_on_novas_database(self):
+        before = self.schema()
+        for nova, said in (
+            ('', 'is the database of another program'),
+            (f'[nova]\nconnection = {self.nova.reader}\n', 'name one database'),
+        ):
+            self.configure(self.bus, self.nova.database)
+            with self.config_file.open('a') as file:
+                file.write(nova)
+            done = self.run_tool('manager')
+            self.assertEqual(2, done.returncode, done.stderr)
+            self.assertRegex(done.stderr, rf'(?m)^consoled: configuration_error: \[.*{said}')
+            self.assertNotIn(sa.make_url(self.nova.database).password, done.stderr)
+        self.assertEqual(before, self.schema())
+
 
 class QuorumStatusTest(StatusCase):
-    """Nova's queues are quorum queues."""
+    """Nova's queues are quorum queues; durable ones where its oslo.messaging has no others."""
 
-    conf = '[oslo_messaging_rabbit]\nrabbit_quorum_queue = true\n'
-    query = '?rabbit_quorum_queue=true'
+    kind = 'rabbit_quorum_queue' if int(base.VERSION.partition('.')[0]) > 26 else 'amqp_durable_queues'
+    conf = f'[oslo_messaging_rabbit]\n{kind} = true\n'
+    query = f'?{kind}=true'
 
     def test_the_bus_needs_an_option(self):
         """A client with either option works with queues of any kind."""
