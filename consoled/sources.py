@@ -56,6 +56,10 @@ class TokenSource(Protocol):
     def name(self) -> str:
         """The name by which its uses are counted: 32 characters at most."""
 
+    @property
+    def unrecorded(self) -> frozenset[str]:
+        """Filters of ``revoke`` that match none of its tokens, because it does not record their values."""
+
     def lookup(self, token: str) -> Issued | None:
         """Return what the source has for a clear token; None if it has nothing, or nothing valid.
 

@@ -4,12 +4,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from consoled.cli import app
+from consoled.cli import app, errors
 from consoled.consolectl import filters
 from consoled.consolectl.base import Command
+
+if TYPE_CHECKING:  # the bus is loaded when a command uses it
+    from consoled.rpc.replies import Revocation
+
+_OPTIONS = {
+    'instance_uuid': 'instance',
+    'project_id': 'project',
+    'user_id': 'user',
+    'compute_host': 'compute-host',
+}
 
 
 class Revoke(Command, app.ShowOne):
@@ -20,7 +30,9 @@ class Revoke(Command, app.ShowOne):
     new tokens: to keep them out, first revoke their permissions in your cloud.
 
     Without --instance it asks for confirmation, unless standard input is not a terminal. Exit code 0 with
-    both counts at zero means that nothing matched.
+    both counts at zero means that nothing matched. Exit code 1 with revoke_incomplete means that the cell
+    also opens tokens of a source which does not record what a filter names, so that it may have missed some:
+    Nova and an old consoleauth do not record the user, an old consoleauth does not record the project either.
     """
 
     columns = ('tokens', 'sessions')
@@ -41,4 +53,18 @@ class Revoke(Command, app.ShowOne):
             shown = ' and '.join(f'{name} {value}' for name, value in selected.items())
             self.app.confirm(f'Revoke all tokens and cut all sessions of {shown}?', required=False)
         counts = self.app.call('revoke', parsed_args.reason, **selected)
+        if counts.unmatched:
+            raise _incomplete(counts, selected)
         return self.columns, tuple(getattr(counts, name) for name in self.columns)
+
+
+def _incomplete(counts: Revocation, selected: Mapping[str, str]) -> errors.Failed:
+    """Return the failure for a revocation that cannot have matched the tokens of all sources."""
+    options = ' and '.join(f'--{_OPTIONS[name]}' for name in selected)
+    return errors.Failed(
+        errors.REFUSED,
+        'revoke_incomplete',
+        f'Deleted {counts.tokens} tokens and cut {counts.sessions} sessions, but none of '
+        f'{" and ".join(counts.unmatched)}: its tokens do not say what {options} asks for.',
+        'Revoke by --project, --instance or --compute-host, or cut sessions one by one (session cut).',
+    )

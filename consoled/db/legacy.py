@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Collection, Mapping
+import hashlib
+import itertools
+import json
+from collections.abc import Collection, Iterator, Mapping
 
 import sqlalchemy as sa
 
@@ -31,7 +34,9 @@ _COUNT_USE = (
 )
 _SELECT_USES = sa.select(_U.source, _U.uses, _U.last_used_at).order_by(_U.source)
 _SELECT_LAST_EXPIRY = sa.select(sa.func.max(_T.expires)).where(
-    _T.source.is_not(None), _T.expires > clock.utc_now()
+    _T.source.is_not(None),
+    _T.source.not_in(sa.bindparam('others', expanding=True)),
+    _T.expires > clock.utc_now(),
 )
 _SELECT_BY_HOST = sa.select(_I.uuid).where(_I.compute_host == sa.bindparam('compute_host'))
 
@@ -50,6 +55,11 @@ _SELECT_DEFINED = sa.select(_C.host).where(
 )
 
 _REVOKED = 'revoked'
+
+# Filters of a revocation of which an issuer may have recorded the value. None records the user.
+_SCOPES = ('compute_host', 'instance_uuid', 'project_id')
+
+_MIN_VOID_AGE = 86400  # seconds; longer than clocks differ
 
 # By instance, the hashes of its revoked tokens; None for all of its tokens.
 Revocations = Mapping[str, Collection[str] | None]
@@ -112,9 +122,7 @@ def adopt(
     # A revocation that ran meanwhile has not seen the copy. It was recorded before it deleted anything, so it
     # is found here.
     try:
-        db.single(
-            lambda conn: _check_not_revoked(conn, token_hash, grant.instance_uuid, provenance.issued_at)
-        )
+        db.single(lambda conn: _check_not_revoked(conn, token_hash, grant, provenance.issued_at))
     except _Unacceptable:
         revocation.revoke(db, {'instance_uuid': grant.instance_uuid}, _REVOKED)
         return None
@@ -131,7 +139,7 @@ def _adopt(
     expires = load_expiry(conn, token_hash)
     if expires is not None:
         return Stored(clock.aware(expires), [])
-    _check_not_revoked(conn, token_hash, grant.instance_uuid, provenance.issued_at)
+    _check_not_revoked(conn, token_hash, grant, provenance.issued_at)
     issued_earlier = provenance.issued_at is not None
     compute_host, host, cut = _ensure_console(conn, grant, issued_earlier=issued_earlier)
     conn.execute(
@@ -214,15 +222,14 @@ def _complete(grant: objects.ConsoleAuthToken, console: Row | None) -> objects.C
 def _remaining_ttl(conn: sa.Connection, provenance: Provenance) -> int:
     """Return the seconds until the token expires; an issuer's clock that is ahead does not make them more.
 
-    :raises _Unacceptable: it has expired
+    :raises _Unacceptable: it has expired, or its revocation may be forgotten by now
     """
-    if provenance.expires_in is not None:
-        remaining = int(provenance.expires_in)
-    elif provenance.issued_at is None:
-        remaining = provenance.ttl
-    else:
-        now = clock.aware(conn.execute(clock.NOW).scalar_one()).timestamp()
-        remaining = min(provenance.ttl, int(provenance.issued_at + provenance.ttl - now))
+    remaining = provenance.ttl
+    if provenance.issued_at is not None:
+        age = clock.aware(conn.execute(clock.NOW).scalar_one()).timestamp() - provenance.issued_at
+        remaining = min(provenance.ttl, int(provenance.ttl - age))
+        if provenance.expires_in is not None and age < revocations_kept_for(provenance.ttl):
+            remaining = int(provenance.expires_in)
     if remaining <= 0:
         raise _Unacceptable
     return remaining
@@ -239,6 +246,36 @@ def record_revocations(db: Database, revocations: Revocations) -> None:
     subjects: set[str] = set()
     for instance_uuid, hashes in revocations.items():
         subjects.update([instance_uuid] if hashes is None else hashes)
+    _record_all(db, subjects)
+
+
+def record_scope(db: Database, filters: Mapping[str, str]) -> None:
+    """Record that all tokens which match these filters and were issued until now are revoked.
+
+    That includes tokens which nobody has used yet, so that the database does not know them. Nothing is
+    recorded for filters that no token of a source can match.
+
+    :param filters: as for ``revocation.revoke``
+    """
+    if set(filters) <= set(_SCOPES):
+        _record_all(db, {_subject(filters)})
+
+
+def _subject(filters: Mapping[str, str]) -> str:
+    if set(filters) == {'instance_uuid'}:
+        return filters['instance_uuid']
+    return hashlib.sha256(json.dumps(sorted(filters.items())).encode()).hexdigest()
+
+
+def _scopes(grant: objects.ConsoleAuthToken) -> Iterator[str]:
+    """Yield the subjects of all revocations that match the grant."""
+    known = [(name, value) for name in _SCOPES if (value := getattr(grant, name)) is not None]
+    for size in range(1, len(known) + 1):
+        for chosen in itertools.combinations(known, size):
+            yield _subject(dict(chosen))
+
+
+def _record_all(db: Database, subjects: Collection[str]) -> None:
     ordered = sorted(subjects)
     for start in range(0, len(ordered), cleanup.BATCH):
         _record(db, ordered[start : start + cleanup.BATCH])
@@ -256,14 +293,24 @@ def _record(db: Database, subjects: list[str]) -> None:
 
 
 def _check_not_revoked(
-    conn: sa.Connection, token_hash: str, instance_uuid: str, issued_at: float | None
+    conn: sa.Connection, token_hash: str, grant: objects.ConsoleAuthToken, issued_at: float | None
 ) -> None:
-    """:raises _Unacceptable: the token, or all tokens of its instance issued until later, were revoked"""
+    """:raises _Unacceptable: the token was revoked, or all tokens of its instance, project or compute host
+    that were issued until a later moment
+    """
     if issued_at is None:
         return
-    for row in conn.execute(_SELECT_REVOCATIONS, {'subjects': [token_hash, instance_uuid]}):
+    for row in conn.execute(_SELECT_REVOCATIONS, {'subjects': [token_hash, *_scopes(grant)]}):
         if row.subject == token_hash or issued_at <= clock.aware(row.since).timestamp():
             raise _Unacceptable
+
+
+def revocations_kept_for(ttl: int) -> int:
+    """Return for how many seconds revocations are remembered. An older token is not copied any more.
+
+    :param ttl: ``[consoleauth] token_ttl``
+    """
+    return max(_MIN_VOID_AGE, 2 * ttl)
 
 
 def delete_revocations(db: Database, *, older_than: int) -> int:
@@ -314,7 +361,11 @@ def usage(db: Database) -> list[Use]:
     return [Use(row.source, row.uses, clock.aware(row.last_used_at)) for row in rows]
 
 
-def last_expiry(db: Database) -> datetime.datetime | None:
-    """Return when the last live token that was issued elsewhere expires (UTC); None if there is none."""
-    expires = db.single(lambda conn: conn.execute(_SELECT_LAST_EXPIRY).scalar())
+def last_expiry(db: Database, others: Collection[str] = ()) -> datetime.datetime | None:
+    """Return when the last live token that was issued elsewhere expires (UTC); None if there is none.
+
+    :param others: sources whose tokens do not count
+    """
+    values = {'others': list(others)}
+    expires = db.single(lambda conn: conn.execute(_SELECT_LAST_EXPIRY, values).scalar())
     return None if expires is None else clock.aware(expires)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import sqlalchemy as sa
 from alembic.runtime import migration as alembic_migration
@@ -18,12 +18,14 @@ from sqlalchemy import exc as sa_exc
 from alembic import command
 from alembic import config as alembic_config
 from consoled import exception
-from consoled.db import engine
+from consoled.db import engine, models
 from consoled.db.engine import Database
 
 LOG = logging.getLogger(__name__)
 
 VERSION_TABLE = 'consoled_alembic_version'
+
+_MAX_SHOWN = 4  # tables
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 # The first is where setup.py installs the checkout's alembic/, the second is the checkout.
@@ -73,6 +75,31 @@ def current(db: Database) -> str | None:
         return context.get_current_revision()
 
 
+def foreign_tables(db: Database) -> list[str]:
+    """Return the names of all tables that are none of consoled's, sorted; [] if there is a cell beside them.
+
+    Then the database is another program's, as that of Nova, which has a table ``instances`` too. Nothing must
+    be created in it: its own migrations would meet what is left there.
+
+    :raises DatabaseUnavailable: the database does not answer
+    """
+    if current(db) is not None:
+        return []
+    with _unavailable(), db.transactional_engine.connect() as conn:
+        names = sa.inspect(conn).get_table_names()
+    return sorted(set(names) - set(models.metadata.tables) - {VERSION_TABLE})
+
+
+def describe_foreign(tables: Sequence[str]) -> str:
+    """Return a sentence that says whose database it is, if ``foreign_tables`` has found any."""
+    shown = ', '.join(tables[:_MAX_SHOWN])
+    more = f' and {len(tables) - _MAX_SHOWN} more' if len(tables) > _MAX_SHOWN else ''
+    return (
+        f'[database] connection is the database of another program: it has the tables {shown}{more}, and no '
+        'cell of consoled'
+    )
+
+
 def upgrade(db: Database, revision: str = 'head') -> None:
     """Upgrade the database to a revision. One that already has it stays unchanged.
 
@@ -99,14 +126,16 @@ def warn_if_behind(db: Database) -> None:
     It may well be ahead of it while a cell is being upgraded.
     """
     try:
-        revision = current(db)
+        revision, foreign = current(db), foreign_tables(db)
     except exception.DatabaseUnavailable as exc:
         LOG.warning('Cannot check the database schema: %s', exc)
         return
     except (db_exc.DBError, sa_exc.DBAPIError) as exc:
         LOG.error('Cannot check the database schema: %s', engine.answer(exc))
         return
-    if revision is None:
+    if foreign:
+        LOG.error('%s', describe_foreign(foreign))
+    elif revision is None:
         LOG.error('The database has no tables of consoled: run consoled-manage db upgrade')
     elif pending(revision) is None:
         LOG.warning(

@@ -104,6 +104,7 @@ class NoTokens:
     """A source without tokens: without a cache the old service kept its tokens in its own memory."""
 
     name = 'none'
+    unrecorded: frozenset[str] = frozenset()
 
     def lookup(self, token: str) -> Issued | None:
         return None
@@ -125,6 +126,7 @@ class MemcachedTokens:
     """
 
     name = 'memcached'
+    unrecorded = frozenset({'user_id', 'project_id'})
 
     def __init__(
         self, region: Any, health: ServerHealth, token_ttl: Callable[[], float], observe: OutcomeObserver

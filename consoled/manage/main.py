@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from alembic.util import CommandError
 from oslo_db import exception as db_exc
 from sqlalchemy import exc as sa_exc
@@ -10,6 +12,7 @@ from sqlalchemy import exc as sa_exc
 from consoled import exception
 from consoled.cli import database_app, errors
 from consoled.db import engine
+from consoled.db.engine import Database
 from consoled.manage import purge, schema
 
 
@@ -29,6 +32,16 @@ class Manage(database_app.DatabaseApp):
         'db check': schema.DbCheck,
         'purge': purge.Purge,
     }
+
+    @functools.cached_property
+    def db(self) -> Database:
+        """The database of ``[database] connection``.
+
+        :raises Failed: the option cannot be used, or the database is another program's
+        """
+        db = super().db
+        schema.refuse_foreign(db)
+        return db
 
     def explain(self, error: Exception) -> errors.Failed:
         if isinstance(error, CommandError):

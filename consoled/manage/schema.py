@@ -27,6 +27,21 @@ def require_revision(db: Database) -> str:
     return current
 
 
+def refuse_foreign(db: Database) -> None:
+    """Refuse to work on another program's database.
+
+    :raises Failed: it has tables, but none of consoled's revisions
+    """
+    tables = migration.foreign_tables(db)
+    if tables:
+        raise errors.Failed(
+            errors.REFUSED,
+            'database_foreign',
+            f'{migration.describe_foreign(tables)}. Nothing was changed.',
+            'Give consoled a database of its own. That of Nova belongs to [nova] connection.',
+        )
+
+
 def refuse_older(revision: str) -> None:
     """Refuse to work on a schema that lacks what this release needs.
 

@@ -299,7 +299,8 @@ class ConsoleAuthManager(Endpoint):
             len(revoked.sessions),
             reason,
         )
-        return dataclasses.asdict(Revocation(revoked.tokens, len(revoked.sessions)))
+        unmatched = self._tokens.unmatched(given)
+        return dataclasses.asdict(Revocation(revoked.tokens, len(revoked.sessions), unmatched))
 
     @exposed_cast(instance_uuid=arg.uuid(), compute_host=arg.text().or_none())
     def clean_console_auths_for_instance(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import oslo_messaging
+import sqlalchemy as sa
 from oslo_config import cfg
 
 from consoled.context import RequestContext
@@ -31,10 +32,22 @@ def check_conf(conf: cfg.ConfigOpts) -> list[str]:
     from consoled.nova.database import NovaDatabase
 
     NovaDatabase.from_conf(conf).dispose()
+    if _names_one_database(conf.nova.connection, conf.database.connection):
+        raise ValueError(
+            '[nova] connection and [database] connection name one database, but consoled needs one of its own'
+        )
     risks = unchecked_tls(conf.nova.connection, '[nova] connection')
     if url := conf.nova.transport_url:
         risks += rpc_transport.check_other_bus(conf, url, '[nova] transport_url')
     return risks
+
+
+def _names_one_database(*urls: str | None) -> bool:
+    """Return whether URLs name one database, whatever their users, drivers and options."""
+    if None in urls:
+        return False
+    parsed = [sa.make_url(url) for url in urls if url]
+    return len({(url.get_backend_name(), url.host, url.port, url.database) for url in parsed}) == 1
 
 
 def sources_from_conf(

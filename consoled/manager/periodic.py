@@ -19,7 +19,6 @@ LOG = logging.getLogger(__name__)
 # Compute hosts delete their own expired tokens. The sweep deletes those that are left after this time (s).
 _EXPIRED_FOR = 3600
 _UNUSED_INSTANCE = 3600  # seconds
-_MIN_VOID_AGE = 86400  # seconds; longer than clocks differ
 _FORGET_MANAGER = 86400  # seconds after the last heartbeat; a manager that was killed may come back
 
 
@@ -38,9 +37,8 @@ class Sweep:
             )
             tokens = cleanup.delete_expired(self._db, older_than=_EXPIRED_FOR)
             instances = cleanup.retire_instances(self._db, unused_for=_UNUSED_INSTANCE)
-            legacy.delete_revocations(
-                self._db, older_than=max(_MIN_VOID_AGE, 2 * self._conf.consoleauth.token_ttl)
-            )
+            kept = legacy.revocations_kept_for(self._conf.consoleauth.token_ttl)
+            legacy.delete_revocations(self._db, older_than=kept)
         except exception.DatabaseUnavailable as exc:
             LOG.warning('Skipped the sweep: %s', exc)
         except Exception:

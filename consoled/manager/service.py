@@ -14,10 +14,12 @@ import oslo_messaging
 import prometheus_client
 import setproctitle
 from oslo_config import cfg
+from oslo_db import exception as db_exc
 from oslo_service import loopingcall, service
 from prometheus_client import multiprocess
+from sqlalchemy import exc as sa_exc
 
-from consoled import backoff, monitoring
+from consoled import backoff, deadline, exception, monitoring
 from consoled.conf import files
 from consoled.context import RequestContext
 from consoled.db import migration
@@ -39,6 +41,7 @@ LOG = logging.getLogger(__name__)
 _HEARTBEAT_INTERVAL = 55.0  # seconds
 
 _BRIDGE_TIMEOUT = 10.0  # seconds that a starting worker waits for the bus of the old service's callers
+_LOOK_TIMEOUT = 5.0  # seconds that a database has to say whose it is
 _READY_TIMEOUT = 2.0  # seconds that a worker has to answer the readiness check
 
 
@@ -46,17 +49,34 @@ def prepare(conf: cfg.ConfigOpts) -> socket.socket | None:
     """Check the options before any process is started, and bind the address of the monitoring.
 
     :returns: the socket of the monitoring; None if there is none
-    :raises ValueError: an option is not set, or cannot be used; the text names it
+    :raises ValueError: an option is not set, or cannot be used; the text names it. Or the database is another
+        program's
     :raises OSError: the address of the monitoring is in use, or not of this machine
     """
     versions.pinned(conf.upgrade_levels.consoled)
     versions.pinned(conf.upgrade_levels.compute)
     risks = transport.check(conf)
-    Database.from_conf(conf).dispose()
+    db = Database.from_conf(conf)
     risks += unchecked_tls(conf.database.connection)
     for risk in [*risks, *legacy_bridge.check_conf(conf), *nova_bridge.check_conf(conf)]:
         LOG.warning('%s', risk)
+    _refuse_foreign(db)
     return monitoring.bind(conf.monitoring)
+
+
+def _refuse_foreign(db: Database) -> None:
+    """Refuse another program's database. One that does not answer now is looked at later, and waited for.
+
+    :raises ValueError: it is another program's
+    """
+    try:
+        tables = deadline.call(lambda: migration.foreign_tables(db), _LOOK_TIMEOUT)
+    except (deadline.DeadlineExceeded, exception.DatabaseUnavailable, db_exc.DBError, sa_exc.DBAPIError):
+        return
+    finally:
+        db.dispose()  # the processes have connections of their own
+    if tables:
+        raise ValueError(migration.describe_foreign(tables))
 
 
 def build_rpc_server(

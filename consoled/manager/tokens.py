@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NoReturn, cast
 
 from oslo_config import cfg
@@ -261,7 +261,12 @@ class TokenService:
     def void_by(self, filters: dict[str, str]) -> None:
         """Do the same for the tokens that a revocation with these filters deletes."""
         if self._sources:
+            legacy.record_scope(self._db, filters)
             self.void(legacy.find_revoked(self._db, filters))
+
+    def unmatched(self, filters: Collection[str]) -> list[str]:
+        """Return the names of the sources whose tokens a revocation with these filters cannot match."""
+        return sorted({source.name for source in self._sources if source.unrecorded & set(filters)})
 
 
 def _check(grant: objects.ConsoleAuthToken) -> None:

@@ -80,6 +80,16 @@ class NovaComputeAPI(caller.BusClient):
         )
         return belongs
 
+    def ask_uptime(self, context: RequestContext, compute_host: str, timeout: float) -> None:
+        """Ask nova-compute for the uptime of its host, to see whether it answers. That changes nothing there.
+
+        :param timeout: seconds to wait
+        :raises ComputeUnreachable: it does not answer; the value ``reason`` says why
+        :raises ConsoledException: it answers with an error
+        """
+        target = self._client.prepare(server=compute_host, timeout=timeout, retry=0)
+        self._call(context, 'get_host_uptime', target)
+
     def _foreign(self, method: str, name: object) -> exception.ConsoledException:
         known = _ERRORS.get(name)
         return super()._foreign(method, name) if known is None else known()

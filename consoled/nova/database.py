@@ -59,6 +59,8 @@ _instances = sa.table(
 )
 _T, _I = _tokens.c, _instances.c
 
+TABLES = (_tokens, _instances)  # with all columns that are read, and no others
+
 
 class unix_now(expression.FunctionElement[float]):  # noqa: N801 - named like the SQL function
     """Seconds since 1970 UTC by the database's clock, the clock that decides when a token of Nova expires."""
@@ -142,6 +144,11 @@ class Instance:
     state: str | None
 
 
+SOME_HOSTS = (
+    sa.select(_I.host).where(_I.deleted == 0, _I.host.is_not(None)).distinct().limit(sa.bindparam('n'))
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Token:
     """A live token of an instance that exists.
@@ -179,10 +186,7 @@ class NovaDatabase:
         :raises ValueError: it is not the URL of a database
         :raises ImportError: the driver that it names is not installed
         """
-        check_url(conf.nova.connection, '[nova] connection')
-        url = _with_timeouts(conf.nova.connection)
-        recycle = conf.database.connection_recycle_time
-        return cls(Database(url, pool_size=_POOL_SIZE, recycle=recycle, retry_time=_RETRY_TIME))
+        return cls(connect(conf))
 
     def find_token(self, token_hash: str) -> Token | None:
         """Return a live token by the SHA-256 of its clear text in hex; None if there is none.
@@ -230,6 +234,14 @@ class NovaDatabase:
     def dispose(self) -> None:
         """Close all connections."""
         self._db.dispose()
+
+
+def connect(conf: cfg.ConfigOpts) -> Database:
+    """Return the engines of ``[nova] connection``. Raises what ``NovaDatabase.from_conf`` raises."""
+    check_url(conf.nova.connection, '[nova] connection')
+    url = _with_timeouts(conf.nova.connection)
+    recycle = conf.database.connection_recycle_time
+    return Database(url, pool_size=_POOL_SIZE, recycle=recycle, retry_time=_RETRY_TIME)
 
 
 def _with_timeouts(connection: str) -> str:

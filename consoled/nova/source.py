@@ -37,6 +37,7 @@ class NovaTokens:
     """
 
     name = 'nova'
+    unrecorded = frozenset({'user_id'})
 
     def __init__(
         self,

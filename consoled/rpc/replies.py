@@ -8,7 +8,7 @@ more.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib import parse
 
@@ -18,6 +18,7 @@ from consoled.rpc import arguments as arg
 _SCHEMES = ('http', 'https', 'ws', 'wss')
 _COUNT = arg.integer(0, 2**63 - 1)
 _LEASE = arg.seconds(86400)
+_NAMES = arg.list_of(arg.text(32), 16)
 _NOW = arg.text(64)
 _CUT = arg.mapping_of(arg.text(64), arg.text(64), 20000)
 
@@ -82,10 +83,15 @@ class LeaseRenewal(LeaseGrant):
 
 @dataclasses.dataclass(frozen=True)
 class Revocation:
-    """Counts of the tokens that were deleted and of the sessions that are cut."""
+    """Counts of the tokens that were deleted and of the sessions that are cut.
+
+    :param unmatched: sources of tokens that do not record what one of the filters names, so that none of
+        their tokens was matched
+    """
 
     tokens: int
     sessions: int
+    unmatched: Sequence[str] = ()
 
     @classmethod
     def from_wire(cls, reply: Mapping[str, Any]) -> Revocation:
@@ -93,7 +99,11 @@ class Revocation:
 
         :raises InternalError: the reply is malformed
         """
-        return cls(tokens=_read(reply, 'tokens', _COUNT), sessions=_read(reply, 'sessions', _COUNT))
+        return cls(
+            tokens=_read(reply, 'tokens', _COUNT),
+            sessions=_read(reply, 'sessions', _COUNT),
+            unmatched=tuple(_read({'unmatched': (), **reply}, 'unmatched', _NAMES)),
+        )
 
 
 @dataclasses.dataclass(frozen=True)

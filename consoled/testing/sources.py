@@ -14,6 +14,7 @@ class MemoryTokenSource:
     """In-memory implementation of ``consoled.sources.TokenSource``.
 
     :param name: the source's name in metrics and usage counts
+    :param unrecorded: filters of ``revoke`` that match none of its tokens
     :ivar available: set to False to simulate an outage: lookups find nothing, and nothing is stored or
         deleted
     :ivar issued: the tokens that ``lookup`` finds, by clear token
@@ -21,8 +22,9 @@ class MemoryTokenSource:
     :ivar asked: the clear tokens passed to ``lookup``, in order
     """
 
-    def __init__(self, name: str = 'memory') -> None:
+    def __init__(self, name: str = 'memory', unrecorded: Collection[str] = ()) -> None:
         self.name = name
+        self.unrecorded = frozenset(unrecorded)
         self.available = True
         self.issued: dict[str, Issued] = {}
         self.stored: dict[str, objects.ConsoleAuthToken] = {}

@@ -16,6 +16,7 @@ from consoled.db.contests import Contest
 from consoled.db.engine import Database
 from consoled.db.legacy import Use
 from consoled.db.managers import Manager
+from consoled.sources import CHECKED
 
 # Seconds for all queries together. A database driver may wait forever for a server that went silent.
 _TIMEOUT = 15.0
@@ -37,6 +38,7 @@ class Cell:
     :param managers: those that sent a heartbeat recently; None: the schema has no table of managers yet
     :param usage: of the old service, by source; None: the schema does not count it yet
     :param contests: consoles at an address that another host's instance has too; None: there are no tables
+    :param foreign: tables of another program, if it has none of consoled's
     :param last_expiry: when the last live token of the old service expires; None: there is none
     """
 
@@ -47,6 +49,7 @@ class Cell:
     usage: Sequence[Use] | None
     last_expiry: datetime.datetime | None
     contests: Sequence[Contest] | None = None
+    foreign: Sequence[str] = ()
 
 
 def inspect_database(db: Database) -> Cell | str:
@@ -72,6 +75,7 @@ def _query(db: Database) -> Cell:
         now=clock.now(db),
         managers=managers.list_alive(db) if _MANAGERS_REVISION not in (pending or ()) else None,
         usage=legacy.usage(db) if counts_usage else None,
-        last_expiry=legacy.last_expiry(db) if counts_usage else None,
+        last_expiry=legacy.last_expiry(db, CHECKED) if counts_usage else None,
         contests=None if revision is None else contests.find(db),
+        foreign=migration.foreign_tables(db),
     )

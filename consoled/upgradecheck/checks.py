@@ -11,6 +11,7 @@ from oslo_upgradecheck import upgradecheck
 from oslo_utils import versionutils
 
 from consoled import printable
+from consoled.db import migration
 from consoled.db.managers import ALIVE_WITHIN, Manager
 from consoled.rpc import versions
 from consoled.upgradecheck.cell import Cell
@@ -19,6 +20,9 @@ from consoled.version import VERSION
 _SUCCESS = upgradecheck.Code.SUCCESS
 _WARNING = upgradecheck.Code.WARNING
 _FAILURE = upgradecheck.Code.FAILURE
+
+# Title, result and sentences of a check.
+Finding = tuple[str, upgradecheck.Code, str]
 
 _MAX_SHOWN = 3  # contested consoles
 _UPGRADE = 'consoled-manage db upgrade'
@@ -31,6 +35,7 @@ class Checks(upgradecheck.UpgradeCommands):
     :param cell: state of the cell, or a sentence that says why it is unknown
     :param deprecated: a sentence for each deprecated option that is set
     :param unknown: a sentence for each option that is set and that no program has
+    :param others: findings of other checks, which were made already
     :param memcached_problem: why managers find no tokens in memcached, as a sentence; '' if they can
     :raises ValueError: the value of an option is invalid
     """
@@ -42,6 +47,7 @@ class Checks(upgradecheck.UpgradeCommands):
         deprecated: Sequence[str],
         memcached_problem: str = '',
         unknown: Sequence[str] = (),
+        others: Sequence[Finding] = (),
     ) -> None:
         super().__init__()
         # read before any check: oslo.config raises only now if a value is invalid
@@ -55,6 +61,8 @@ class Checks(upgradecheck.UpgradeCommands):
         self._deprecated = deprecated
         self._unknown = unknown
         self._memcached_problem = memcached_problem
+        made = {title: _result(code, text) for title, code, text in others}
+        self._upgrade_checks = (*self._OWN, *((title, lambda _, r=r: r) for title, r in made.items()))
 
     def _schema_check(self) -> upgradecheck.Result:
         return check_schema(self._cell)
@@ -80,7 +88,7 @@ class Checks(upgradecheck.UpgradeCommands):
     def _unknown_check(self) -> upgradecheck.Result:
         return _result(_WARNING if self._unknown else _SUCCESS, *(self._unknown or ['None is set.']))
 
-    _upgrade_checks = (
+    _OWN = (
         ('Database schema', _schema_check),
         ('Managers', _managers_check),
         ('Pinned versions', _pins_check),
@@ -106,6 +114,9 @@ def check_schema(cell: Cell | str) -> upgradecheck.Result:
             f'It is at revision {cell.revision}, unknown to this release ({VERSION}): a newer release has '
             'upgraded it. Managers of this release can keep running on it; finish the upgrade.',
         )
+    if cell.foreign:
+        sentence = f'{migration.describe_foreign(cell.foreign)}. Create one for consoled alone.'
+        return _result(_FAILURE, sentence)
     if cell.revision is None:
         return _result(_FAILURE, f'The database has no tables of consoled. Run {_UPGRADE}.')
     if cell.pending:

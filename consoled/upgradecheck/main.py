@@ -10,11 +10,15 @@ from oslo_upgradecheck import upgradecheck
 
 from consoled.cli import database_app, errors
 from consoled.conf import written
+from consoled.db.engine import Database
 from consoled.upgradecheck import checks, deprecated_options
 from consoled.upgradecheck.cell import inspect_database
 
 # oslo.upgradecheck's exit codes are 0 success, 1 warning, 2 failure, and this one if no check was made.
 _NOT_CHECKED = 255
+
+
+_CODES = {code.name: code for code in upgradecheck.Code}
 
 
 class UpgradeCheck(database_app.DatabaseCommand):
@@ -38,7 +42,8 @@ class UpgradeCheck(database_app.DatabaseCommand):
         problem = memcached_problem(conf) if conf.workarounds.enable_consoleauth else ''
         cell = inspect_database(self.app.db)
         deprecated, unknown = deprecated_options.in_files(conf), written.unknown(conf)
-        found = checks.Checks(conf, cell, deprecated, problem, unknown)
+        ours = None if isinstance(cell, str) else self.app.db
+        found = checks.Checks(conf, cell, deprecated, problem, unknown, nova_findings(conf, ours))
         # oslo.upgradecheck parses a command line of its own; ours has the same options as the other tools
         argv = ['upgrade', 'check', *(['--json'] if parsed_args.json else [])]
         return int(upgradecheck.main(cfg.ConfigOpts(), self.app.NAME, found, argv, default_config_files=[]))
@@ -67,6 +72,21 @@ class Status(database_app.DatabaseApp):
     def report(self, error: Exception) -> int:
         super().report(error)
         return _NOT_CHECKED
+
+
+def nova_findings(conf: cfg.ConfigOpts, cell: Database | None) -> list[checks.Finding]:
+    """Return what there is to say about Nova, if it is a source of tokens.
+
+    :param cell: the database of the cell; None if it does not answer
+    """
+    if not conf.nova.connection:
+        return []
+    from consoled.nova import checks as nova_checks
+
+    return [
+        (finding.title, _CODES[finding.level.name], finding.text)
+        for finding in nova_checks.inspect(conf, cell)
+    ]
 
 
 def memcached_problem(conf: cfg.ConfigOpts) -> str:

@@ -109,18 +109,25 @@ class NovaProcess(fixtures.Fixture):
 class Nova(fixtures.Fixture):
     """A cell of Nova: database, bus, and a compute host with guests of our choice.
 
+    :param conf: further lines for its nova.conf
+
+    :ivar database: URL of its database, as in its nova.conf
     :ivar bus: URL of its message bus
     :ivar reader: URL of its database for an account that may only read what consoled reads
     :ivar compute: its nova-compute
     :ivar logs: directory of its logs
     """
 
+    def __init__(self, conf=''):
+        super().__init__()
+        self._conf = conf
+
     def _setUp(self):  # noqa: N802 - named by the fixtures library
         self.python = nova_python()
         self.directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
         mariadb = services.shared(services.MariaDB)
         self.bus = services.shared(services.RabbitMQ).new_vhost()
-        self._database, api_database = (_plain(mariadb.new_database()) for _ in range(2))
+        self.database, api_database = (_plain(mariadb.new_database()) for _ in range(2))
         self._guests = self.directory / 'guests.json'
         self._xml = {}
         self._write_guests()
@@ -130,9 +137,10 @@ class Nova(fixtures.Fixture):
                 bus=self.bus,
                 host=COMPUTE_HOST,
                 directory=self.directory,
-                database=self._database,
+                database=self.database,
                 api_database=api_database,
             )
+            + self._conf
         )
         manage = [str(pathlib.Path(self.python).with_name('nova-manage')), '--config-file', str(conf)]
         subprocess.run(
@@ -148,13 +156,13 @@ class Nova(fixtures.Fixture):
 
     def execute(self, *statements):
         """Run SQL in Nova's database, as its owner."""
-        engine = sa.create_engine(self._database, poolclass=sa.NullPool, isolation_level='AUTOCOMMIT')
+        engine = sa.create_engine(self.database, poolclass=sa.NullPool, isolation_level='AUTOCOMMIT')
         with engine.connect() as conn:
             for statement in statements:
                 conn.exec_driver_sql(statement)
 
     def _make_reader(self):
-        url = sa.make_url(self._database)
+        url = sa.make_url(self.database)
         self._user = f'reader_{url.database[-8:]}'
         self.execute(f"CREATE USER {self._user}@'%%' IDENTIFIED BY 'canary-of-reader'")
         self.grant()

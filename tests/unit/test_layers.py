@@ -86,7 +86,10 @@ MAY_IMPORT = {
         'version',
     },
     'manage': {'cli', 'db', 'exception', 'objects'},
-    'upgradecheck': {'cli', 'conf', 'db', 'deadline', 'exception', 'legacy', 'printable', 'rpc', 'version'},
+    'upgradecheck': {
+        *('cli', 'conf', 'db', 'deadline', 'exception', 'legacy', 'nova', 'printable', 'rpc', 'sources'),
+        'version',
+    },
     'cmd': None,
     'demo': None,
     'testing': None,

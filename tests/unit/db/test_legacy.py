@@ -5,6 +5,7 @@ import datetime
 import time
 
 import fixtures
+import sqlalchemy as sa
 
 from consoled import objects
 from consoled.db import cleanup, clock, legacy, models
@@ -19,12 +20,12 @@ TTL = 600
 
 
 class AdoptTests:
-    def adopt(self, token_hash=HASH, age=10, ttl=TTL, port=10000, **changes):
+    def adopt(self, token_hash=HASH, age=10, ttl=TTL, port=10000, expires_in=None, **changes):
         """Copy a token that was issued ``age`` seconds ago; None: one that is being issued now."""
         values = {'compute_host': models.UNKNOWN_HOST, 'user_id': None, 'project_id': None}
         grant = base.a_grant(self.instance, port, **(values | changes))
         issued_at = None if age is None else clock.now(self.db).timestamp() - age
-        provenance = legacy.Provenance('memcached', ttl, issued_at)
+        provenance = legacy.Provenance('memcached', ttl, issued_at, expires_in)
         return legacy.adopt(self.db, token_hash, grant, provenance, 'req-1')
 
     def console_row(self):
@@ -112,6 +113,37 @@ class AdoptTests:
         self.assertIsNotNone(self.adopt('b' * 64, age=-10))
         self.assertIsNotNone(self.adopt('c' * 64, age=None))
 
+    def test_tokens_of_a_project_or_host_that_nobody_had_used(self):
+        known = {'compute_host': 'node-1', 'project_id': 'project-1'}
+        here = {'instance_uuid': self.instance}
+        for number, (filters, voided) in enumerate(
+            (
+                ({'project_id': 'project-1'}, True),
+                ({'compute_host': 'node-1'}, True),
+                (known, True),
+                (known | here, True),
+                (here, True),
+                ({'project_id': 'Project-1'}, False),
+                ({'project_id': 'node-1'}, False),
+                ({'compute_host': 'node-1', 'project_id': 'project-2'}, False),
+                ({'user_id': 'user-1'}, False),
+                (known | {'user_id': 'user-1'}, False),
+                ({'session_id': base.new_uuid()}, False),
+            )
+        ):
+            self.execute(sa.delete(models.legacy_void))
+            legacy.record_scope(self.db, filters)
+            token_hash = f'{number}'.rjust(64, 'e')
+            for age, expected in ((10, voided), (-10, False)):
+                adopted = self.adopt(f'{age}{token_hash}'[:64], age=age, **known)
+                self.assertEqual(expected, adopted is None, (filters, age))
+
+    def test_tokens_whose_revocation_may_be_forgotten(self):
+        """Nova's tokens may live longer than revocations are remembered."""
+        kept = legacy.revocations_kept_for(TTL)
+        self.assertIsNone(self.adopt(age=kept + 1, expires_in=3600))
+        self.assertIsNotNone(self.adopt('b' * 64, age=kept - 60, expires_in=3600))
+
     def test_a_revocation_during_the_copy_wins(self):
         """It is recorded after the check of the copy, and deletes tokens before the copy is stored."""
         check, checks = legacy._check_not_revoked, []
@@ -122,10 +154,10 @@ class AdoptTests:
             if len(checks) == 1:
                 self.useFixture(fixtures.MockPatchObject(legacy, '_check_not_revoked', second))
 
-        def second(conn, token_hash, instance_uuid, issued_at):
+        def second(conn, token_hash, grant, issued_at):
             # now the copy is in the database
-            legacy.record_revocations(self.db, {instance_uuid: None})
-            check(conn, token_hash, instance_uuid, issued_at)
+            legacy.record_revocations(self.db, {grant.instance_uuid: None})
+            check(conn, token_hash, grant, issued_at)
 
         self.useFixture(fixtures.MockPatchObject(legacy, '_check_not_revoked', late))
         self.assertIsNone(self.adopt())
@@ -203,6 +235,8 @@ class UseTests:
                 expected = stored.expires
         self.assertEqual(expected, legacy.last_expiry(self.db))
         self.assertEqual(datetime.UTC, expected.tzinfo)
+        self.assertEqual(expected, legacy.last_expiry(self.db, ['nova']))
+        self.assertIsNone(legacy.last_expiry(self.db, ['nova', 'memcached']))
         self.age(_T.expires, 1)
         self.assertIsNone(legacy.last_expiry(self.db))
 

@@ -74,6 +74,23 @@ class MigrationTests:
             tables = set(sa.inspect(conn).get_table_names())
         self.assertEqual({'consoled_alembic_version', *models.metadata.tables}, tables)
 
+    def test_tables_of_another_program(self):
+        self.assertEqual([], migration.foreign_tables(self.db))
+        with self.db.transactional_engine.begin() as conn:
+            for name in ('instances', 'services', 'alembic_version'):
+                conn.execute(sa.text(f'CREATE TABLE {name} (id INTEGER)'))
+        found = migration.foreign_tables(self.db)
+        self.assertEqual(['alembic_version', 'services'], found)
+        self.assertIn('it has the tables alembic_version, services, and', migration.describe_foreign(found))
+        self.assertIn('d and 2 more,', migration.describe_foreign(tuple('abcdef')))
+
+    def test_tables_beside_a_cell(self):
+        """They were there before this was looked at, or are those of a newer release."""
+        migration.upgrade(self.db)
+        with self.db.transactional_engine.begin() as conn:
+            conn.execute(sa.text('CREATE TABLE services (id INTEGER)'))
+        self.assertEqual([], migration.foreign_tables(self.db))
+
     def test_revisions_that_a_database_lacks(self):
         self.assertIsNone(migration.current(self.db))
         everything = migration.pending(None)

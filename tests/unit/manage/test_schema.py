@@ -55,6 +55,24 @@ class SchemaTest(ManageCase):
         with contextlib.closing(sqlite3.connect(path)) as conn, conn:
             conn.execute(statement)
 
+    def test_another_programs_database_is_left_as_it_is(self):
+        for statement in (
+            'CREATE TABLE instances (id INTEGER, uuid TEXT)',
+            'CREATE TABLE alembic_version (version_num TEXT)',
+            'CREATE TABLE console_auth_tokens (id INTEGER)',
+        ):
+            self.change(statement)
+        (path,) = re.findall('sqlite:///(.*)', pathlib.Path(self.conf).read_text())
+        for command in (('db', 'upgrade'), ('db', 'check'), ('db', 'version'), ('purge',)):
+            code, out, err = self.run_manage(*command)
+            self.assertEqual((1, ''), (code, out))
+            self.assertTrue(err.startswith('consoled-manage: database_foreign: '), err)
+            self.assertIn('alembic_version, console_auth_tokens', err)
+            self.assertEqual(1, err.count('\n'), err)
+        with contextlib.closing(sqlite3.connect(path)) as conn:
+            tables = {name for (name,) in conn.execute('SELECT name FROM sqlite_master')}
+        self.assertEqual({'instances', 'alembic_version', 'console_auth_tokens'}, tables)
+
     def test_what_the_database_refuses_is_said(self):
         self.run_manage('db', 'upgrade', '--revision', '0001')
         self.change('CREATE TABLE ix_instances_host (x)')  # the name of an index of the next migration

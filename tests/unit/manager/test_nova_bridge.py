@@ -55,6 +55,20 @@ class NovaBridgeTest(testtools.TestCase):
             self.assertIn(named, str(error))
             self.assertNotIn('canary', str(error))
 
+    def test_the_database_of_nova_is_not_ours_too(self):
+        for ours, refused in (
+            ('mysql://other:canary@127.0.0.1:1/nova?charset=utf8', True),
+            ('mysql+pymysql://nova:canary@127.0.0.1:1/consoled', False),
+            ('mysql+pymysql://nova:canary@127.0.0.1:2/nova', False),
+        ):
+            conf = self.conf(nova__connection=URL, database__connection=ours)
+            if refused:
+                error = self.assertRaises(ValueError, nova_bridge.check_conf, conf)
+                self.assertIn('[nova] connection and [database] connection name one database', str(error))
+                self.assertNotIn('canary', str(error))
+            else:
+                nova_bridge.check_conf(conf)
+
     def test_it_is_loaded_only_then(self):
         code = 'import consoled.manager.service, sys; sys.exit("consoled.nova" in sys.modules)'
         self.assertEqual(0, subprocess.run([sys.executable, '-c', code], check=False).returncode)

@@ -2,8 +2,11 @@
 """Processes of the daemon: what they acquire, they release."""
 
 import fixtures as fixtures_library
+import sqlalchemy as sa
 import testtools
 
+from consoled.db import migration
+from consoled.db.engine import Database
 from consoled.manager import service
 from consoled.systemd import Notifier
 from consoled.testing import fixtures
@@ -48,3 +51,18 @@ class DaemonProcessTest(testtools.TestCase):
         process.stop()
         process.wait()
         self.assertEqual((['run'], [7]), (released, self.alarms))
+
+    def test_another_programs_database_is_refused_before_anything_starts(self):
+        database = Database.from_conf(self.conf)
+        self.addCleanup(database.dispose)
+        migration.upgrade(database)
+        self.assertIsNone(service.prepare(self.conf))
+        with database.transactional_engine.begin() as conn:
+            conn.execute(sa.text(f'DROP TABLE {migration.VERSION_TABLE}'))
+            conn.execute(sa.text('CREATE TABLE console_auth_tokens (id INTEGER)'))
+        error = self.assertRaises(ValueError, service.prepare, self.conf)
+        self.assertIn('[database] connection is the database of another program', str(error))
+
+    def test_a_database_that_does_not_answer_yet_is_waited_for(self):
+        self.conf.set_override('connection', 'mysql+pymysql://u:p@127.0.0.1:1/consoled', 'database')
+        self.assertIsNone(service.prepare(self.conf))

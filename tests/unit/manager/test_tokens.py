@@ -188,6 +188,25 @@ class SourcesTest(base.ManagerCase):
         self.assertEqual([TOKEN], list(self.source.issued))  # and worthless all the same
         self.assertRaises(exception.InvalidToken, self.api.validate, self.context, TOKEN)
 
+    def test_tokens_of_a_project_that_nobody_had_used(self):
+        for filters in ({'project_id': 'p'}, {'compute_host': 'c'}, {'project_id': 'p', 'compute_host': 'c'}):
+            token = TOKEN[:-1] + str(len(filters)) + min(filters)
+            earlier = time.time() - 1
+            self.source.issued[token] = issued(
+                self.instance, project_id='p', compute_host='c', issued_at=earlier
+            )
+            self.api.revoke(self.context, 'test', **filters)
+            self.assertRaises(exception.InvalidToken, self.api.validate, self.context, token)
+
+    def test_sources_that_a_revocation_cannot_match_are_named(self):
+        self.source.unrecorded = frozenset({'user_id'})
+        for filters, expected in (
+            ({'user_id': 'mallory'}, (self.source.name,)),
+            ({'user_id': 'mallory', 'project_id': 'p'}, (self.source.name,)),
+            ({'project_id': 'p'}, ()),
+        ):
+            self.assertEqual(expected, self.api.revoke(self.context, 'test', **filters).unmatched)
+
     def test_a_revocation_by_user_spares_the_tokens_of_others(self):
         self.source.issued[TOKEN] = issued(self.instance)
         self.authorize(user_id='mallory')

@@ -2,7 +2,6 @@
 """Replies of managers, from and to the wire."""
 
 import contextlib
-import dataclasses
 
 import testtools
 from hypothesis import given
@@ -24,7 +23,14 @@ class RepliesTest(testtools.TestCase):
         for cls, wire in GOOD.items():
             reply = cls.from_wire(wire)
             self.assertIs(cls, type(reply))
-            self.assertEqual(wire, dataclasses.asdict(reply))
+            self.assertEqual(wire, {name: value for name, value in vars(reply).items() if value != ()})
+
+    def test_sources_whose_tokens_a_revocation_cannot_match(self):
+        counts = {'tokens': 2, 'sessions': 1}
+        self.assertEqual((), Revocation.from_wire(counts).unmatched)  # of an older manager
+        self.assertEqual(('nova',), Revocation.from_wire({**counts, 'unmatched': ['nova']}).unmatched)
+        for wrong in ('nova', ['x' * 33], ['a'] * 17, [1], None):
+            self.assertRaises(exception.InternalError, Revocation.from_wire, {**counts, 'unmatched': wrong})
 
     def test_unknown_keys_of_a_newer_manager_are_ignored(self):
         for cls, wire in GOOD.items():

@@ -56,6 +56,11 @@ class SchemaTest(ChecksCase):
         empty = cell(revision=None, pending=['0001', '0002'])
         self.check(Code.FAILURE, checks.check_schema(empty), 'no tables', 'db upgrade')
 
+    def test_another_programs_database(self):
+        foreign = cell(revision=None, pending=['0001'], foreign=['alembic_version', 'services'])
+        said = self.check(Code.FAILURE, checks.check_schema(foreign), 'alembic_version, services')
+        self.assertNotIn('db upgrade', said)
+
     def test_upgraded_by_a_newer_release(self):
         self.check(Code.WARNING, checks.check_schema(cell(revision='0099', pending=None)), '0099', 'newer')
 

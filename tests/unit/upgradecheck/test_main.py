@@ -27,6 +27,15 @@ class StatusTest(CliCase):
         self.argv, self.stdout, self.stderr = ['--config-file', path, *argv], io.StringIO(), io.StringIO()
         return self.run_app(Status(io.StringIO(), self.stdout, self.stderr))
 
+    def test_nova_is_checked_if_it_is_a_source_of_tokens(self):
+        text = f'[database]\nconnection = {self.url}\n'
+        for nova, titles in (('', []), ('[nova]\nconnection = canary\n', ['Nova database'])):
+            code, out, err = self.status('upgrade', 'check', '--json', text=text + nova)
+            found = [each['check'] for each in json.loads(out)['checks']]
+            self.assertEqual((2, ''), (code, err))
+            self.assertEqual(titles, [title for title in found if title.startswith('Nova')])
+            self.assertNotIn('canary', out)
+
     def test_the_exit_code_is_the_worst_result(self):
         code, out, _ = self.status('upgrade', 'check', '--json')
         results = {check['check']: check['result'] for check in json.loads(out)['checks']}
