@@ -20,6 +20,7 @@ VERSION = os.environ.get('CONSOLED_TEST_NOVA', '34.0.0')
 ROOT = pathlib.Path(__file__).parents[2]
 ADDRESS = '192.0.2.10'  # server_proxyclient_address of the compute host (RFC 5737)
 COMPUTE_HOST = 'cmp1'
+RPC_RESPONSE_TIMEOUT = 8  # seconds that Nova's proxies wait for nova-compute; its default is 60
 NOVNC = 'http://console.example.org/vnc_lite.html'
 
 _CONF = """
@@ -30,12 +31,15 @@ my_ip = 127.0.0.1
 state_path = {directory}
 log_file = {directory}/nova.log
 debug = true
+rpc_response_timeout = {timeout}
 [database]
 connection = {database}
 [api_database]
 connection = {api_database}
 [oslo_messaging_notifications]
 driver = noop
+[oslo_messaging_rabbit]
+{rabbit}
 """
 _GUEST = """
 <domain><devices>
@@ -116,32 +120,42 @@ class NovaProcess(fixtures.Fixture):
 class Nova(fixtures.Fixture):
     """A cell of Nova: database, bus, and a compute host with guests of our choice.
 
+    :param mariadb: a server for its database; default: the one that all tests share
+    :param rabbit: options of ``[oslo_messaging_rabbit]``, in the form of nova.conf
     :ivar bus: URL of its message bus
+    :ivar conf: path of its nova.conf
     :ivar reader: URL of its database for an account that may only read what consoled reads
     :ivar compute: its nova-compute
     :ivar logs: directory of its logs
     """
 
+    def __init__(self, mariadb=None, rabbit=''):
+        super().__init__()
+        self._mariadb = mariadb
+        self._rabbit = rabbit
+
     def _setUp(self):  # noqa: N802 - named by the fixtures library
         self.python = nova_python()
         self.directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
-        mariadb = services.shared(services.MariaDB)
+        mariadb = self._mariadb or services.shared(services.MariaDB)
         self.bus = services.shared(services.RabbitMQ).new_vhost()
         self._database, api_database = (_plain(mariadb.new_database()) for _ in range(2))
         self._guests = self.directory / 'guests.json'
         self._xml = {}
         self._write_guests()
-        conf = self.directory / 'nova.conf'
-        conf.write_text(
+        self.conf = self.directory / 'nova.conf'
+        self.conf.write_text(
             _CONF.format(
                 bus=self.bus,
                 host=COMPUTE_HOST,
                 directory=self.directory,
                 database=self._database,
                 api_database=api_database,
+                rabbit=self._rabbit,
+                timeout=RPC_RESPONSE_TIMEOUT,
             )
         )
-        manage = [str(pathlib.Path(self.python).with_name('nova-manage')), '--config-file', str(conf)]
+        manage = [str(pathlib.Path(self.python).with_name('nova-manage')), '--config-file', str(self.conf)]
         subprocess.run(
             [*manage, 'db', 'sync', '--local_cell'],
             check=True,
@@ -150,8 +164,8 @@ class Nova(fixtures.Fixture):
             env=nova_environment(),
         )
         self._make_reader()
-        self._objects = self.useFixture(NovaProcess(str(conf), 'objects'))
-        self.compute = self.useFixture(NovaProcess(str(conf), 'compute', str(self._guests)))
+        self._objects = self.useFixture(NovaProcess(str(self.conf), 'objects'))
+        self.compute = self.useFixture(NovaProcess(str(self.conf), 'compute', str(self._guests)))
 
     def execute(self, *statements):
         """Run SQL in Nova's database, as its owner."""
@@ -177,11 +191,11 @@ class Nova(fixtures.Fixture):
             )
         )
 
-    def add_guest(self, vnc=5901, serial=10000, **values):
+    def add_guest(self, vnc=5901, serial=10000, address=ADDRESS, **values):
         """Create an instance that runs, with a screen and a serial port; return its UUID."""
         uuid = self._objects.call('create_instance', host=COMPUTE_HOST, **values)['uuid']
         self._objects.call('update_instance', instance_uuid=uuid, launched_in=-60)
-        self._xml[uuid] = _GUEST.format(vnc=vnc, serial=serial, address=ADDRESS)
+        self._xml[uuid] = _GUEST.format(vnc=vnc, serial=serial, address=address)
         self._write_guests()
         return uuid
 
