@@ -9,7 +9,7 @@ ARGS ?=
 NOVA ?= 34.0.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit functional e2e one nova pythons coverage durations hooks bench bench-proxy bench-hosts sample venv legacy services pages clean
+.PHONY: help demo test check unit functional e2e one nova pythons coverage durations hooks bench bench-proxy bench-hosts bench-nova sample venv legacy services pages clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | sed 's/\t/            \t/; s/^\(.\{12\}\) *\t/  make \1/'
@@ -57,6 +57,10 @@ bench: venv services  ## run the benchmarks of the manager (their arguments: ARG
 
 bench-proxy: venv services  ## run the benchmarks of the proxy, beside websockify (their arguments: ARGS="...")
 	@$(VENV)/bin/python -m tests.bench.proxy $(ARGS)
+
+bench-nova: venv services  ## run the benchmark beside nova-novncproxy (its arguments: ARGS="...")
+	@tools/setup-nova.sh 34.0.0
+	@$(VENV)/bin/python -m tests.bench.nova $(ARGS)
 
 bench-hosts: venv services  ## run the benchmark of a cell with a thousand compute hosts (its arguments: ARGS="...")
 	@$(VENV)/bin/python -m tests.bench.hosts $(ARGS)

@@ -95,6 +95,10 @@ class NovaProcess(fixtures.Fixture):
         if self._process.stdout.readline().strip() != '"ready"':
             raise services.ServiceError('Nova did not start: run the test with OS_DEBUG=1')
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def _end(self):
         self._process.kill()
         self._process.wait()
@@ -129,10 +133,11 @@ class Nova(fixtures.Fixture):
     :ivar logs: directory of its logs
     """
 
-    def __init__(self, mariadb=None, rabbit=''):
+    def __init__(self, mariadb=None, rabbit='', rpc_response_timeout=RPC_RESPONSE_TIMEOUT):
         super().__init__()
         self._mariadb = mariadb
         self._rabbit = rabbit
+        self._timeout = rpc_response_timeout
 
     def _setUp(self):  # noqa: N802 - named by the fixtures library
         self.python = nova_python()
@@ -152,7 +157,7 @@ class Nova(fixtures.Fixture):
                 database=self._database,
                 api_database=api_database,
                 rabbit=self._rabbit,
-                timeout=RPC_RESPONSE_TIMEOUT,
+                timeout=self._timeout,
             )
         )
         manage = [str(pathlib.Path(self.python).with_name('nova-manage')), '--config-file', str(self.conf)]
