@@ -20,7 +20,8 @@ VERSION = os.environ.get('CONSOLED_TEST_NOVA', '34.0.0')
 ROOT = pathlib.Path(__file__).parents[2]
 ADDRESS = '192.0.2.10'  # server_proxyclient_address of the compute host (RFC 5737)
 COMPUTE_HOST = 'cmp1'
-RPC_RESPONSE_TIMEOUT = 8  # seconds that Nova's proxies wait for nova-compute; its default is 60
+RPC_RESPONSE_TIMEOUT = 10  # seconds that Nova's proxies wait for nova-compute; its default is 60
+CHECK_TIMEOUT = 5  # seconds that managers wait for it; their default is shorter than a busy machine may need
 NOVNC = 'http://console.example.org/vnc_lite.html'
 
 _CONF = """

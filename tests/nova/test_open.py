@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Consoles that an unmodified Nova hands out, opened through a manager."""
 
+import contextlib
+
 import sqlalchemy as sa
 import testtools
 
@@ -9,6 +11,7 @@ from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
 from consoled.testing import daemons, fixtures, services
+from consoled.testing.fixtures import wait_until
 from tests.functional import base as functional_base
 from tests.nova import base
 
@@ -31,7 +34,11 @@ class OpenTest(testtools.TestCase):
         cls.manager = daemons.ManagerProcess(
             cls.nova.bus,
             services.shared(services.MariaDB).new_database(),
-            {'nova': {'connection': cls.nova.reader}, 'DEFAULT': {'debug': True}},
+            {
+                'nova': {'connection': cls.nova.reader},
+                'DEFAULT': {'debug': True},
+                'manager': {'check_port_timeout': base.CHECK_TIMEOUT},
+            },
         )
         cls.manager.setUp()
         cls.addClassCleanup(cls.manager.cleanUp)
@@ -56,6 +63,10 @@ class OpenTest(testtools.TestCase):
 
     def refused(self, error, token):
         return self.assertRaises(error, self.proxy.open, token)
+
+    def opens(self, token):
+        with contextlib.suppress(exception.ComputeUnreachable):
+            return self.proxy.open(token)
 
     def test_the_screen_and_the_serial_port(self):
         for console_type, port in (('novnc', 5901), ('serial', 10000)):
@@ -106,6 +117,7 @@ class OpenTest(testtools.TestCase):
         token = self.authorize()
         with self.nova.compute.stopped():
             self.refused(exception.ComputeUnreachable, token)
+        wait_until(lambda: self.opens(token), what='the compute host to be asked again')
 
     def test_the_database_of_nova_refuses(self):
         token = self.authorize()

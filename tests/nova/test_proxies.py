@@ -47,7 +47,6 @@ class Cell(testtools.TestCase):
     """A Nova, a manager and a proxy of consoled, and a stock nova-novncproxy in front of the same guest."""
 
     rabbit = ''
-    nova_options: dict = {}
     nova: base.Nova
 
     @classmethod
@@ -60,10 +59,19 @@ class Cell(testtools.TestCase):
             daemons.ManagerProcess(
                 services.shared(services.RabbitMQ).new_vhost(),
                 services.shared(services.MariaDB).new_database(),
-                {**logs, 'nova': cls.options_of_nova()},
+                {
+                    **logs,
+                    'nova': cls.options_of_nova(),
+                    'manager': {'check_port_timeout': base.CHECK_TIMEOUT},
+                },
             )
         )
-        cls.proxy = cls.use(daemons.ProxyProcess(cls.manager.transport_url, dict(logs)))
+        cls.proxy = cls.use(
+            daemons.ProxyProcess(
+                cls.manager.transport_url,
+                {**logs, 'proxy': {'authorize_timeout': 2 * base.CHECK_TIMEOUT}},
+            )
+        )
         cls.proxy.wait_ready()
         cls.serial = services.free_port()
         cls.qemu = cls.use(
@@ -177,6 +185,7 @@ class CasesTest(Cell):
         token = self.authorize()
         with self.nova.compute.stopped():
             self.compare((503, 'compute_unreachable'), NOTHING, token)
+        wait_until(lambda: opened(self.proxy.port, token) == SCREEN, what='the host to be asked again')
 
     def test_the_database_of_nova_is_down(self):
         token = self.authorize()
