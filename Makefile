@@ -9,7 +9,7 @@ ARGS ?=
 NOVA ?= 34.0.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit functional e2e one nova pythons coverage durations hooks bench bench-proxy bench-hosts sample venv legacy services pages clean
+.PHONY: help demo test check unit functional e2e one nova pythons coverage durations hooks bench bench-proxy bench-hosts bench-nova sample venv legacy services pages clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | sed 's/\t/            \t/; s/^\(.\{12\}\) *\t/  make \1/'
@@ -37,9 +37,8 @@ e2e: venv services pages  ## run the end-to-end tests: a real browser, real gues
 one: venv  ## run one test, class or module: T=tests.unit.test_sample
 	@$(VENV)/bin/python -m testtools.run $(T)
 
-nova: venv services  ## run the tests beside a real Nova, by default NOVA=34.0.0
-	@tools/setup-nova.sh $(NOVA)
-	@CONSOLED_REQUIRE_SERVICES=1 CONSOLED_TEST_NOVA=$(NOVA) tools/run-tests.sh '^tests\.nova\.'
+nova: venv services pages  ## run the tests beside real releases of Nova: NOVA="34.0.0 33.0.2 27.5.1 25.3.0 19.3.2 18.3.0"
+	@tools/test-nova.sh $(NOVA)
 
 pythons: venv  ## test on the newest Python, and on the oldest with the oldest dependencies
 	@tools/test-pythons.sh
@@ -58,6 +57,10 @@ bench: venv services  ## run the benchmarks of the manager (their arguments: ARG
 
 bench-proxy: venv services  ## run the benchmarks of the proxy, beside websockify (their arguments: ARGS="...")
 	@$(VENV)/bin/python -m tests.bench.proxy $(ARGS)
+
+bench-nova: venv services  ## run the benchmark beside nova-novncproxy (its arguments: ARGS="...")
+	@tools/setup-nova.sh 34.0.0
+	@$(VENV)/bin/python -m tests.bench.nova $(ARGS)
 
 bench-hosts: venv services  ## run the benchmark of a cell with a thousand compute hosts (its arguments: ARGS="...")
 	@$(VENV)/bin/python -m tests.bench.hosts $(ARGS)

@@ -45,10 +45,14 @@ class Qemu(fixtures_library.Fixture):
         self._process.kill()
         self._process.wait()
 
-    def accepted(self):
-        """Return the ports of the clients whose connections to the console QEMU has accepted."""
+    def accepted(self, port=None):
+        """Return the ports of the clients whose connections QEMU has accepted.
+
+        :param port: where it listens, if not the console's
+        """
+        port = port or self.port
         ends = psutil.Process(self._process.pid).net_connections('tcp')
-        return {end.raddr.port for end in ends if end.raddr and end.laddr.port == self.port}
+        return {end.raddr.port for end in ends if end.raddr and end.laddr.port == port}
 
     def _listens(self, log):
         if self._process.poll() is not None:

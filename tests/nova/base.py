@@ -20,6 +20,8 @@ VERSION = os.environ.get('CONSOLED_TEST_NOVA', '34.0.0')
 ROOT = pathlib.Path(__file__).parents[2]
 ADDRESS = '192.0.2.10'  # server_proxyclient_address of the compute host (RFC 5737)
 COMPUTE_HOST = 'cmp1'
+RPC_RESPONSE_TIMEOUT = 10  # seconds that Nova's proxies wait for nova-compute; its default is 60
+CHECK_TIMEOUT = 5  # seconds that managers wait for it; their default is shorter than a busy machine may need
 NOVNC = 'http://console.example.org/vnc_lite.html'
 
 _CONF = """
@@ -30,12 +32,15 @@ my_ip = 127.0.0.1
 state_path = {directory}
 log_file = {directory}/nova.log
 debug = true
+rpc_response_timeout = {timeout}
 [database]
 connection = {database}
 [api_database]
 connection = {api_database}
 [oslo_messaging_notifications]
 driver = noop
+[oslo_messaging_rabbit]
+{rabbit}
 """
 _GUEST = """
 <domain><devices>
@@ -43,6 +48,14 @@ _GUEST = """
   <serial type='tcp'><source mode='bind' host='{address}' service='{serial}'/></serial>
 </devices></domain>
 """
+
+
+def nova_environment():
+    """Return the environment of programs that use Nova's code: it says whether eventlet patches them."""
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    if int(VERSION.partition('.')[0]) >= 33:
+        return {**environment, 'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'}
+    return {**environment, 'NOVA_PATCH': '1'}  # read by nova_side.py
 
 
 def nova_python():
@@ -65,7 +78,6 @@ class NovaProcess(fixtures.Fixture):
         self._arguments = arguments
 
     def _setUp(self):  # noqa: N802 - named by the fixtures library
-        environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
         self._process = spawn(
             [
                 nova_python(),
@@ -77,12 +89,16 @@ class NovaProcess(fixtures.Fixture):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=sys.stderr if os.environ.get('OS_DEBUG') else subprocess.DEVNULL,
-            env={**environment, 'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'},
+            env=nova_environment(),
             text=True,
         )
         self.addCleanup(self._end)
         if self._process.stdout.readline().strip() != '"ready"':
             raise services.ServiceError('Nova did not start: run the test with OS_DEBUG=1')
+
+    @property
+    def pid(self):
+        return self._process.pid
 
     def _end(self):
         self._process.kill()
@@ -109,50 +125,54 @@ class NovaProcess(fixtures.Fixture):
 class Nova(fixtures.Fixture):
     """A cell of Nova: database, bus, and a compute host with guests of our choice.
 
-    :param conf: further lines for its nova.conf
-
+    :param mariadb: a server for its database; default: the one that all tests share
+    :param rabbit: options of ``[oslo_messaging_rabbit]``, in the form of nova.conf
     :ivar database: URL of its database, as in its nova.conf
     :ivar bus: URL of its message bus
+    :ivar conf: path of its nova.conf
     :ivar reader: URL of its database for an account that may only read what consoled reads
     :ivar compute: its nova-compute
     :ivar logs: directory of its logs
     """
 
-    def __init__(self, conf=''):
+    def __init__(self, mariadb=None, rabbit='', rpc_response_timeout=RPC_RESPONSE_TIMEOUT):
         super().__init__()
-        self._conf = conf
+        self._mariadb = mariadb
+        self._rabbit = rabbit
+        self._timeout = rpc_response_timeout
 
     def _setUp(self):  # noqa: N802 - named by the fixtures library
         self.python = nova_python()
         self.directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
-        mariadb = services.shared(services.MariaDB)
+        mariadb = self._mariadb or services.shared(services.MariaDB)
         self.bus = services.shared(services.RabbitMQ).new_vhost()
         self.database, api_database = (_plain(mariadb.new_database()) for _ in range(2))
         self._guests = self.directory / 'guests.json'
         self._xml = {}
         self._write_guests()
-        conf = self.directory / 'nova.conf'
-        conf.write_text(
+        self.conf = self.directory / 'nova.conf'
+        self.conf.write_text(
             _CONF.format(
                 bus=self.bus,
                 host=COMPUTE_HOST,
                 directory=self.directory,
                 database=self.database,
                 api_database=api_database,
+                rabbit=self._rabbit,
+                timeout=self._timeout,
             )
-            + self._conf
         )
-        manage = [str(pathlib.Path(self.python).with_name('nova-manage')), '--config-file', str(conf)]
+        manage = [str(pathlib.Path(self.python).with_name('nova-manage')), '--config-file', str(self.conf)]
         subprocess.run(
             [*manage, 'db', 'sync', '--local_cell'],
             check=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, 'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'},
+            env=nova_environment(),
         )
         self._make_reader()
-        self._objects = self.useFixture(NovaProcess(str(conf), 'objects'))
-        self.compute = self.useFixture(NovaProcess(str(conf), 'compute', str(self._guests)))
+        self._objects = self.useFixture(NovaProcess(str(self.conf), 'objects'))
+        self.compute = self.useFixture(NovaProcess(str(self.conf), 'compute', str(self._guests)))
 
     def execute(self, *statements):
         """Run SQL in Nova's database, as its owner."""
@@ -178,11 +198,11 @@ class Nova(fixtures.Fixture):
             )
         )
 
-    def add_guest(self, vnc=5901, serial=10000):
+    def add_guest(self, vnc=5901, serial=10000, address=ADDRESS, **values):
         """Create an instance that runs, with a screen and a serial port; return its UUID."""
-        uuid = self._objects.call('create_instance', host=COMPUTE_HOST)['uuid']
+        uuid = self._objects.call('create_instance', host=COMPUTE_HOST, **values)['uuid']
         self._objects.call('update_instance', instance_uuid=uuid, launched_in=-60)
-        self._xml[uuid] = _GUEST.format(vnc=vnc, serial=serial, address=ADDRESS)
+        self._xml[uuid] = _GUEST.format(vnc=vnc, serial=serial, address=address)
         self._write_guests()
         return uuid
 

@@ -24,13 +24,13 @@ SUCCESS, WARNING, FAILURE = 0, 1, 2  # of oslo.upgradecheck
 class ViewsCase(ToolsCase):
     """A cell of Nova for all tests of a class, and a database of consoled for each."""
 
-    conf = ''
+    rabbit = ''
     query = ''  # of the URL of Nova's bus
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.nova = base.Nova(cls.conf)
+        cls.nova = base.Nova(rabbit=cls.rabbit)
         cls.nova.setUp()
         cls.addClassCleanup(cls.nova.cleanUp)
         cls.bus = cls.nova.bus + cls.query
@@ -247,7 +247,7 @@ class QuorumStatusTest(StatusCase):
     """Nova's queues are quorum queues; durable ones where its oslo.messaging has no others."""
 
     kind = 'rabbit_quorum_queue' if int(base.VERSION.partition('.')[0]) > 26 else 'amqp_durable_queues'
-    conf = f'[oslo_messaging_rabbit]\n{kind} = true\n'
+    rabbit = f'{kind} = true'
     query = f'?{kind}=true'
 
     def test_the_bus_needs_an_option(self):
