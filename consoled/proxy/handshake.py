@@ -11,6 +11,7 @@ import base64
 import binascii
 import dataclasses
 import hashlib
+import re
 from collections.abc import Sequence
 from urllib import parse
 
@@ -27,10 +28,11 @@ TOKEN_PROTOCOL = 'consoled.token.'  # noqa: S105 - a prefix
 COOKIE = 'consoled_token'
 
 # In order of preference. The subprotocol that carries the token is never echoed.
-SUBPROTOCOLS = (flow.PROTOCOL, 'binary', 'consoled')
+SUBPROTOCOLS = (*flow.PROTOCOLS, 'binary', 'consoled')
 
 _GUID = b'258EAFA5-E914-47DA-95CA-C5AB0DC85B11'  # RFC 6455, section 1.3
 _MAX_QUERY_FIELDS = 64
+_PORT_NUMBER = re.compile('[1-9][0-9]{0,2}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +117,7 @@ class Upgrade:
 
     :ivar accept: value of the Sec-WebSocket-Accept header
     :ivar origin: of the web page, if it still has to match the console's access URL; else None
+    :ivar serial_port: number of the serial port that the user has chosen; None for the token's own
     """
 
     token: str = dataclasses.field(repr=False)
@@ -122,6 +125,7 @@ class Upgrade:
     accept: str
     subprotocol: str | None
     origin: origins.Origin | None
+    serial_port: int | None = None
 
     @property
     def foreign(self) -> bool:
@@ -165,7 +169,8 @@ def _decide(request: Request, policy: Policy, client: Client) -> Decision:
     token = _find_token(request, query)
     if token is None:
         raise exception.InvalidToken()
-    return Upgrade(token, client, accept, _select_subprotocol(request), unmatched_origin)
+    subprotocol = _select_subprotocol(request)
+    return Upgrade(token, client, accept, subprotocol, unmatched_origin, _find_serial_port(query))
 
 
 def wants_json(request: Request) -> bool:
@@ -269,6 +274,19 @@ def _find_token(request: Request, query: dict[str, list[str]]) -> str | None:
                 raise exception.InvalidToken()
             return found[0]
     return None
+
+
+def _find_serial_port(query: dict[str, list[str]]) -> int | None:
+    """Return the number of the serial port that the user has chosen, or None.
+
+    :raises BadRequest: it is malformed, or there are two
+    """
+    found = set(query.get('serial_port', []))
+    if not found:
+        return None
+    if len(found) > 1 or not _PORT_NUMBER.fullmatch(text := found.pop()):
+        raise exception.BadRequest(reason='its serial_port is not the number of a port')
+    return int(text)
 
 
 def _find_token_or_error(

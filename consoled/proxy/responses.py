@@ -25,7 +25,9 @@ def refusal(error: exception.ConsoledException, *, as_json: bool) -> tuple[h11.R
     """Return head and body of the response that says why: JSON for a program, a small page for a user."""
     reason = str(error)
     if as_json:
-        content_type, body = pages.JSON, pages.refusal_json(error.code, reason, error.retryable)
+        extra = {name: error.kwargs[name] for name in error.extra if name in error.kwargs}
+        body = pages.refusal_json(error.code, reason, error.retryable, extra)
+        content_type = pages.JSON
     else:
         content_type, body = pages.HTML, pages.refusal_page(error.http_status, error.code, reason)
     headers = [
