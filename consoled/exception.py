@@ -20,12 +20,14 @@ class ConsoledException(Exception):
     :cvar msg_fmt: message for users, with named placeholders
     :cvar http_status: status of the proxy's answer before the websocket upgrade
     :cvar retryable: whether the same request may succeed later without a change by the caller
+    :cvar extra: names of values besides those of the message, for programs
     """
 
     code: ClassVar[str] = 'internal_error'
     msg_fmt: ClassVar[str] = 'An internal error occurred. The log of the service has the details.'
     http_status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
+    extra: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, message: str | None = None, **kwargs: Any) -> None:
         self.kwargs = kwargs
@@ -103,12 +105,17 @@ class ConsolePortsExhausted(ConsoledException):
 
 
 class ConsoleInUse(ConsoledException):
-    """The console has as many sessions as it may have. The message says since when, never by whom."""
+    """The console has as many sessions as it may have. The message says since when, never by whom.
+
+    If the user may open another serial port of the instance instead, ``kwargs`` has how many there are
+    (``serial_ports``) and the numbers of those that are free (``free_ports``).
+    """
 
     code = 'console_in_use'
     msg_fmt = 'The console has been in use since %(since)s.'
     http_status = 409
     retryable = True
+    extra = ('serial_ports', 'free_ports')
 
 
 class TooManySessions(ConsoledException):

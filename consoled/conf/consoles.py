@@ -102,10 +102,32 @@ _TARGET_TLS = [
     ),
 ]
 
+_OTHER_PORTS = [
+    cfg.StrOpt(
+        'other_ports',
+        default='offer',
+        choices=[
+            ('refuse', 'the user is refused with console_in_use'),
+            (
+                'offer',
+                'the same, and the page offers the free serial ports of the instance, each by a button',
+            ),
+            ('next', 'the user gets the next free serial port of the instance, and the page says which one'),
+        ],
+        mutable=True,
+        help='What to do when a user opens a serial port that already has max_sessions sessions, if the '
+        'instance has several and a compute agent has defined them. With offer, takeover = steal is applied '
+        'first; with next, only if no port is free. Choose refuse if a token must open the port that it is '
+        'for and no other. Choose next if the serial ports of your guests are alike; clients other than the '
+        'page and consolectl do not learn which port they have got.',
+    ),
+]
+
 OPTS = {group: _opts(limit) for group, limit in _DEFAULT_MAX_SESSIONS.items()}
 OPTS['vnc'] += _VENCRYPT
 for _group in ('spice', 'serial_console', 'mks'):
     OPTS[_group] += _TARGET_TLS
+OPTS['serial_console'] += _OTHER_PORTS
 for _group, _page in _PAGES.items():
     OPTS[_group] += _offer(_page)
 

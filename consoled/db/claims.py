@@ -16,6 +16,7 @@ from consoled.db import clock, models
 from consoled.db.engine import Database
 from consoled.db.sessions import BY_ID, OpenRequest, load, to_session
 
+_C = models.console_connection.c
 _T = models.console_auth_token.c
 _P = models.console_proxy.c
 _S = models.console_session.c
@@ -24,8 +25,8 @@ _CLAIMED: dict[str, sa.ColumnElement[Any]] = {
     'id': sa.bindparam('session_id', type_=sa.String),
     'proxy_id': _P.id,
     'instance_uuid': _T.instance_uuid,
-    'host': _T.host,
-    'port': _T.port,
+    'host': sa.bindparam('host', type_=sa.String),
+    'port': sa.bindparam('port', type_=sa.Integer),
     'console_type': sa.bindparam('console_type', type_=sa.String),
     'compute_host': _T.compute_host,
     'slot': sa.bindparam('slot', type_=sa.Integer),
@@ -64,6 +65,18 @@ _SPEND = (
     sa.update(models.console_auth_token)
     .where(_T.id == sa.bindparam('token'), _T.used_at.is_(None))
     .values(used_at=clock.utc_now())
+)
+# A session has no foreign key to its console. The lock on the token's row keeps the token's own console until
+# the claim is complete. Another console is kept by a lock on its row: whoever drops it waits, and then finds
+# the session to cut.
+_HOLD = (
+    sa.update(models.console_connection)
+    .where(
+        _C.instance_uuid == sa.bindparam('instance'),
+        _C.host == sa.bindparam('at_host'),
+        _C.port == sa.bindparam('at_port'),
+    )
+    .values(updated_at=clock.utc_now())
 )
 _SCOPE_COLUMNS = {'token': _S.token_id, 'instance': _S.instance_uuid, 'project': _S.project_id}
 _PROXY_ALIVE = sa.select(_P.id).where(_P.id == sa.bindparam('proxy_id'), _P.lease_expires > clock.utc_now())
@@ -144,6 +157,7 @@ def claim(
     :raises InvalidToken: the token was spent or revoked, or has expired, since it was looked up
     :raises ProxyUnknown: the proxy has no live lease
     :raises TooManySessions: a limit per token, instance or project is reached
+    :raises ConsoleGone: the console is not the token's, and was dropped since it was looked up
     """
     slot = 0 if limits.console else None
     while True:
@@ -171,26 +185,41 @@ def _claim_slot(
     ends_with_token: bool,
     watched: bool,
 ) -> objects.ConsoleSession:
+    console = request.console
     values = {
         'session_id': request.session_id,
         'proxy_id': request.proxy_id,
         'token_id': request.token_id,
-        'console_type': request.console.console_type,
+        'host': console.host,
+        'port': console.port,
+        'console_type': console.console_type,
         'client_address': request.client_address,
         'slot': slot,
         'ends': ends_with_token,
     }
 
     def work(conn: sa.Connection) -> objects.ConsoleSession:
+        if request.elsewhere:
+            _hold(conn, console)
         if single_use and not conn.execute(_SPEND, {'token': request.token_id}).rowcount:
             raise exception.InvalidToken()
         if not conn.execute(_CLAIM_WATCHED if watched else _CLAIM, values).rowcount:
             raise _NotClaimed  # the rollback leaves the token unspent
         _check_limits(conn, request, limits)
         row = conn.execute(BY_ID, {'session_id': request.session_id}).one()
-        return to_session(row, request.console)
+        return to_session(row, console)
 
     return db.transaction(work)
+
+
+def _hold(conn: sa.Connection, console: objects.ConsoleConnection) -> None:
+    """Keep a console from being dropped until the transaction ends.
+
+    :raises ConsoleGone: it was dropped
+    """
+    at = {'instance': console.instance_uuid, 'at_host': console.host, 'at_port': console.port}
+    if not conn.execute(_HOLD, at).rowcount:
+        raise exception.ConsoleGone()
 
 
 def _refusal(db: Database, request: OpenRequest) -> exception.ConsoledException:

@@ -8,7 +8,7 @@ import dataclasses
 import sqlalchemy as sa
 
 from consoled import exception, objects
-from consoled.db import clock, consoles, contests, models
+from consoled.db import clock, consoles, contests, models, ports
 from consoled.db.engine import Database
 from consoled.db.models import Row
 
@@ -57,6 +57,9 @@ _FOR_OPEN = (
         _C.options,
         _I.defined,
         _S.id.label('session_id'),
+        _S.host.label('session_host'),
+        _S.port.label('session_port'),
+        _S.token_id.label('session_token'),
         contests.SUSPECT.label('suspect'),
     )
     .select_from(
@@ -84,6 +87,8 @@ class OpenRequest:
     :ivar already_open: the same request was carried out before
     :ivar contested: the address of the console is also that of another compute host's instance
     :ivar source: where the token was issued, if not by ``authorize``
+    :ivar opened_at: host and port of the session, if this token has opened it already
+    :ivar elsewhere: the console is another one than the token's
     """
 
     session_id: str
@@ -99,6 +104,8 @@ class OpenRequest:
     already_open: bool
     contested: bool
     source: str | None
+    opened_at: tuple[str, int] | None = None
+    elsewhere: bool = False
 
 
 def find_for_open(
@@ -133,6 +140,7 @@ def find_for_open(
         already_open=row.session_id is not None,
         contested=contested,
         source=row.source,
+        opened_at=(row.session_host, row.session_port) if row.session_token == row.token_id else None,
     )
 
 
@@ -140,6 +148,7 @@ def load(db: Database, request: OpenRequest) -> objects.ConsoleSession | None:
     """Return the session of a request that was carried out before; None if there is no session of that id.
 
     :raises InvalidArgument: the session id belongs to another session
+    :raises ConsoleGone: the console that it opened is not defined any more
     """
     row = db.single(lambda conn: conn.execute(BY_ID, {'session_id': request.session_id}).first())
     if row is None:
@@ -147,7 +156,13 @@ def load(db: Database, request: OpenRequest) -> objects.ConsoleSession | None:
     # A revocation deletes the token, which clears token_id, and marks the session to be cut.
     if row.proxy_id != request.proxy_id or row.token_id not in (request.token_id, None):
         raise exception.InvalidArgument(argument='session_id', reason='is in use for another session')
-    return to_session(row, request.console)
+    console = request.console
+    if (row.host, row.port) != (console.host, console.port):
+        opened = ports.find(db, console.instance_uuid, row.host, row.port)
+        if opened is None:
+            raise exception.ConsoleGone()
+        console = opened.console
+    return to_session(row, console)
 
 
 def mark_taken_over(db: Database, session_id: str, reason: str) -> None:

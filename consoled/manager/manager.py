@@ -28,7 +28,7 @@ from consoled.manager.tokens import TokenService
 from consoled.objects import EndReason
 from consoled.rpc import arguments as arg
 from consoled.rpc import versions
-from consoled.rpc.client import ComputeConsoleAPI, ProxyAPI
+from consoled.rpc.client import MAX_SERIAL_PORT, ComputeConsoleAPI, ProxyAPI
 from consoled.rpc.replies import Closing, LeaseGrant, LeaseRenewal, Revocation
 from consoled.rpc.server import Endpoint, exposed, exposed_cast
 from consoled.sources import Issued, TokenSource
@@ -193,6 +193,7 @@ class ConsoleAuthManager(Endpoint):
         session_id=arg.uuid(),
         proxy_id=arg.uuid(),
         client_address=arg.text().or_none(),
+        serial_port=arg.integer(1, MAX_SERIAL_PORT).or_none(),
     )
     def open_session(
         self,
@@ -201,12 +202,15 @@ class ConsoleAuthManager(Endpoint):
         session_id: str,
         proxy_id: str,
         client_address: str | None,
+        serial_port: int | None,
     ) -> objects.ConsoleSession:
-        session = self._opener.open(context, token, session_id, proxy_id, client_address)
+        session = self._opener.open(context, token, session_id, proxy_id, client_address, serial_port)
+        other = session.console.options.get('serial_port')
         LOG.info(
-            'Opened session %s: %s console of instance %s for user %s from %s',
+            'Opened session %s: %s console%s of instance %s for user %s from %s',
             session_id,
             session.console.console_type,
+            '' if other is None else f' (serial port {other}, not the one of the token)',
             session.console.instance_uuid,
             session.user_id,
             client_address,

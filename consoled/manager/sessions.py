@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 
 from oslo_config import cfg
@@ -17,12 +18,13 @@ from consoled.db import sessions as db_sessions
 from consoled.db.engine import Database
 from consoled.manager.breaker import Breaker
 from consoled.manager.console_checks import ConsoleChecks
+from consoled.manager.other_ports import OtherPorts
 from consoled.manager.session_cutter import SessionCutter
 from consoled.manager.thread_share import ThreadShare
 from consoled.manager.tokens import TokenService
 from consoled.objects import EndReason
 from consoled.rpc.client import ComputeConsoleAPI
-from consoled.sources import CHECKED
+from consoled.sources import CHECKED, PortChecker
 
 _POLL_INTERVAL = 0.05  # seconds between two attempts to claim a slot that is being taken over
 
@@ -66,6 +68,7 @@ class SessionOpener:
         self._token_service = token_service
         self._compute = compute
         self._checks = ConsoleChecks(conf)
+        self._ports = OtherPorts(conf, db, token_service)
         # What waits for a proxy to cut must not keep others from their consoles when that one hangs.
         self._takeovers = ThreadShare.from_conf(conf, eighths=2)
         self._hung_cuts = Breaker('The proxy of session', exception.ConsoleInUse, _TRIALS)
@@ -77,8 +80,11 @@ class SessionOpener:
         session_id: str,
         proxy_id: str,
         client_address: str | None,
+        serial_port: int | None = None,
     ) -> objects.ConsoleSession:
         """Validate the token, ask the compute agent, spend a single-use token and claim a slot.
+
+        :param serial_port: number of the serial port that the user has chosen; None for the token's own
 
         Raises what ``ConsoleAuthAPI.open_session`` raises.
 
@@ -86,6 +92,7 @@ class SessionOpener:
         :raises ManagerBusy: too many threads already wait for compute agents or proxies
         """
         request = self._find(token, session_id, proxy_id, client_address)
+        request = self._ports.resolve(request, serial_port)
         policy = self._policy(request.console.console_type)
         # Repeated requests are checked too: a proxy that was slow to connect asks whether it still may.
         self._check(context, token, request)
@@ -93,7 +100,11 @@ class SessionOpener:
             repeated = db_sessions.load(self._db, request)
             if repeated is not None:
                 return repeated
-        session = self._claim(context, request, policy)
+        try:
+            session = self._claim(context, request, policy)
+        except exception.ConsoleInUse as exc:
+            exc.kwargs = {**exc.kwargs, **self._ports.offer(request)}
+            raise
         self._token_service.count_use(request.source)
         return session
 
@@ -130,7 +141,13 @@ class SessionOpener:
         asked = self._token_service.check_with_source(token, request.console, request.source)
         if request.defined:
             asked = self._compute
-        if asked is not None and self._conf.manager.check_port:
+        if asked is not None:
+            self._check_port(context, request, asked)
+
+    def _check_port(
+        self, context: RequestContext, request: db_sessions.OpenRequest, asked: PortChecker
+    ) -> None:
+        if self._conf.manager.check_port:
             self._checks.check(context, request.console, asked)
 
     def _policy(self, console_type: str) -> _Policy:
@@ -157,7 +174,9 @@ class SessionOpener:
         try:
             return self._claim_once(request, policy)
         except claims.SlotsTaken as taken:
-            if not policy.steal:
+            if (session := self._claim_next(context, request, policy)) is not None:
+                return session
+            if request.elsewhere or not policy.steal:  # a port that was offered as free is not taken over
                 raise _in_use(taken) from None
             victim = next((holder for holder in taken.holders if not holder.cut), taken.holders[0])
             refusal = _in_use(taken)
@@ -177,6 +196,24 @@ class SessionOpener:
             db_sessions.mark_taken_over(self._db, victim.id, EndReason.TAKEN_OVER)
             self._cutter.cut(context, [victim.id], EndReason.TAKEN_OVER)
             return self._claim_when_free(request, policy)
+
+    def _claim_next(
+        self, context: RequestContext, request: db_sessions.OpenRequest, policy: _Policy
+    ) -> objects.ConsoleSession | None:
+        """Claim a slot of the next free serial port, if ``[serial_console] other_ports`` lets users have it.
+
+        :returns: None if there is none
+        """
+        deadline = time.monotonic() + self._conf.manager.check_port_timeout
+        for other in self._ports.next_free(request):
+            if time.monotonic() > deadline:  # the proxy does not wait for ever
+                break
+            try:
+                self._check_port(context, other, self._compute)
+                return self._claim_once(other, policy)
+            except (claims.SlotsTaken, exception.ConsoleGone):
+                continue
+        return None
 
     def _claim_when_free(self, request: db_sessions.OpenRequest, policy: _Policy) -> objects.ConsoleSession:
         """Claim a slot once a proxy has cut the session that holds it (invariant 3 in doc/design.md)."""

@@ -142,7 +142,9 @@ class Admission:
             raise exception.ProxyStopping()
         session = self._registry.find(upgrade.token, upgrade.client.address)
         if session is None:
-            return self._registry.create(upgrade.token, upgrade.client.address)
+            session = self._registry.create(upgrade.token, upgrade.client.address)
+            session.serial_port = upgrade.serial_port
+            return session
         upgrade.page.check_access_url(session.console.access_url_base)
         if len(session.channels) + session.connecting >= self._max_channels:
             raise exception.TooManySessions(limit=self._max_channels, scope='SPICE client')
@@ -199,7 +201,7 @@ class Admission:
     async def _reach(self, session: Session, upgrade: handshake.Upgrade) -> Target:
         """Connect to the session's console; give up at once if the session is cut."""
         on_connected = functools.partial(self._confirm, session, upgrade.token)
-        acknowledges = upgrade.subprotocol == flow.PROTOCOL
+        acknowledges = upgrade.subprotocol in flow.PROTOCOLS
         try:
             async with session.interrupted_by_end():
                 return await self._connector.connect(
@@ -231,6 +233,8 @@ class Admission:
         granted = await self._managers.open_session(session, token)
         if granted.cut_reason is not None:
             session.end(granted.cut_reason)
+        if not session.is_at(granted.console):
+            session.end(EndReason.CONSOLE_GONE)
         _check_not_cut(session)
 
     @contextlib.contextmanager

@@ -313,6 +313,8 @@ class UserConnection(asyncio.Protocol):
         switching = self._http.send(
             h11.InformationalResponse(status_code=101, headers=headers, reason='Switching Protocols')
         )
+        if upgrade.subprotocol == flow.SERIAL and admitted.session.serial_port is not None:
+            switching += flow.notice(admitted.session.serial_port)
         self._transport.write(switching)
         self._upgraded = True
         channel.start(self._http.trailing_data[0])
@@ -328,7 +330,7 @@ class UserConnection(asyncio.Protocol):
             close_timeout=options.close_timeout,
             input_filter=admitted.input_filter,
             greeting=UserHandshake() if vnc else None,
-            window=flow.Window() if subprotocol == flow.PROTOCOL else None,
+            window=flow.Window() if subprotocol in flow.PROTOCOLS else None,
             rest=admitted.target.rest,
             released=session.channel_released,
             closed=self._closed,

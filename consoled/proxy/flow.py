@@ -10,15 +10,30 @@ began, in decimal digits. The guest is held back while more than ``WINDOW`` byte
 
 from __future__ import annotations
 
+import json
+
 from websockets.frames import Frame, Opcode
 
 PROTOCOL = 'consoled.flow'  # subprotocol of websockets (RFC 6455, section 1.9)
+
+# The same, for clients that show which serial port of a guest it is: see ``notice``.
+SERIAL = 'consoled.serial'
+
+PROTOCOLS = (SERIAL, PROTOCOL)
 
 # Bytes. A page on a slow machine takes some tenths of a second to show them; over 100 ms of network they
 # still allow a megabyte a second, which is more than anybody reads.
 WINDOW = 128 * 1024
 
 _MAX_DIGITS = 20
+
+
+def notice(serial_port: int) -> bytes:
+    """Return the first message of a websocket that shows another serial port than the token's.
+
+    It is a text, {"serial_port": 2}: data of the guest is in binary messages.
+    """
+    return Frame(Opcode.TEXT, json.dumps({'serial_port': serial_port}).encode()).serialize(mask=False)
 
 
 class Window:

@@ -11,6 +11,7 @@ import base64
 import binascii
 import dataclasses
 import hashlib
+import re
 from collections.abc import Sequence
 from urllib import parse
 
@@ -30,10 +31,11 @@ NOVA_COOKIE = (
 )
 
 # In order of preference. The subprotocol that carries the token is never echoed.
-SUBPROTOCOLS = (flow.PROTOCOL, 'binary', 'consoled')
+SUBPROTOCOLS = (*flow.PROTOCOLS, 'binary', 'consoled')
 
 _GUID = b'258EAFA5-E914-47DA-95CA-C5AB0DC85B11'  # RFC 6455, section 1.3
 _MAX_QUERY_FIELDS = 64
+_PORT_NUMBER = re.compile('[1-9][0-9]{0,2}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +121,7 @@ class Upgrade:
 
     :ivar accept: value of the Sec-WebSocket-Accept header
     :ivar page: the web page that makes the request; it may still have to match the console's access URL
+    :ivar serial_port: number of the serial port that the user has chosen; None for the token's own
     """
 
     token: str = dataclasses.field(repr=False)
@@ -126,6 +129,7 @@ class Upgrade:
     accept: str
     subprotocol: str | None
     page: WebPage = WebPage()
+    serial_port: int | None = None
 
     @property
     def foreign(self) -> bool:
@@ -171,7 +175,8 @@ def _decide(request: Request, policy: Policy, client: Client) -> Decision:
     token = _find_token(request, query) or _find_nova_cookie(request)
     if token is None:
         raise exception.InvalidToken()
-    return Upgrade(token, client, accept, _select_subprotocol(request), web_page)
+    subprotocol = _select_subprotocol(request)
+    return Upgrade(token, client, accept, subprotocol, web_page, _find_serial_port(query))
 
 
 def wants_websocket(request: Request) -> bool:
@@ -267,6 +272,19 @@ def _find_token(request: Request, query: dict[str, list[str]]) -> str | None:
                 raise exception.InvalidToken()
             return found[0]
     return None
+
+
+def _find_serial_port(query: dict[str, list[str]]) -> int | None:
+    """Return the number of the serial port that the user has chosen, or None.
+
+    :raises BadRequest: it is malformed, or there are two
+    """
+    found = set(query.get('serial_port', []))
+    if not found:
+        return None
+    if len(found) > 1 or not _PORT_NUMBER.fullmatch(text := found.pop()):
+        raise exception.BadRequest(reason='its serial_port is not the number of a port')
+    return int(text)
 
 
 def _find_token_or_error(

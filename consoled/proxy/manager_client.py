@@ -139,7 +139,14 @@ class ManagerClient:
             session.may_be_stored = True
 
         def call() -> tuple[objects.ConsoleSession, float]:
-            return _timed(self._api.open_session, token, session.id, proxy_id, session.client_address)
+            return _timed(
+                self._api.open_session,
+                token,
+                session.id,
+                proxy_id,
+                session.client_address,
+                session.serial_port,
+            )
 
         granted: objects.ConsoleSession
         try:

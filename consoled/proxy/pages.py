@@ -362,6 +362,9 @@ def refusal_page(status: int, code: str, reason: str) -> bytes:
     ).encode()
 
 
-def refusal_json(code: str, reason: str, retryable: bool) -> bytes:
-    """Return the JSON that tells a program, such as the console pages, why a request was refused."""
-    return json.dumps({'code': code, 'reason': reason, 'retryable': retryable}).encode()
+def refusal_json(code: str, reason: str, retryable: bool, extra: Mapping[str, object] | None = None) -> bytes:
+    """Return the JSON that tells a program, such as the console pages, why a request was refused.
+
+    :param extra: what some errors say besides
+    """
+    return json.dumps({'code': code, 'reason': reason, 'retryable': retryable, **(extra or {})}).encode()

@@ -18,6 +18,7 @@ from consoled.proxy.metrics import Metrics
 from consoled.proxy.session import Session
 
 _MAX_TEXT = 300  # characters of a refusal that is remembered
+_MAX_ITEMS = 256  # of a list in it
 
 
 class RecentRefusals:
@@ -63,11 +64,14 @@ class RecentRefusals:
 def _small(error: exception.ConsoledException) -> exception.ConsoledException:
     """Return a copy of an error with a bounded text and bounded values."""
     kept = type(error)(str(error)[:_MAX_TEXT])
-    kept.kwargs = {
-        name: value if isinstance(value, int | float) else str(value)[:_MAX_TEXT]
-        for name, value in error.kwargs.items()
-    }
+    kept.kwargs = {name: _bounded(value) for name, value in error.kwargs.items()}
     return kept
+
+
+def _bounded(value: object) -> object:
+    if isinstance(value, list):
+        return [each for each in value[:_MAX_ITEMS] if isinstance(each, int)]
+    return value if isinstance(value, int | float) else str(value)[:_MAX_TEXT]
 
 
 class Refusals:

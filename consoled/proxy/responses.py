@@ -33,7 +33,8 @@ def refusal(
     headers = [*pages.REFUSAL_HEADERS, *_EXTRA_HEADERS.get(error.http_status, [])]
     body = b''
     if as_json:
-        body = pages.refusal_json(error.code, reason, error.retryable)
+        extra = {name: error.kwargs[name] for name in error.extra if name in error.kwargs}
+        body = pages.refusal_json(error.code, reason, error.retryable, extra)
         headers.append(('Content-Type', pages.JSON))
     elif not for_websocket:
         body = pages.refusal_page(error.http_status, error.code, reason)

@@ -131,6 +131,7 @@ class Session:
         'limited',
         'may_be_stored',
         'project_id',
+        'serial_port',
         'state',
         'user_id',
     )
@@ -148,6 +149,8 @@ class Session:
         self.user_id: str | None = None
         self.project_id: str | None = None
         self.limited = False
+        # Number of the serial port, if it is not the token's own: first as the user has chosen it.
+        self.serial_port: int | None = None
         # The next three are readings of the monotonic clock.
         self.granted_at: float | None = None
         self.ends_at: float | None = None
@@ -177,6 +180,15 @@ class Session:
         if self._console is None:
             raise RuntimeError(f'session {self.id} is not granted')
         return self._console
+
+    def is_at(self, console: objects.ConsoleConnection) -> bool:
+        """Return whether a console is the session's."""
+        own = self.console
+        return (own.instance_uuid, own.host, own.port) == (
+            console.instance_uuid,
+            console.host,
+            console.port,
+        )
 
     @property
     def was_open(self) -> bool:
@@ -215,6 +227,7 @@ class Session:
         self._console = granted.console
         self.user_id, self.project_id = granted.user_id, granted.project_id
         self.limited = granted.limited
+        self.serial_port = _port_number(granted.console.options.get('serial_port'))
         self.granted_at = now
         # Both times come from the database: our clock may be minutes off (doc/design.md, invariant 2).
         if granted.ends_at is not None:
@@ -297,6 +310,10 @@ class Session:
 
     def _last_input(self) -> float:
         return max(channel.last_input for channel in self.channels)
+
+
+def _port_number(option: str | None) -> int | None:
+    return int(option) if option and option.isascii() and option.isdigit() and len(option) <= 3 else None
 
 
 def _check_channel(channel: Channel, timeouts: Timeouts, now: float) -> None:

@@ -191,6 +191,10 @@ class BusClient:
 class Caller(BusClient):
     """Client of one topic of the contract.
 
+    A call says the oldest version that has what it uses, so that peers of older releases answer it.
+
+    :cvar newer_arguments: version that has an argument, by the names of those that came after 1.0. They are
+        optional, and left out where they are None
     :param transport: one of ``transport.get_transport``, or another service's own
     :param level: ``[upgrade_levels]`` value for this topic, or None for the newest version
     :param timeout: seconds to wait for an answer
@@ -198,6 +202,7 @@ class Caller(BusClient):
     """
 
     topic: str
+    newer_arguments: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self,
@@ -207,9 +212,19 @@ class Caller(BusClient):
         timeout: float = CALL_TIMEOUT,
     ) -> None:
         version, pins = versions.pinned(level)
-        target = oslo_messaging.Target(exchange=EXCHANGE, topic=self.topic, version=version)
+        target = oslo_messaging.Target(exchange=EXCHANGE, topic=self.topic, version=versions.OLDEST)
         serializer = ReplySerializer(pins, backport=self._backport)
         super().__init__(new_client(transport, target, timeout, version_cap=version, serializer=serializer))
+
+    def _call(self, context: RequestContext, method: str, target: Any = None, /, **values: Any) -> Any:
+        for name in self.newer_arguments.keys() & values.keys():
+            if values[name] is None:
+                del values[name]
+                continue
+            target = (target or self._client).prepare(version=self.newer_arguments[name])
+            if not target.can_send_version():  # [upgrade_levels]
+                raise exception.InvalidArgument(argument=name, reason='is too new for this cell')
+        return super()._call(context, method, target, **values)
 
     def _backport(self, context: Any, primitive: dict[str, Any], wanted: dict[str, str]) -> Any:
         raise exception.IncompatibleObject(

@@ -20,13 +20,16 @@ from consoled.rpc.replies import Closing, HostChanges, LeaseGrant, LeaseRenewal,
 _MAX_CONSOLES = 256  # of an instance
 _MAX_SESSIONS = 1000  # on a page
 
-__all__ = ['CALL_TIMEOUT', 'ComputeConsoleAPI', 'ConsoleAuthAPI', 'ProxyAPI']
+MAX_SERIAL_PORT = _MAX_CONSOLES  # the highest number of a serial port
+
+__all__ = ['CALL_TIMEOUT', 'MAX_SERIAL_PORT', 'ComputeConsoleAPI', 'ConsoleAuthAPI', 'ProxyAPI']
 
 
 class ConsoleAuthAPI(Caller):
     """Client of the managers (topic ``consoled``), for compute agents, proxies and operators."""
 
     topic = versions.TOPIC
+    newer_arguments = {'serial_port': '1.1'}
     replies = {
         'authorize': replies.grant(),
         'validate': replies.grant(),
@@ -128,11 +131,20 @@ class ConsoleAuthAPI(Caller):
         session_id: str,
         proxy_id: str,
         client_address: str | None = None,
+        serial_port: int | None = None,
     ) -> objects.ConsoleSession:
         """Open a session with a token. Repeated with the same id, it returns the same session.
 
+        The console of the session may be another serial port of the instance than the token's, if the user
+        has chosen it or ``[serial_console] other_ports`` is ``next``. Then its options have its number, as
+        ``serial_port``.
+
+        :param serial_port: number of the serial port that the user has chosen; None for the token's own
         :raises InvalidToken: the token is unknown, expired or used
-        :raises ConsoleInUse: the console has as many sessions as it may have
+        :raises InvalidArgument: the user may not choose a serial port
+        :raises ConsoleInUse: the console has as many sessions as it may have. Its ``kwargs`` may have how
+            many serial ports the instance has (``serial_ports``), and the numbers of those that the user may
+            open instead (``free_ports``)
         :raises TooManySessions: a limit per token, instance or project is reached
         :raises ConsoleGone: the port no longer belongs to that instance
         :raises ConsoleContested: an instance of another compute host has the console's address too
@@ -147,6 +159,7 @@ class ConsoleAuthAPI(Caller):
             session_id=session_id,
             proxy_id=proxy_id,
             client_address=client_address,
+            serial_port=serial_port,
         )
         return result
 

@@ -108,16 +108,21 @@ def _object_name(value: object) -> str:
     return value
 
 
-# The values in the texts of errors.
+_MAX_PORTS = 256
+_PORT_NUMBER = arg.integer(1, _MAX_PORTS)
+
+# The values in the texts of errors, and those besides.
 _VALUES: dict[str, Callable[[object], Any]] = {
     'argument': _matching(r'[a-z_]{1,32}'),
     'console_type': arg.console_type().check,
     'instance_uuid': fields.checked_uuid,
+    'free_ports': arg.list_of(_PORT_NUMBER, _MAX_PORTS).check,
     'limit': arg.integer(0, 2**31).check,
     'name': _object_name,
     'proxy_id': fields.checked_uuid,
     'reason': lambda value: fields.checked_text(value, 255),
     'scope': lambda value: fields.checked_text(value, 64),
+    'serial_ports': _PORT_NUMBER.check,
     'since': lambda value: fields.checked_text(value, 64),
     'supported': _matching(r'[0-9]{1,4}\.[0-9]{1,4}'),
     'ttl': arg.integer(0, 2**31).check,
@@ -146,7 +151,11 @@ def rebuild(
     if not trusted:
         given['argument'] = given.get('argument') if given.get('argument') in list(sent) else None
         given['reason'] = _reason_of_agent(cls, given.get('reason'))
-    return cls(**{name: _checked(name, given.get(name)) for name in _PLACEHOLDER.findall(cls.msg_fmt)})
+    extra = {name: _checked(name, given[name]) for name in cls.extra if name in given}
+    return cls(
+        **{name: _checked(name, given.get(name)) for name in _PLACEHOLDER.findall(cls.msg_fmt)},
+        **(extra if _UNKNOWN not in extra.values() else {}),
+    )
 
 
 def forget(error: Exception) -> None:

@@ -15,7 +15,7 @@ from oslo_messaging.rpc import server as messaging_server
 
 from consoled import exception
 from consoled.conf.messaging import EXCHANGE
-from consoled.rpc import arguments
+from consoled.rpc import arguments, versions
 from consoled.rpc.serializer import Serializer
 
 LOG = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ Method = TypeVar('Method', bound=Callable[..., Any])
 
 class Endpoint:
     """Base of endpoints. Only methods marked with ``exposed`` or ``exposed_cast`` can be called."""
+
+    target = oslo_messaging.Target(version=versions.RPC_VERSION)
 
     def observe(self, method: str, code: str, seconds: float) -> None:
         """Called after each call of an exposed method.

@@ -11,16 +11,19 @@ TOPIC = 'consoled'  # managers
 PROXY_TOPIC = 'consoled-proxy'
 COMPUTE_TOPIC = 'consoled-compute'
 
-RPC_VERSION = '1.0'
+OLDEST = '1.0'  # of those that peers still speak
+RPC_VERSION = '1.1'
 
+_OBJECTS = {
+    'ConsoleAuthToken': '1.0',
+    'ConsoleConnection': '1.0',
+    'ConsoleConnectionList': '1.0',
+    'ConsoleSession': '1.0',
+    'ConsoleSessionList': '1.0',
+}
 OBJECTS_OF_VERSION: dict[str, dict[str, str]] = {
-    '1.0': {
-        'ConsoleAuthToken': '1.0',
-        'ConsoleConnection': '1.0',
-        'ConsoleConnectionList': '1.0',
-        'ConsoleSession': '1.0',
-        'ConsoleSessionList': '1.0',
-    },
+    '1.0': _OBJECTS,
+    '1.1': _OBJECTS,  # open_session has the argument serial_port
 }
 
 

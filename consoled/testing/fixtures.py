@@ -215,12 +215,14 @@ class FakeProxy(fixtures.Fixture):
         server.start()
         self.addCleanup(rpc_server.drain, server)
 
-    def open(self, token: str, session_id: str | None = None) -> objects.ConsoleSession:
+    def open(
+        self, token: str, session_id: str | None = None, serial_port: int | None = None
+    ) -> objects.ConsoleSession:
         """Open a session for a client at 192.0.2.1, an address for documentation (RFC 5737).
 
         :param session_id: a new one by default
+        :param serial_port: number of the serial port to open; by default the token's own
         :raises ConsoledException: as the manager's ``open_session``
         """
-        return self.api.open_session(
-            RequestContext(), token, session_id or str(uuid.uuid4()), self.id, '192.0.2.1'
-        )
+        session_id = session_id or str(uuid.uuid4())
+        return self.api.open_session(RequestContext(), token, session_id, self.id, '192.0.2.1', serial_port)

@@ -6,6 +6,7 @@ const element = (id) => document.getElementById(id);
 
 export const query = new URLSearchParams(location.search);
 export const screen = element('screen');
+const title = (query.get('title') ?? '').trim().slice(0, 120) || document.title;
 
 // By the close code of a websocket that had opened: [reason, text if the proxy sends none, retryable].
 const CLOSED = {
@@ -49,11 +50,20 @@ export function status(text) {
 }
 
 export function connected() {
+  nameConsole('');
   show('connected', 'Connected');
   typing.restart();
 }
 
-function ended({ reason, text, retryable }, again) {
+/** Say in the title and the state which console of the guest it is. Without a name: the one of the token. */
+export function nameConsole(name) {
+  document.title = name ? `${name} - ${title}` : title;
+  if (name) {
+    status(`Connected to ${name[0].toLowerCase()}${name.slice(1)}`);
+  }
+}
+
+function ended({ reason, text, retryable, ports = null }, again, offer) {
   for (const dialog of document.querySelectorAll('dialog[open]')) {
     dialog.close();
   }
@@ -64,15 +74,22 @@ function ended({ reason, text, retryable }, again) {
   const retry = element('retry');
   retry.hidden = !retryable;
   retry.onclick = again;
-  retry.disabled = true;  // for a while: a double click, too, may have been meant for the guest
-  setTimeout(() => { retry.disabled = false; }, PAUSE);
+  offer(ports, again);
+  const buttons = element('notice').querySelectorAll('button');
+  const enable = (enabled) => buttons.forEach((button) => { button.disabled = !enabled; });
+  enable(false);  // for a while: a double click, too, may have been meant for the guest
+  setTimeout(enable, PAUSE, true);
   element('notice').hidden = false;
   typing.restart();
   element('notice').focus();  // not the button: what is being typed is meant for the guest
 }
 
-/** Run `open`, which resolves to how the console ended, and again whenever the user wants to retry. */
-export async function run(open) {
+/**
+ * Run `open`, which resolves to how the console ended, and again whenever the user wants to retry.
+ *
+ * `offer` is called with what else the user may open, or null, and a function that runs `open` again.
+ */
+export async function run(open, offer = () => {}) {
   connecting();
   let how;
   try {
@@ -86,7 +103,7 @@ export async function run(open) {
       console.error(error.cause ?? error);
     }
   }
-  ended(how, () => run(open));
+  ended(how, () => run(open, offer), offer);
 }
 
 // --- typing: keys never act on what has just appeared ---
@@ -276,7 +293,9 @@ async function refused(socketUrl) {
   const answer = await response.json().catch(() => null);
   const hasReason = typeof answer?.code === 'string' && typeof answer.reason === 'string';
   if (hasReason && answer.code !== 'upgrade_required') {
-    return { reason: answer.code, text: answer.reason, retryable: answer.retryable === true };
+    const { code: reason, reason: text, serial_ports: count, free_ports: free } = answer;
+    const ports = Array.isArray(free) && free.every(Number.isInteger) ? { count, free } : null;
+    return { reason, text, retryable: answer.retryable === true, ports };
   }
   const text = 'Cannot connect to the console. A firewall or proxy on the way may be blocking websockets.';
   return { reason: 'connection_failed', text, retryable: true };
@@ -336,11 +355,8 @@ function addBarShortcut() {
 }
 
 function prepare() {
-  const title = (query.get('title') ?? '').trim().slice(0, 120);
-  if (title) {
-    element('title').textContent = title;
-    document.title = title;
-  }
+  element('title').textContent = title;
+  document.title = title;
   const fullscreen = element('fullscreen');
   fullscreen.hidden = !document.fullscreenEnabled;
   fullscreen.addEventListener('click', () => toggleFullscreen().catch(() => {}));

@@ -3,7 +3,9 @@
 
 import './cssom.js';  // before xterm.js creates its styles
 import '../terminal/xterm.js';
-import { askText, connected, consoleUrl, ending, onButton, openSocket, run, screen, status } from './page.js';
+import {
+  askText, connected, consoleUrl, ending, nameConsole, onButton, openSocket, run, screen, status,
+} from './page.js';
 
 const SCROLLBAR = 14;  // pixels that xterm.js lays over the right edge
 
@@ -27,6 +29,8 @@ const BUFFER_CHECK = 20;  // ms
 // With this subprotocol, the proxy holds the guest back until the page has acknowledged what it has shown.
 // The browser alone would take in what a guest prints without end, until its memory is full.
 const FLOW = 'consoled.flow';
+// The same, and the proxy begins with a text message if it has opened another serial port than the token's.
+const SERIAL = 'consoled.serial';
 const ACKNOWLEDGED = 16 * 1024;  // bytes that one acknowledgement covers, at least
 
 // Control sequences (the last letter of CSI Ps …) that xterm.js carries out as often as they say, up to 2^31 times:
@@ -34,11 +38,14 @@ const ACKNOWLEDGED = 16 * 1024;  // bytes that one acknowledgement covers, at le
 const REPEATED = ['I', 'L', 'M', 'S', 'T', 'Z', 'b'];
 const MAX_REPEATED = 2000;  // more than a screen has rows or columns
 
+const MOST_OFFERED = 16;  // serial ports, each by a button
+
 const SILENCE = 1000;  // ms after which the page says that the guest is silent
 
 const silent = document.getElementById('silent');
 let socket = null;
 let unsent = [];  // what the user has typed or pasted, as Uint8Arrays
+let chosen = null;  // the number of the serial port that the user has chosen; null: the token's own
 let pumping = null;  // the timer that sends more of it
 
 /** Resize the terminal to the available space. The guest does not learn of it over a serial line. */
@@ -80,11 +87,15 @@ function show(current) {
   let shown = 0;
   let acknowledged = 0;
   current.addEventListener('message', (event) => {
+    if (current.protocol === SERIAL && typeof event.data === 'string') {
+      nameConsole(`Serial port ${JSON.parse(event.data).serial_port}`);
+      return;
+    }
     // a character may be split over two messages: given bytes, xterm.js joins UTF-8 again
     const bytes = typeof event.data === 'string' ? encoder.encode(event.data) : new Uint8Array(event.data);
     terminal.write(bytes, () => {
       shown += bytes.length;
-      if (shown - acknowledged >= ACKNOWLEDGED && current.protocol === FLOW) {
+      if (shown - acknowledged >= ACKNOWLEDGED && [SERIAL, FLOW].includes(current.protocol)) {
         acknowledged = shown;
         current.send(String(shown));
       }
@@ -106,12 +117,47 @@ function watchSilence(current) {
     clearTimeout(timer);
     silent.hidden = true;
   };
-  current.addEventListener('message', stop, { once: true });
+  current.addEventListener('message', function heard(event) {
+    if (typeof event.data !== 'string') {
+      stop();
+      current.removeEventListener('message', heard);
+    }
+  });
   current.addEventListener('close', stop);
 }
 
+/** Return the URL of the websocket, with the serial port that the user has chosen. */
+function portUrl() {
+  const url = new URL(consoleUrl());
+  if (chosen !== null) {
+    url.searchParams.set('serial_port', chosen);
+  }
+  return url.href;
+}
+
+/** Offer the free serial ports of a guest whose port is taken. Nothing is opened until the user chooses. */
+function offer(ports, again) {
+  const buttons = document.getElementById('ports');
+  const free = document.getElementById('free');
+  const numbers = ports === null ? [] : ports.free.slice(0, MOST_OFFERED);
+  buttons.hidden = free.hidden = !numbers.length;
+  free.textContent = numbers.length === 1
+    ? `Serial port ${numbers[0]} of ${ports.count} is free.`
+    : `Other serial ports of this guest are free: ${numbers.join(', ')}.`;
+  buttons.replaceChildren(...numbers.map((number) => {
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.textContent = `Open serial port ${number}`;
+    button.addEventListener('click', () => {
+      chosen = number;
+      again();
+    });
+    return button;
+  }));
+}
+
 async function open() {
-  socket = openSocket(consoleUrl(), [FLOW]);
+  socket = openSocket(portUrl(), [SERIAL, FLOW]);
   unsent = [];
   const current = socket;
   current.addEventListener('open', () => {
@@ -172,4 +218,4 @@ function prepare() {
 }
 
 prepare();
-run(open);
+run(open, offer);

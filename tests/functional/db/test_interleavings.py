@@ -3,14 +3,26 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import threading
 
 import sqlalchemy as sa
 
 from consoled import exception
-from consoled.db import claims, cleanup, consoles, hosts, managers, models, revocation, sessions, tokens
+from consoled.db import (
+    claims,
+    cleanup,
+    consoles,
+    hosts,
+    managers,
+    models,
+    ports,
+    revocation,
+    sessions,
+    tokens,
+)
 from tests.functional.db import base
-from tests.unit.db.base import COMPUTE_HOST, a_console, a_grant, new_uuid
+from tests.unit.db.base import ADDRESS, COMPUTE_HOST, a_console, a_grant, new_uuid
 
 ROUNDS = 60
 _S = models.console_session.c
@@ -68,6 +80,46 @@ class _Interleavings:
             outcomes.add(opened is None)
             self.assertEqual(0, self.uncut(), f'round {number}: a session survived')
         self.assertTrue(outcomes)
+
+    def test_invariant_5_another_serial_port_opened_while_it_vanishes_or_the_token_is_revoked(self):
+        """The session has no lock on its console, and its token is for another one."""
+        for number in range(ROUNDS):
+            self.instance = new_uuid()
+            self.define(10000, 10001)
+            token_hash = self.store(10000)
+            drop = [
+                lambda: self.define(10000),
+                lambda: self.define(),
+                lambda: self.define(10000, 10001, compute_host='node-2'),
+                lambda: revocation.revoke(self.db, {'instance_uuid': self.instance}, 'test'),
+                lambda: revocation.forget_instance(self.db, self.instance, 'test'),
+            ][number % 5]
+            self.at_once(lambda token_hash=token_hash: self.try_open_at(10001, token_hash), drop)
+            self.assertEqual(0, self.uncut(), f'round {number}: a session survived')
+
+    def test_invariant_3_claims_of_one_serial_port_with_tokens_for_different_ones(self):
+        for _ in range(ROUNDS // 4):
+            self.instance = new_uuid()
+            self.define(10000, 10001, 10002)
+            hashes = [self.store(port) for port in (10000, 10001, 10002) * 3]
+            works = [lambda each=each: self.try_open_at(10001, each, limit=1) for each in hashes]
+            results = self.at_once(*works)
+            taken = [result for result in results if isinstance(result, claims.SlotsTaken)]
+            self.assertEqual(8, len(taken), results)
+            self.assertEqual(1, self.count(models.console_session, _S.instance_uuid == self.instance))
+
+    def try_open_at(self, port, token_hash, limit=0):
+        """Open a session at a port of the instance, whichever the token is for."""
+        opening = sessions.find_for_open(self.db, token_hash, new_uuid(), self.proxy_id, None)
+        found = ports.find(self.db, self.instance, ADDRESS, port)
+        if opening is None or found is None:
+            return None
+        opening = dataclasses.replace(opening, console=found.console, elsewhere=True)
+        with contextlib.suppress(exception.InvalidToken, exception.ConsoleGone):
+            return claims.claim(
+                self.db, opening, claims.Limits(console=limit), single_use=False, ends_with_token=False
+            )
+        return None
 
     def test_invariant_3_many_claims_of_few_slots(self):
         for limit in (1, 3):

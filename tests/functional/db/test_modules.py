@@ -11,6 +11,7 @@ from tests.unit.db import (
     test_engine,
     test_hosts,
     test_legacy,
+    test_ports,
     test_proxies,
     test_revocation,
     test_sessions,
@@ -19,7 +20,9 @@ from tests.unit.db import (
 )
 
 
-class _Sessions(test_claims.ClaimsTests, test_proxies.ProxiesTests, test_sessions.SessionsTests):
+class _Sessions(
+    test_claims.ClaimsTests, test_ports.PortsTests, test_proxies.ProxiesTests, test_sessions.SessionsTests
+):
     pass
 
 

@@ -140,9 +140,9 @@ class ManagerCase(testtools.TestCase):
         self.api.register_proxy(self.context, proxy_id, name)
         return proxy_id
 
-    def open(self, proxy_id, token, session_id=None):
+    def open(self, proxy_id, token, session_id=None, serial_port=None):
         return self.api.open_session(
-            self.context, token, session_id or base.new_uuid(), proxy_id, '192.0.2.1'
+            self.context, token, session_id or base.new_uuid(), proxy_id, '192.0.2.1', serial_port
         )
 
     def close(self, session, reason='user_left'):

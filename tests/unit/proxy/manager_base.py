@@ -109,7 +109,7 @@ class Managers:
         )
         return LeaseRenewal.from_wire(reply)
 
-    def open_session(self, context, token, session_id, proxy_id, client_address):
+    def open_session(self, context, token, session_id, proxy_id, client_address, serial_port=None):
         return self._call(
             'open',
             lambda: Granted(session_id, proxy_id),

@@ -16,6 +16,7 @@ from tests.unit.proxy import relay_base as relays
 
 TOKEN, OTHER = tokens.mint(), tokens.mint()
 ADDRESS = '192.0.2.1'
+INSTANCE = str(uuid.uuid4())
 NOON = datetime.datetime(2030, 1, 1, 12, tzinfo=datetime.UTC)
 
 TIMEOUTS = Timeouts(idle=600, ping_interval=20, ping_timeout=15, greeting=10)
@@ -27,9 +28,8 @@ def granted(console_type='novnc', *, limited=False, lasts=None, connected_at=NOO
 
     :param lasts: seconds from ``connected_at`` until it ends; None: it does not end
     """
-    instance = str(uuid.uuid4())
     console = objects.ConsoleConnection(
-        instance_uuid=instance,
+        instance_uuid=INSTANCE,
         console_type=console_type,
         host='10.0.0.1',
         port=5900,

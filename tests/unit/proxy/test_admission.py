@@ -31,9 +31,9 @@ OURS, EVILS = Origin('https', 'console.example', 443), Origin('https', 'evil.exa
 OWN = Origin('http', 'proxy.example', 80)  # loaded without TLS
 
 
-def upgrade(token=TOKEN, address=ADDRESS, origin=None, subprotocol=None):
+def upgrade(token=TOKEN, address=ADDRESS, origin=None, subprotocol=None, serial_port=None):
     page = WebPage() if origin is None else WebPage(origin, accepted=origin == OWN, plain=origin == OWN)
-    return Upgrade(token, Client(address, 'https', 'proxy.example'), 'accept', subprotocol, page)
+    return Upgrade(token, Client(address, 'https', 'proxy.example'), 'accept', subprotocol, page, serial_port)
 
 
 class Managers:
@@ -42,6 +42,7 @@ class Managers:
     :ivar answers: answers to the next opens, each a ConsoleSession or an error; then come new sessions
     :ivar console_type: console type of the new sessions
     :ivar opened: (token, session id, address) of each open
+    :ivar chosen: the serial port of each open
     :ivar wait: event that an open waits for
     :ivar age: seconds since their answers, as the proxy sees it
     :ivar unknown: tokens that are refused
@@ -54,6 +55,7 @@ class Managers:
         self.access_url_base = 'https://console.example/novnc.html'
         self.answers = []
         self.opened = []
+        self.chosen = []
         self.age = 0
         self.unknown = set()
         self.wait = asyncio.Event()
@@ -76,6 +78,7 @@ class Managers:
         asked_at = time.monotonic() - self.age
         self._log.append('open')
         self.opened.append((token, session.id, session.client_address))
+        self.chosen.append(session.serial_port)
         await self.wait.wait()
         if token in self.unknown:
             raise exception.InvalidToken()
@@ -239,10 +242,11 @@ class OrderTest(AdmissionCase):
 
     def test_little_is_buffered_for_a_user_who_acknowledges(self):
         async def work():
-            for subprotocol in (None, 'binary', 'consoled.flow'):
+            for subprotocol in (None, 'binary', 'consoled.flow', 'consoled.serial'):
                 proxy = Proxy()
                 await proxy.open(subprotocol=subprotocol)
-                self.assertEqual(subprotocol == 'consoled.flow', proxy.guests.small_buffers)
+                acknowledges = subprotocol in ('consoled.flow', 'consoled.serial')
+                self.assertEqual(acknowledges, proxy.guests.small_buffers)
 
         relays.run(work)
 
@@ -476,6 +480,46 @@ class CutTest(AdmissionCase):
             proxy.registry.cut_all(EndReason.LEASE_LOST)
             await self.refused(exception.ProxyBusy, task)
             self.assertEqual(0, proxy.guests.handshakes)
+            self.assert_nothing_left(proxy)
+
+        relays.run(work)
+
+    def test_the_chosen_serial_port_is_asked_for_each_time(self):
+        async def work():
+            proxy = Proxy()
+            proxy.managers.console_type = 'serial'
+            proxy.managers.options = {'serial_port': '2'}
+            proxy.managers.age = LateTest.LATE
+            opened = await proxy.open(serial_port=2)
+            self.assertEqual([2, 2], proxy.managers.chosen)
+            self.assertEqual(2, opened.session.serial_port)
+
+        relays.run(work)
+
+    def test_a_serial_port_that_the_manager_has_chosen_stays_that_of_the_session(self):
+        async def work():
+            proxy = Proxy()
+            proxy.managers.console_type = 'serial'
+            proxy.managers.options = {'serial_port': '3'}
+            proxy.managers.age = LateTest.LATE
+            opened = await proxy.open()
+            self.assertEqual([None, 3], proxy.managers.chosen)
+            self.assertEqual(3, opened.session.serial_port)
+
+        relays.run(work)
+
+    def test_invariant_8_a_session_that_is_elsewhere_at_the_second_answer_is_ended(self):
+        """Its row was lost meanwhile, and the manager has opened another console for it."""
+
+        async def work():
+            proxy = Proxy()
+            proxy.managers.age = LateTest.LATE
+            first, second = session_base.granted('serial'), session_base.granted('serial')
+            second.console.port = first.console.port + 1
+            proxy.managers.answers = [first, second]
+            await self.refused(exception.ConsoleGone, proxy.open())
+            self.assertEqual(0, proxy.guests.handshakes)
+            self.assertEqual(('close', 'console_gone', 0, 0), proxy.log[-1])
             self.assert_nothing_left(proxy)
 
         relays.run(work)

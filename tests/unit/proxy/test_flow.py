@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Acknowledgements of a client that cannot stop reading."""
 
+import json
+
 import testtools
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
+from consoled.proxy import flow
 from consoled.proxy.flow import WINDOW, Window
 from tests.unit.proxy.security import peers
 
@@ -78,3 +81,11 @@ class WindowTest(testtools.TestCase):
         self.window.sent(WINDOW)
         self.window.renew()
         self.assertFalse(self.window.full)
+
+
+class NoticeTest(testtools.TestCase):
+    def test_it_is_one_unmasked_text_message(self):
+        message = flow.notice(2)
+        # RFC 6455, section 5.2: FIN and text; no mask, and the length
+        self.assertEqual((0x81, len(message) - 2), (message[0], message[1]))
+        self.assertEqual({'serial_port': 2}, json.loads(message[2:]))

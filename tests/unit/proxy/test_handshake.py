@@ -293,6 +293,7 @@ class UpgradeTest(DecisionCase):
             (['base64', 'consoled'], 'consoled'),
             ('consoled, binary', 'binary'),
             ('binary, consoled.flow', 'consoled.flow'),
+            ('binary, consoled.flow, consoled.serial', 'consoled.serial'),
             ('base64', None),
             ('Binary', None),
             (f'consoled.token.{TOKEN}', None),
@@ -300,6 +301,13 @@ class UpgradeTest(DecisionCase):
         ):
             self.assertEqual(chosen, self.opened(sec_websocket_protocol=offered).subprotocol, offered)
         self.assertIsNone(self.opened().subprotocol)
+
+    def test_the_serial_port_that_the_user_has_chosen(self):
+        self.assertIsNone(self.opened().serial_port)
+        for text, number in (('1', 1), ('2', 2), ('256', 256), ('2&serial_port=2', 2)):
+            self.assertEqual(number, self.opened(f'/?token={TOKEN}&serial_port={text}').serial_port)
+        for text in ('0', '-1', '01', '1000', '2.0', '%2B2', '٢', '2%0A', 'x', '1&serial_port=2'):
+            self.refused(exception.BadRequest, f'/?token={TOKEN}&serial_port={text}')
 
 
 class OriginTest(DecisionCase):
@@ -625,7 +633,8 @@ class AnyRequestTest(testtools.TestCase):
             self.assertTrue(decision.token is None or tokens.well_formed(decision.token))
         if isinstance(decision, Upgrade):
             self.assertEqual('GET', asked.method)
-            self.assertIn(decision.subprotocol, (None, 'binary', 'consoled', 'consoled.flow'))
+            self.assertIn(decision.subprotocol, (None, *handshake.SUBPROTOCOLS))
+            self.assertTrue(decision.serial_port is None or 1 <= decision.serial_port <= 999)
             self.assertTrue(re.fullmatch(r'[A-Za-z0-9+/]{27}=', decision.accept))
 
     @given(requests)

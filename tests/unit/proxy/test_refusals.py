@@ -38,6 +38,11 @@ class RefusalsTest(testtools.TestCase):
         self.assertEqual(str(error), str(self.refusals.recent(TOKEN)))
         self.assertIsNone(self.refusals.recent(tokens.mint()))
 
+    def test_what_is_free_instead_is_remembered(self):
+        self.refuse(exception.ConsoleInUse(since='noon', serial_ports=4, free_ports=[2, 'x' * 10**6, 4]))
+        kept = self.refusals.recent(TOKEN).kwargs
+        self.assertEqual({'since': 'noon', 'serial_ports': 4, 'free_ports': [2, 4]}, kept)
+
     def test_the_session_is_recorded_only_if_it_was_granted(self):
         process = session_base.Process()
         asked, granted = process.registry.create(TOKEN, ADDRESS), process.granted()

@@ -65,6 +65,12 @@ class RefusalTest(testtools.TestCase):
                 {'code': cls.code, 'reason': str(error), 'retryable': cls.retryable}, json.loads(body)
             )
 
+    def test_a_program_learns_what_is_free_instead(self):
+        error = exception.ConsoleInUse(since='noon', serial_ports=4, free_ports=[2, 4])
+        _, body = responses.refusal(error, as_json=True)
+        found = json.loads(body)
+        self.assertEqual((4, [2, 4]), (found['serial_ports'], found['free_ports']))
+
     def test_a_user_gets_a_page(self):
         for cls in CLASSES:
             error = make_error(cls)

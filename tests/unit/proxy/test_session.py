@@ -63,6 +63,25 @@ class EndTimeTest(SessionCase):
         relays.run(work)
 
 
+class SerialPortTest(SessionCase):
+    def test_the_number_comes_from_the_managers_answer(self):
+        for option, number in (
+            (None, None),
+            ('2', 2),
+            ('256', 256),
+            ('x', None),
+            ('-1', None),
+            ('٢', None),
+            ('9' * 1000, None),
+        ):
+            answer = granted('serial')
+            answer.console.options = {'serial_port': option}
+            session = Process().registry.create(TOKEN, ADDRESS)
+            session.serial_port = 7
+            session.grant(answer, 0.0)
+            self.assertEqual(number, session.serial_port)
+
+
 class IdleTest(SessionCase):
     def test_a_session_without_input_is_idle_whatever_else_is_sent(self):
         async def work():

@@ -15,6 +15,7 @@ from consoled.rpc import client
 from consoled.rpc.transport import get_transport
 from consoled.testing import fixtures
 from tests.functional import base
+from tests.unit.proxy import session_base
 
 
 class FailingTarget:
@@ -180,3 +181,55 @@ class ResultsTest(testtools.TestCase):
             self.assertTrue(raised.__suppress_context__)
             self.assertIn(f'raised {type(error).__name__}', self.logged.output)
         self.assertNotIn('canary', self.logged.output)
+
+
+class Peer:
+    """A bus with one peer that speaks a version of the contract; ``calls`` has what it was sent."""
+
+    timeout = 1
+
+    def __init__(self, result, cap='1.1', version='1.0'):
+        self.calls = []
+        self._result, self._cap, self._version = result, cap, version
+
+    def prepare(self, version):
+        peer = Peer(self._result, self._cap, version)
+        peer.calls = self.calls
+        return peer
+
+    def can_send_version(self):
+        return self._version <= self._cap
+
+    def call(self, context, method, **values):
+        self.calls.append((self._version, method, values))
+        return self._result
+
+
+class VersionsTest(testtools.TestCase):
+    """Invariant 10: a peer of an older release answers whatever it can."""
+
+    def setUp(self):
+        super().setUp()
+        transport = get_transport(self.useFixture(fixtures.Conf(transport_url='fake:/')).conf)
+        self.api = client.ConsoleAuthAPI(transport)
+
+    def open(self, cap, *arguments):
+        self.api._client = Peer(session_base.granted(), cap)
+        self.api.open_session(None, 'token', 'session', 'proxy', '192.0.2.1', *arguments)
+        ((version, _, values),) = self.api._client.calls
+        return version, values.get('serial_port', 'left out')
+
+    def test_a_call_has_the_oldest_version_that_has_its_arguments(self):
+        self.assertEqual(('1.0', 'left out'), self.open('1.0'))
+        self.assertEqual(('1.0', 'left out'), self.open('1.1'))
+        self.assertEqual(('1.1', 2), self.open('1.1', 2))
+
+    def test_an_argument_that_is_too_new_is_not_sent(self):
+        error = self.assertRaises(exception.InvalidArgument, self.open, '1.0', 2)
+        self.assertEqual('serial_port', error.kwargs['argument'])
+        self.assertEqual([], self.api._client.calls)
+
+    def test_calls_and_casts_without_newer_arguments_have_the_oldest_version(self):
+        for api in (client.ConsoleAuthAPI, client.ComputeConsoleAPI, client.ProxyAPI):
+            made = api(get_transport(self.useFixture(fixtures.Conf(transport_url='fake:/')).conf))
+            self.assertEqual(('1.0', '1.1'), (made._client.target.version, made._client.version_cap))

@@ -36,7 +36,8 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=4,
 )
-KWARGS = st.dictionaries(st.sampled_from([*PLACEHOLDERS, 'seconds', 'message', 'self', 'x']), VALUES)
+EXTRA = sorted({name for cls in CLASSES for name in cls.extra})
+KWARGS = st.dictionaries(st.sampled_from([*PLACEHOLDERS, *EXTRA, 'seconds', 'message', 'self', 'x']), VALUES)
 FAILURES = st.fixed_dictionaries(
     {
         'class': st.sampled_from([*(cls.__name__ for cls in CLASSES), 'StopIteration', 'TimeoutError', 'Any'])
@@ -161,6 +162,20 @@ class ManagerTest(PeerTestCase):
             self.assertEqual('?', error.kwargs[name])
             self.assertTrue(len(str(error)) < 200)
 
+    def test_values_besides_the_text_are_complete_or_left_out(self):
+        for values, expected in (
+            ({'serial_ports': 4, 'free_ports': [2, 4]}, {'serial_ports': 4, 'free_ports': [2, 4]}),
+            ({'serial_ports': 4, 'free_ports': list(range(1, 258))}, {}),
+            ({'serial_ports': 4, 'free_ports': [CANARY]}, {}),
+            ({'serial_ports': True, 'free_ports': [2]}, {}),
+            ({'serial_ports': 4, 'free_ports': 'x'}, {}),
+            ({}, {}),
+        ):
+            sent = failure('ConsoleInUse', since='noon', **values)
+            error = self.raised(self.manager, 'open_session', sent)
+            self.assertEqual({'since': 'noon', **expected}, error.kwargs)
+            self.assertEqual('The console has been in use since noon.', str(error))
+
     def test_the_errors_of_proxies_are_not_its_to_raise(self):
         for cls in errors._OF_PROXIES:
             error = self.raised(self.manager, 'open_session', failure(cls.__name__, seconds='x', reason='x'))
@@ -195,7 +210,7 @@ class MemoryTest(PeerTestCase):
 
 class KindsTest(testtools.TestCase):
     def test_each_value_of_a_text_is_checked(self):
-        self.assertEqual(set(PLACEHOLDERS), set(errors._VALUES))
+        self.assertEqual({*PLACEHOLDERS, *EXTRA}, set(errors._VALUES))
 
     def test_each_error_is_a_manager_s_or_a_proxy_s(self):
         self.assertEqual(set(CLASSES), errors.OF_MANAGERS | errors._OF_PROXIES)

@@ -164,7 +164,7 @@ class DispatcherTest(testtools.TestCase):
             self.assertEqual('Argument version: must be MAJOR.MINOR.', str(error))
 
     def test_a_version_that_nobody_serves_has_the_error_that_callers_know(self):
-        for version in ('1.1', '2.0', '0.9', '9999.9999'):
+        for version in ('1.2', '2.0', '0.9', '9999.9999'):
             error = self.refused({'method': 'greet', 'args': {'name': 'a'}, 'version': version})
             self.assertIs(dispatcher.UnsupportedVersion, type(error))
         error = self.refused({'method': 'greet', 'args': {'name': 'a'}, 'namespace': ['x']})
