@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 MODULES = ('consoled.cmd.manager', 'consoled.cmd.proxy')
 
@@ -55,7 +55,7 @@ def run(
                 subprocess.Popen(  # noqa: S603 - the arguments are those of this program
                     command,
                     env=environment,
-                    preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, former),
+                    preexec_fn=lambda: _unblock(former),
                 )
             )
         first = _supervise(children)
@@ -67,6 +67,12 @@ def run(
     # one that had just started does not stop, but ends
     failed = [child.returncode for child in children if child.returncode not in (0, -signal.SIGTERM)]
     return _exit_code(failed[0]) if failed else 0
+
+
+def _unblock(mask: Iterable[int]) -> None:
+    """Prepare the signals of a child, in which nothing handles them yet: a reload must not end it."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _supervise(children: Sequence[subprocess.Popen[bytes]]) -> int:

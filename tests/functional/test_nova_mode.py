@@ -18,6 +18,7 @@ from consoled.testing.services import free_port
 from tests.functional import base
 
 PATIENCE = 30  # seconds
+DAEMONS = ('consoled', 'consoled-proxy')
 UNKNOWN = '01234567-89ab-cdef-0123-456789abcdef'
 
 NOVA = """
@@ -117,6 +118,7 @@ class NovaModeTest(testtools.TestCase):
     def test_signals_reach_both(self):
         children = self.daemon.child_pids()
         self.assertEqual(2, len(children))
+        wait_until(lambda: all(f'Ready: {name} ' in self.daemon.log() for name in DAEMONS), timeout=PATIENCE)
         self.daemon.nova.write_text('nonsense')
         self.daemon.signal(signal.SIGHUP)
         wait_until(lambda: self.daemon.log().count('Not reloaded') >= 2, timeout=PATIENCE)
