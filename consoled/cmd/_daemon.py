@@ -147,9 +147,13 @@ def _usage_in_one_line(prog: str) -> Iterator[None]:
 
 
 def warn_of_unknown(conf: cfg.ConfigOpts) -> None:
-    """Log a warning for each option in the files that no program of consoled has, a misspelled one."""
-    from consoled.conf import written
+    """Log a warning for each option in the files that no program of consoled has, a misspelled one.
 
+    Log what was taken from Nova's files too.
+    """
+    from consoled.conf import from_nova, written
+
+    from_nova.log(conf)
     for sentence in written.unknown(conf):
         LOG.warning('%s', sentence)
 

@@ -92,6 +92,12 @@ _VENCRYPT = [
     ),
     cfg.StrOpt('vencrypt_client_cert', help="PEM file with the proxy's certificate chain for vencrypt."),
     cfg.StrOpt('vencrypt_client_key', help="PEM file with the proxy's private key for vencrypt."),
+    cfg.BoolOpt(
+        'vencrypt_check_name',
+        default=True,
+        help='Require that the certificate of a VNC server names the address of the console. If you disable '
+        'it, as Nova does, any server with a certificate of vencrypt_ca_certs can pass for another one.',
+    ),
 ]
 
 _TARGET_TLS = [

@@ -19,7 +19,7 @@ from oslo_log import log
 
 from consoled import conf as consoled_conf
 from consoled import version
-from consoled.conf import written
+from consoled.conf import from_nova, written
 
 LOG = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ def load(
     :param prog: name of the program, which also names its second configuration file
     :param description: first paragraph of ``--help``
     :param epilog: last paragraph of ``--help``
+    What they do not set is taken from Nova's, if ``[nova] config_file`` is set.
+
     :raises cfg.Error: a file cannot be read or parsed, or the value of an option is invalid. The text names
         the file, and has nothing of what the file contains
     """
@@ -70,6 +72,7 @@ def load(
     for directory in directories or ([] if conf.config_file else [_DIRECTORY]):
         if os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK):
             raise cfg.Error(f'{directory} cannot be read by {_user()}')
+    from_nova.apply(conf)
 
 
 def check(conf: cfg.ConfigOpts) -> None:
@@ -82,7 +85,7 @@ def check(conf: cfg.ConfigOpts) -> None:
         try:
             value = (conf if group == written.DEFAULT else conf[group])[option.dest]
         except (cfg.Error, ValueError) as exc:
-            raise cfg.Error(f'{where(conf, group, option.dest)} {_reason(exc, option)}') from None
+            raise cfg.Error(f'{where(conf, group, option.dest)} {reason(exc, option)}') from None
         # The library takes an empty value for none at all, which no code expects of an option with a default.
         if value is None and option.default is not None:
             raise cfg.Error(f'{where(conf, group, option.dest)} is empty: give it a value, or leave it out')
@@ -92,6 +95,7 @@ def where(conf: cfg.ConfigOpts, group: str, name: str) -> str:
     """Return the name of an option, with what sets it: ``[proxy] port (/etc/consoled.conf)``."""
     variable = f'OS_{group}__{name}'.upper()  # the library prefers it to the files
     source = variable if variable in os.environ else written.file_of(conf, group, name)
+    source = source or from_nova.source(conf, group, name)
     return f'[{group}] {name} ({source})' if source else f'[{group}] {name}'
 
 
@@ -126,9 +130,11 @@ def reload(conf: cfg.ConfigOpts) -> bool:
     try:
         with explained():
             again = _read_again(conf)
+        from_nova.apply(again)
         check(again)
         with explained():
             conf.mutate_config_files()
+        from_nova.apply(conf, mutable=True)
     except cfg.Error as exc:
         read, why = False, f'Not reloaded: {exc}'
     except log.LogConfigError as exc:  # it comes last, after the options have changed
@@ -221,7 +227,7 @@ def _valid_cli_options() -> Iterator[None]:
         sys.stderr.write(printed.getvalue())
 
 
-def _reason(error: Exception, option: cfg.Opt) -> str:
+def reason(error: Exception, option: cfg.Opt) -> str:
     """Return what is wrong with the value of an option, without anything that may be secret."""
     if isinstance(error, cfg.TemplateSubstitutionError | cfg.NoSuchOptError):
         return 'refers with $ to an option that does not exist; write $$ for a dollar sign'

@@ -1,11 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """[nova]: tokens that Nova issues, read from Nova's cell database."""
 
-from oslo_config import cfg
+from oslo_config import cfg, types
 
 GROUP = 'nova'
 
 OPTS = [
+    cfg.MultiStrOpt(
+        'config_file',
+        default=[],
+        help='Configuration file of the Nova in front of which consoled works, as /etc/nova/nova.conf. It '
+        'may be given several times, as --config-file of Nova, and may be a directory with *.conf files. '
+        'Options of consoled that are not set take their values from it: [nova] connection, [DEFAULT] and '
+        '[nova] transport_url, the addresses, certificates, origins and pages of [proxy], and how [vnc] '
+        'reaches hypervisors. The log says at the start what is taken. [database] connection is not: '
+        'consoled has a database of its own.',
+    ),
+    cfg.ListOpt(
+        'proxies',
+        item_type=types.String(choices=['novnc', 'spice', 'serial']),
+        help='Proxies of Nova whose addresses in config_file consoled-proxy listens on: novnc, spice, '
+        'serial. If this is not set, they are those whose section in config_file is enabled, or has an '
+        'address and says nothing of that.',
+    ),
     cfg.StrOpt(
         'connection',
         secret=True,

@@ -58,6 +58,7 @@ def vencrypt_context(conf: cfg.ConfigOpts) -> ssl.SSLContext:
     if not options.vencrypt_ca_certs:
         raise ValueError('[vnc] vencrypt_ca_certs is not set, but the scheme vencrypt needs it')
     context = target_context(conf, 'vnc', 'vencrypt_ca_certs')
+    context.check_hostname = options.vencrypt_check_name
     if options.vencrypt_client_cert:
         _load_chain(
             context,

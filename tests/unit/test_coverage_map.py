@@ -20,6 +20,7 @@ COVERED_BY = {
         'conf/messaging.py': 'unit/test_sample.py',
         'conf/monitoring.py': 'unit/test_sample.py',
         'conf/nova.py': 'unit/test_sample.py',
+        'nova/options.py': 'unit/nova/test_settings.py',
         'conf/proxy.py': 'unit/test_sample.py',
         'conf/upgrade_levels.py': 'unit/test_sample.py',
         'conf/workarounds.py': 'unit/test_sample.py',
@@ -31,6 +32,7 @@ COVERED_BY = {
         'version.py': 'functional/test_wheel.py',
     },
     'small and pure; tested with its neighbours': {
+        'conf/from_nova.py': 'unit/nova/test_conf_file.py',
         'nova/setup.py': 'unit/manager/test_nova_bridge.py',
         'objects/base.py': 'unit/objects/test_objects.py',
         'objects/connection.py': 'unit/objects/test_objects.py',
@@ -51,6 +53,7 @@ COVERED_BY = {
         'cmd/demo.py': 'functional/test_demo.py',
         'cmd/manage.py': 'unit/cli/test_app.py',
         'cmd/manager.py': 'functional/test_daemon.py',
+        'cmd/nova.py': 'functional/test_nova_mode.py',
         'cmd/proxy.py': 'functional/test_proxy_operations.py',
         'cmd/status.py': 'functional/test_status.py',
         'demo/cell.py': 'functional/test_demo.py',

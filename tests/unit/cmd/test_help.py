@@ -34,6 +34,7 @@ SAYS = {
     'consoled-manage': ('consoled.conf and consoled-manage.conf', '[database] connection'),
     'consoled-status': ('consoled.conf and consoled-status.conf', '[database] connection'),
     'consolectl': ('consoled.conf and consolectl.conf', 'transport_url'),
+    'consoled-nova': ('consoled.conf', *SIGNALS, '[database] connection', '[nova] config_file'),
     'consoled-demo': ('reads no configuration file', 'SIGTERM'),
 }
 
