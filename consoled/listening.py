@@ -1,32 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Binding of the addresses that a program listens on, with errors that name the option."""
+"""Addresses that a program listens on: parsed, compared and bound, with errors that name the option."""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
+import re
 import socket
 
+_ADDRESS = re.compile(r'(?:\[(?P<ipv6>[^]]+)\]|(?P<name>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})')
+_ANY = '::'  # IPv6 and IPv4
+_ANY_IPV4 = '0.0.0.0'  # noqa: S104 - compared, not listened on
 
-def bind(group: str, host: str, port: int, *, backlog: int = 128) -> socket.socket:
+Address = tuple[str, int]
+
+
+def parse_address(text: str) -> Address:
+    """Parse ``host:port``, with an IPv6 address in brackets: ``[::1]:6080``.
+
+    :raises ValueError: the text is malformed
+    """
+    match = _ADDRESS.fullmatch(text.strip())
+    if match is None or int(match['port']) > 65535:
+        raise ValueError(f'{text!r} is not an address such as 192.0.2.1:6080 or [2001:db8::1]:6080')
+    return match['name'] or str(ipaddress.IPv6Address(match['ipv6'])), int(match['port'])
+
+
+def show_address(address: Address) -> str:
+    """Return ``host:port``, as ``parse_address`` reads it."""
+    host, port = address
+    return f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
+
+
+def overlap(one: Address, other: Address) -> bool:
+    """Return whether two addresses cannot both be listened on: one is, or contains, the other."""
+    hosts = {host.lower() for host, _ in (one, other)}
+    if one[1] != other[1] or one[1] == 0:
+        return False
+    both_ipv4 = not any(':' in host for host in hosts)
+    return len(hosts) == 1 or _ANY in hosts or _ANY_IPV4 in hosts and both_ipv4
+
+
+def bind(group: str, host: str, port: int, *, option: str | None = None, backlog: int = 128) -> socket.socket:
     """Bind a TCP socket and listen; ``::`` listens on IPv6 and IPv4.
 
-    :param group: of the options ``host`` and ``port``, for errors
+    :param group: of the options, for errors
+    :param option: that the address is from; by default it is from ``host`` and ``port``
     :raises OSError: the address is in use, or not of this machine: that may change
     :raises ValueError: it may not be used, as a privileged port by an ordinary user
     """
-    dual = host == '::'
+    dual = host == _ANY
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=backlog, dualstack_ipv6=dual)
     except PermissionError as exc:
-        raise ValueError(f'[{group}] port: {host}:{port} may not be bound: {exc.strerror}') from None
+        raise ValueError(
+            f'[{group}] {option or "port"}: {host}:{port} may not be bound: {exc.strerror}'
+        ) from None
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
-            raise OSError(exc.errno, f'[{group}] port: {host}:{port} is in use by another program') from None
+            name = option or 'port'
+            raise OSError(
+                exc.errno, f'[{group}] {name}: {host}:{port} is in use by another program'
+            ) from None
         # create_server adds the address to the reason, in parentheses
         reason = str(exc.strerror).partition(' (')[0]
-        raise OSError(exc.errno, f'[{group}] host: {host} cannot be listened on: {reason}') from None
+        raise OSError(
+            exc.errno, f'[{group}] {option or "host"}: {host} cannot be listened on: {reason}'
+        ) from None
 
 
 def is_loopback(host: str) -> bool:

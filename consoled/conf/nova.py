@@ -34,6 +34,17 @@ OPTS = [
         help='Version of the RPC interface of nova-compute in which it is asked whether a port still belongs '
         'to its guest. Releases 18 (Rocky) to 34 of Nova answer 5.0.',
     ),
+    cfg.FloatOpt(
+        'watch_interval',
+        default=2.0,
+        min=0.5,
+        max=60.0,
+        help="Seconds between two looks of a manager at Nova's database for what has become of the guests "
+        'with open sessions. A session is cut within this time and one second after its guest was deleted, '
+        'moved, shelved, rebuilt, resized or evacuated, or Nova has deleted its token. Raise it if the '
+        'queries are too many for that database: a look at 10,000 sessions is 20 to 40 queries. One manager '
+        'of a cell looks at a time. Use the same value on all of them.',
+    ),
 ]
 
 

@@ -12,6 +12,13 @@ _LISTEN = [
         help='Address to listen on for users; :: listens on IPv6 and IPv4.',
     ),
     cfg.PortOpt('port', default=6080, help='TCP port to listen on; 0 takes any free port, which is logged.'),
+    cfg.ListOpt(
+        'additional_addresses',
+        default=[],
+        help='Addresses to listen on besides host and port, such as 192.0.2.1:6083 or [2001:db8::1]:6083. '
+        'All of them serve the same consoles and pages. Set it where users know several ports, as those of '
+        "Nova's proxies: 0.0.0.0:6082 and 0.0.0.0:6083.",
+    ),
     cfg.StrOpt(
         'unix_socket',
         help='Path of a unix socket to listen on as well, for a web server on this host that forwards '
@@ -52,6 +59,13 @@ _TLS = [
         'ssl_key',
         mutable=True,
         help='PEM file with the private key. If this is not set, the key must be in ssl_cert.',
+    ),
+    cfg.BoolOpt(
+        'ssl_only',
+        default=True,
+        help='Whether users are served over TLS only where ssl_cert is set. If this is false, plain HTTP is '
+        "answered on the same ports, too, as Nova's proxies do; then tokens and consoles can be read on the "
+        'way. Set it to false only while users still have http URLs.',
     ),
     cfg.StrOpt(
         'ssl_minimum_version',

@@ -20,53 +20,46 @@ _T = models.console_auth_token.c
 _P = models.console_proxy.c
 _S = models.console_session.c
 
-_CLAIMED = (
-    'id',
-    'proxy_id',
-    'instance_uuid',
-    'host',
-    'port',
-    'console_type',
-    'compute_host',
-    'slot',
-    'token_id',
-    'user_id',
-    'project_id',
-    'client_address',
-    'connected_at',
-    'ends_at',
-)
-# Inserts a row only if, at this moment, the proxy's lease and the token are alive.
-_CLAIM = (
-    sa.insert(models.console_session)
-    .from_select(
-        _CLAIMED,
-        sa.select(
-            sa.bindparam('session_id', type_=sa.String),
-            _P.id,
-            _T.instance_uuid,
-            _T.host,
-            _T.port,
-            sa.bindparam('console_type', type_=sa.String),
-            _T.compute_host,
-            sa.bindparam('slot', type_=sa.Integer),
-            _T.id,
-            _T.user_id,
-            _T.project_id,
-            sa.bindparam('client_address', type_=sa.String),
-            clock.utc_now(),
-            sa.case((sa.bindparam('ends', type_=sa.Boolean), _T.expires), else_=sa.null()),
+_CLAIMED: dict[str, sa.ColumnElement[Any]] = {
+    'id': sa.bindparam('session_id', type_=sa.String),
+    'proxy_id': _P.id,
+    'instance_uuid': _T.instance_uuid,
+    'host': _T.host,
+    'port': _T.port,
+    'console_type': sa.bindparam('console_type', type_=sa.String),
+    'compute_host': _T.compute_host,
+    'slot': sa.bindparam('slot', type_=sa.Integer),
+    'token_id': _T.id,
+    'user_id': _T.user_id,
+    'project_id': _T.project_id,
+    'client_address': sa.bindparam('client_address', type_=sa.String),
+    'connected_at': clock.utc_now(),
+    'ends_at': sa.case((sa.bindparam('ends', type_=sa.Boolean), _T.expires), else_=sa.null()),
+}
+
+
+def _insert(columns: dict[str, sa.ColumnElement[Any]]) -> sa.Insert:
+    """Return the statement that inserts a session if the proxy's lease and the token are alive."""
+    return (
+        sa.insert(models.console_session)
+        .from_select(
+            list(columns),
+            sa.select(*columns.values())
+            .select_from(models.console_proxy.join(models.console_auth_token, sa.true()))
+            .where(
+                _P.id == sa.bindparam('proxy_id'),
+                _P.lease_expires > clock.utc_now(),
+                _T.id == sa.bindparam('token_id'),
+                _T.expires > clock.utc_now(),
+            ),
         )
-        .select_from(models.console_proxy.join(models.console_auth_token, sa.true()))
-        .where(
-            _P.id == sa.bindparam('proxy_id'),
-            _P.lease_expires > clock.utc_now(),
-            _T.id == sa.bindparam('token_id'),
-            _T.expires > clock.utc_now(),
-        ),
+        .execution_options(preserve_rowcount=True)  # an INSERT does not keep it by default
     )
-    .execution_options(preserve_rowcount=True)  # an INSERT does not keep it by default
-)
+
+
+_CLAIM = _insert(_CLAIMED)
+# A schema of the previous release has no such column. Only what is watched needs it.
+_CLAIM_WATCHED = _insert({**_CLAIMED, 'source': _T.source})
 _SPEND = (
     sa.update(models.console_auth_token)
     .where(_T.id == sa.bindparam('token'), _T.used_at.is_(None))
@@ -131,7 +124,13 @@ class _NotClaimed(Exception):
 
 
 def claim(
-    db: Database, request: OpenRequest, limits: Limits, *, single_use: bool, ends_with_token: bool
+    db: Database,
+    request: OpenRequest,
+    limits: Limits,
+    *,
+    single_use: bool,
+    ends_with_token: bool,
+    watched: bool = False,
 ) -> objects.ConsoleSession:
     """Create the session in a free slot of its console, and spend a single-use token, in one transaction.
 
@@ -139,6 +138,7 @@ def claim(
 
     :param single_use: the token opens one session only
     :param ends_with_token: the session ends when the token expires
+    :param watched: note the source of the token, so that ``watch.list_watched`` finds the session
     :raises SlotsTaken: all slots of the console are taken
     :raises InvalidArgument: the session id belongs to another session
     :raises InvalidToken: the token was spent or revoked, or has expired, since it was looked up
@@ -148,7 +148,7 @@ def claim(
     slot = 0 if limits.console else None
     while True:
         try:
-            return _claim_slot(db, request, slot, limits, single_use, ends_with_token)
+            return _claim_slot(db, request, slot, limits, single_use, ends_with_token, watched)
         except (_NotClaimed, db_exc.DBReferenceError):
             # The token or the lease has ended, or the row of one was deleted during the claim.
             raise _refusal(db, request) from None
@@ -169,6 +169,7 @@ def _claim_slot(
     limits: Limits,
     single_use: bool,
     ends_with_token: bool,
+    watched: bool,
 ) -> objects.ConsoleSession:
     values = {
         'session_id': request.session_id,
@@ -183,7 +184,7 @@ def _claim_slot(
     def work(conn: sa.Connection) -> objects.ConsoleSession:
         if single_use and not conn.execute(_SPEND, {'token': request.token_id}).rowcount:
             raise exception.InvalidToken()
-        if not conn.execute(_CLAIM, values).rowcount:
+        if not conn.execute(_CLAIM_WATCHED if watched else _CLAIM, values).rowcount:
             raise _NotClaimed  # the rollback leaves the token unspent
         _check_limits(conn, request, limits)
         row = conn.execute(BY_ID, {'session_id': request.session_id}).one()

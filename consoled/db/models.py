@@ -142,6 +142,8 @@ console_session = sa.Table(
     sa.Column('connected_at', Moment, nullable=False),
     sa.Column('ends_at', Moment),
     sa.Column('cut_reason', sa.String(64)),
+    # That of its token, if the session is watched.
+    sa.Column('source', sa.String(32)),
     # One session per slot, whatever the interleaving (doc/design.md, invariant 3). It also serves lookups by
     # instance.
     sa.UniqueConstraint('instance_uuid', 'host', 'port', 'slot', name='uq_console_session_slot'),
@@ -180,5 +182,15 @@ console_manager = sa.Table(
     sa.Column('version', sa.String(32), nullable=False),
     sa.Column('rpc_version', sa.String(16), nullable=False),
     sa.Column('seen_at', Moment, nullable=False),
+    **_TABLE_ARGS,
+)
+
+# Which manager watches the sessions of a source: its turn, until it expires.
+session_watch = sa.Table(
+    'session_watch',
+    metadata,
+    sa.Column('source', sa.String(32), primary_key=True),
+    sa.Column('manager', sa.String(255), nullable=False),
+    sa.Column('expires', Moment, nullable=False),
     **_TABLE_ARGS,
 )

@@ -49,6 +49,19 @@ class Metrics:
             ['cell', 'step'],
             registry=self.registry,
         )
+        self._watch = prometheus_client.Histogram(
+            'consoled_watch_seconds',
+            'Time of passes over the sessions of tokens of Nova, by outcome (ok, unavailable, failed)',
+            ['cell', 'outcome'],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._watch_cuts = prometheus_client.Counter(
+            'consoled_watch_cuts',
+            'Sessions cut because of what Nova says of their guests, by end reason',
+            ['cell', 'reason'],
+            registry=self.registry,
+        )
         self._cell = cell
 
     def called(self, method: str, code: str, seconds: float) -> None:
@@ -65,6 +78,14 @@ class Metrics:
     def contested(self, step: str, consoles: int) -> None:
         """Count contested consoles."""
         self._contested.labels(self._cell, step).inc(consoles)
+
+    def watched(self, outcome: str, seconds: float) -> None:
+        """Count a pass over the sessions of tokens of Nova."""
+        self._watch.labels(self._cell, outcome).observe(seconds)
+
+    def watch_cut(self, reason: str, sessions: int) -> None:
+        """Count sessions that such a pass has cut."""
+        self._watch_cuts.labels(self._cell, reason).inc(sessions)
 
     def closed(self, bytes_in: int, bytes_out: int) -> None:
         """Count a closed session and the bytes it relayed."""

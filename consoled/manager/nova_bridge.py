@@ -6,10 +6,15 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import oslo_messaging
 from oslo_config import cfg
 
-from consoled.db.engine import unchecked_tls
+from consoled.context import RequestContext
+from consoled.db.engine import Database, unchecked_tls
+from consoled.manager.metrics import Metrics
+from consoled.manager.session_cutter import SessionCutter
 from consoled.rpc import transport as rpc_transport
 from consoled.sources import LookupObserver, TokenSource
 
@@ -47,3 +52,28 @@ def sources_from_conf(
     from consoled.nova import setup
 
     return [setup.source_from_conf(conf, transport, observe)]
+
+
+class Watch(Protocol):
+    """The watch of the sessions that were opened with tokens of Nova."""
+
+    def run(self) -> float:
+        """Make a pass, and return the seconds until the next one."""
+
+    def end(self) -> None:
+        """End the watch of this manager."""
+
+
+def watch_from_conf(
+    conf: cfg.ConfigOpts, db: Database, cutter: SessionCutter, metrics: Metrics
+) -> Watch | None:
+    """Return the watch; None unless ``[nova] connection`` is set."""
+    if not conf.nova.connection:
+        return None
+    from consoled.nova import setup
+
+    def cut(session_ids: list[str], reason: str) -> None:
+        cutter.cut(RequestContext(overwrite=False), session_ids, reason)
+        metrics.watch_cut(reason, len(session_ids))
+
+    return setup.watcher_from_conf(conf, db, cut, metrics.watched)

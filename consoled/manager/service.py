@@ -24,10 +24,12 @@ from consoled.db import migration
 from consoled.db.engine import Database, unchecked_tls
 from consoled.manager import legacy_bridge, nova_bridge, periodic
 from consoled.manager.manager import ConsoleAuthManager
+from consoled.manager.metrics import Metrics
+from consoled.manager.session_cutter import SessionCutter
 from consoled.monitoring import Check, MonitoringServer, Readiness, application
 from consoled.rpc import server as rpc_server
 from consoled.rpc import starting, transport, versions
-from consoled.rpc.client import ConsoleAuthAPI
+from consoled.rpc.client import ConsoleAuthAPI, ProxyAPI
 from consoled.sources import TokenSource
 from consoled.systemd import Notifier
 
@@ -154,7 +156,7 @@ class ManagerWorker(_DaemonProcess):
 
 
 class Housekeeper(_DaemonProcess):
-    """The one process of a manager that sweeps, sends heartbeats, and serves metrics and health.
+    """The one process of a manager that sweeps, sends heartbeats, watches, and serves metrics and health.
 
     :param monitoring_socket: from ``monitoring.bind``, before the fork; None if there is no monitoring
     """
@@ -175,11 +177,21 @@ class Housekeeper(_DaemonProcess):
         heartbeats = loopingcall.DynamicLoopingCall(self._send_heartbeat)
         heartbeats.start(stop_on_exception=False)
         self._resources.callback(heartbeats.stop)
+        self._watch_sessions()
         if self._monitoring_socket is not None:
             http = self._monitoring(self._monitoring_socket)
             http.start()
             self._resources.callback(http.stop)
         migration.warn_if_behind(self._db)
+
+    def _watch_sessions(self) -> None:
+        cutter = SessionCutter(ProxyAPI(self._transport))
+        watch = nova_bridge.watch_from_conf(self._conf, self._db, cutter, Metrics(self._conf.cell.name))
+        if watch is not None:
+            self._resources.callback(watch.end)
+            looks = loopingcall.DynamicLoopingCall(watch.run)
+            looks.start(stop_on_exception=False)
+            self._resources.callback(looks.stop)
 
     def _next_sweep(self) -> float:
         return backoff.jittered(self._conf.manager.sweep_interval)

@@ -22,6 +22,7 @@ from consoled.manager.thread_share import ThreadShare
 from consoled.manager.tokens import TokenService
 from consoled.objects import EndReason
 from consoled.rpc.client import ComputeConsoleAPI
+from consoled.sources import CHECKED
 
 _POLL_INTERVAL = 0.05  # seconds between two attempts to claim a slot that is being taken over
 
@@ -195,6 +196,7 @@ class SessionOpener:
             policy.limits,
             single_use=policy.single_use,
             ends_with_token=policy.ends_with_token,
+            watched=request.source in CHECKED,
         )
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from oslo_config import cfg
@@ -21,6 +22,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from consoled import exception
 from consoled.db.engine import Database, check_url
+
+T = TypeVar('T')
 
 # A user waits for a lookup. Nova's own URL rarely has time limits, so these are added unless it has.
 _RETRY_TIME = 1.0  # seconds
@@ -99,6 +102,44 @@ _SELECT_TOKEN = (
     .where(_T.token_hash == sa.bindparam('token_hash'), _T.expires > unix_now())
 )
 
+# A text that differs when the instance is on another host or was launched again; NULL if either is unknown.
+_STATE = _I.uuid + ' ' + _I.host + ' ' + sa.type_coerce(_I.launched_at, sa.String)
+_SELECT_INSTANCES = sa.select(_I.uuid, _I.host, _I.launched_at, _STATE.label('state')).where(
+    _I.deleted == 0, _I.uuid.in_(sa.bindparam('uuids', expanding=True))
+)
+_COUNT_UNCHANGED = (
+    sa.select(sa.func.count())
+    .select_from(_instances)
+    .where(
+        _I.deleted == 0,
+        _I.uuid.in_(sa.bindparam('uuids', expanding=True)),
+        _STATE.in_(sa.bindparam('states', expanding=True)),
+    )
+)
+_SELECT_ISSUED = sa.select(_T.token_hash, _T.created_at).where(
+    _T.token_hash.in_(sa.bindparam('hashes', expanding=True))
+)
+_COUNT_TOKENS = (
+    sa.select(sa.func.count())
+    .select_from(_tokens)
+    .where(_T.token_hash.in_(sa.bindparam('hashes', expanding=True)))
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instance:
+    """Where an instance is, and since when.
+
+    :ivar host: its compute host; None while it is on none
+    :ivar launched_at: when it last started on a host (UTC)
+    :ivar state: a text that changes with the other values; None if one of them is
+    """
+
+    uuid: str
+    host: str | None
+    launched_at: datetime.datetime | None
+    state: str | None
+
 
 @dataclasses.dataclass(frozen=True)
 class Token:
@@ -148,12 +189,42 @@ class NovaDatabase:
         :raises DatabaseUnavailable: the database does not answer in time, refuses the account, or is not a
             database of Nova
         """
-        values = {'token_hash': token_hash}
+        row = self._run(lambda conn: conn.execute(_SELECT_TOKEN, {'token_hash': token_hash}).first())
+        return None if row is None else Token(**row._mapping)
+
+    def find_instances(self, uuids: Collection[str]) -> dict[str, Instance]:
+        """Return those of the instances that exist, by UUID. Raises what ``find_token`` raises."""
+        rows = self._run(lambda conn: conn.execute(_SELECT_INSTANCES, {'uuids': list(uuids)}).all())
+        return {row.uuid: Instance(*row) for row in rows}
+
+    def are_unchanged(self, states: Mapping[str, str]) -> bool:
+        """Return whether all these instances exist, in these states. Raises what ``find_token`` raises.
+
+        :param states: ``Instance.state`` by UUID
+        """
+        values = {'uuids': list(states), 'states': list(states.values())}
+        count = self._run(lambda conn: conn.execute(_COUNT_UNCHANGED, values).scalar_one())
+        return bool(count == len(states))
+
+    def find_issued(self, token_hashes: Collection[str]) -> dict[str, datetime.datetime | None]:
+        """Return when those of the tokens that exist were made (UTC), by hash.
+
+        Expired ones exist until Nova deletes them. Raises what ``find_token`` raises.
+        """
+        rows = self._run(lambda conn: conn.execute(_SELECT_ISSUED, {'hashes': list(token_hashes)}).all())
+        return {row.token_hash: row.created_at for row in rows}
+
+    def have_all(self, token_hashes: Collection[str]) -> bool:
+        """Return whether all these tokens exist. Raises what ``find_token`` raises."""
+        values = {'hashes': list(token_hashes)}
+        count = self._run(lambda conn: conn.execute(_COUNT_TOKENS, values).scalar_one())
+        return bool(count == len(token_hashes))
+
+    def _run(self, work: Callable[[sa.Connection], T]) -> T:
         try:
-            row = self._db.single(lambda conn: conn.execute(_SELECT_TOKEN, values).first())
+            return self._db.single(work)
         except (db_exc.DBError, sa_exc.SQLAlchemyError) as exc:  # no such table, no grant
             raise exception.DatabaseUnavailable() from exc
-        return None if row is None else Token(**row._mapping)
 
     def dispose(self) -> None:
         """Close all connections."""

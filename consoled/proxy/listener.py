@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import grp
 import logging
@@ -25,6 +26,7 @@ from consoled.proxy.metrics import Metrics
 LOG = logging.getLogger(__name__)
 
 _BACKLOG = 1024
+_ADDITIONAL = 'additional_addresses'
 _ACCEPT_PAUSE = 0.1  # seconds after accept failed, most likely for want of file descriptors
 _ACCEPT_LOG = 60.0  # seconds between two log lines on that: users may have taken the descriptors
 
@@ -32,19 +34,49 @@ _ACCEPT_LOG = 60.0  # seconds between two log lines on that: users may have take
 # has 16 KiB at most; without TLS it reads as much at a time, from users who have not shown a token yet.
 _MAX_READ = 16 * 1024
 
+_TLS = b'\x16'  # the first byte of a TLS connection: a record of the handshake (RFC 8446, section 5.1)
+_MIN_TIMEOUT = 0.01  # seconds; asyncio refuses a timeout of 0
+
 
 def bind_sockets(conf: cfg.ConfigOpts) -> list[socket.socket]:
     """Bind the sockets that users connect to, once before the fork: all workers share them.
 
     :raises OSError: an address is in use, or does not belong to this host
-    :raises ValueError: an address may not be used, or the unix socket may not have its group
+    :raises ValueError: an address is malformed or may not be used, or the unix socket may not have its group
     """
-    sockets = [listening.bind('proxy', conf.proxy.host, conf.proxy.port, backlog=_BACKLOG)]
-    if conf.proxy.unix_socket:
-        sockets.append(_bind_unix_socket(conf))
+    with contextlib.ExitStack() as bound:
+        sockets = []
+        for number, (host, port) in enumerate(addresses(conf)):
+            option = _ADDITIONAL if number else None
+            sockets.append(listening.bind('proxy', host, port, option=option, backlog=_BACKLOG))
+            bound.callback(sockets[-1].close)
+        if conf.proxy.unix_socket:
+            sockets.append(_bind_unix_socket(conf))
+        bound.pop_all()
     for sock in sockets:
         sock.setblocking(False)
     return sockets
+
+
+def addresses(conf: cfg.ConfigOpts) -> list[listening.Address]:
+    """Return the TCP addresses to listen on for users: first that of ``host`` and ``port``.
+
+    :raises ValueError: an additional one is malformed, or cannot be had beside another
+    """
+    found = [(conf.proxy.host, conf.proxy.port)]
+    for text in conf.proxy[_ADDITIONAL]:
+        try:
+            address = listening.parse_address(text)
+        except ValueError as exc:
+            raise ValueError(f'[proxy] {_ADDITIONAL}: {exc}') from None
+        for other in found:
+            if listening.overlap(address, other):
+                raise ValueError(
+                    f'[proxy] {_ADDITIONAL}: {text} is listened on already, as '
+                    f'{listening.show_address(other)}'
+                )
+        found.append(address)
+    return found
 
 
 def _bind_unix_socket(conf: cfg.ConfigOpts) -> socket.socket:
@@ -188,17 +220,22 @@ class Listener:
     async def _serve(self, sock: socket.socket, peer: str | None) -> None:
         """Set a connection up, with its TLS handshake, and hand it to a UserConnection."""
         release = self._release_callback(peer)
+        loop = asyncio.get_running_loop()
+        options = self._conf.proxy
+        deadline = loop.time() + options.tls_timeout
         remote = sock.family != socket.AF_UNIX
         tls = self.tls if remote else None
         try:
             if remote:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            await asyncio.get_running_loop().connect_accepted_socket(
+            if tls is not None and not options.ssl_only and await _first_byte(sock, deadline) != _TLS:
+                tls = None
+            await loop.connect_accepted_socket(
                 lambda: UserConnection(self._context, peer, secure=tls is not None, closed=release),
                 sock,
                 ssl=tls,
-                ssl_handshake_timeout=self._conf.proxy.tls_timeout if tls is not None else None,
+                ssl_handshake_timeout=max(_MIN_TIMEOUT, deadline - loop.time()) if tls is not None else None,
             )
         except OSError as exc:  # ssl.SSLError is one
             LOG.debug('Failed to set up a connection from %s: %s', peer, exc)
@@ -208,3 +245,22 @@ class Listener:
             sock.close()
             release()
             raise
+
+
+async def _first_byte(sock: socket.socket, deadline: float) -> bytes:
+    """Wait for the first byte of a connection, and return it without consuming it; b'' at its end.
+
+    No memory is taken for a connection that sends nothing.
+
+    :param deadline: by the event loop's clock
+    :raises OSError: the connection was lost, or nothing arrived before the deadline (TimeoutError)
+    """
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(sock, readable.set)
+    try:
+        async with asyncio.timeout_at(deadline):
+            await readable.wait()
+    finally:
+        loop.remove_reader(sock)
+    return sock.recv(1, socket.MSG_PEEK)

@@ -75,13 +75,15 @@ def prepare(conf: cfg.ConfigOpts) -> Inherited:
 
 
 def _risks(conf: cfg.ConfigOpts, *, secure: bool) -> list[str]:
-    """Return a sentence if users are served in plain text over a network."""
-    if secure or listening.is_loopback(conf.proxy.host):
+    """Return a sentence if users may be served in plain text over a network."""
+    exposed = [address for address in listener.addresses(conf) if not listening.is_loopback(address[0])]
+    if not exposed or (secure and conf.proxy.ssl_only):
         return []
-    address = f'{conf.proxy.host}:{conf.proxy.port}'
+    where = ', '.join(map(listening.show_address, exposed))
+    why, advice = ('ssl_only is false', 'Set it to true') if secure else ('ssl_cert is not set', 'Set it')
     risk = (
-        f'[proxy] ssl_cert is not set: users reach {address} without TLS, so tokens and consoles can be read '
-        f'on the way. Set it, or let only a web server with TLS reach {address}.'
+        f'[proxy] {why}: users reach {where} without TLS, so tokens and consoles can be read on the way. '
+        f'{advice}, or let only a web server with TLS reach {where}.'
     )
     return [risk]
 

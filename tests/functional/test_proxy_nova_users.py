@@ -4,11 +4,143 @@
 The requests are those of Tempest's websocket client (tempest/common/compute.py) and of websockify's pages.
 """
 
+import contextlib
+import http.client
 import json
+import socket
+import time
 
+from consoled.testing.daemons import free_port
 from tests.functional import proxy_base
+from tests.functional.test_proxy_hostile_requests import NOTHING, _Requests, client_hello
 
 UNKNOWN = 'unknown-UNKNOWN-unknown-UNKNOWN-unknown-UNK'
+
+
+class PortsTest(proxy_base.ProxyTestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.more = [free_port(), free_port()]
+        cls.proxy_options = {'additional_addresses': f'127.0.0.1:{cls.more[0]},[::1]:{cls.more[1]}'}
+        super().setUpClass()
+
+    def test_each_port_opens_the_same_consoles(self):
+        for port in (self.daemon.port, self.more[0]):
+            with proxy_base.User(port) as user:
+                self.assertEqual(101, self.ask(self.grant(), user)[1].status)
+                self.assert_echo(user)
+            self.assert_nothing_left()
+        connection = http.client.HTTPConnection('::1', self.more[1], timeout=proxy_base.PATIENCE)
+        with contextlib.closing(connection):
+            connection.request('GET', '/nothing')
+            self.assertEqual(404, connection.getresponse().status)
+
+    def test_all_addresses_are_logged(self):
+        self.assertIn(f'127.0.0.1:{self.daemon.port},127.0.0.1:{self.more[0]},', self.daemon.log())
+
+    def test_all_workers_share_them_and_a_stopped_proxy_leaves_none(self):
+        ports = [free_port(), free_port()]
+        addresses = ','.join(f'127.0.0.1:{port}' for port in ports)
+        daemon = self.useFixture(self.new_daemon(additional_addresses=addresses, workers=2))
+        daemon.wait_ready()
+        self.assertEqual(2, len(daemon.worker_pids()))
+        for port in ports * 5:
+            with proxy_base.User(port) as user:
+                user.send(b'GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n')
+                self.assertEqual(404, user.answer().status)
+        daemon.stop()
+        for port in ports:
+            self.assertRaises(ConnectionRefusedError, proxy_base.User, port)
+
+
+class BothOnOnePortTest(_Requests, proxy_base.ProxyTestCase):
+    """``ssl_only = false``: TLS and plain HTTP on the same port."""
+
+    tls = True
+    proxy_options = {'ssl_only': False, 'tls_timeout': 2, 'request_timeout': 2, 'close_timeout': 1}
+
+    def test_the_first_byte_decides(self):
+        for tls in (self.authority.client, None):
+            user = self.opened(tls=tls)
+            self.assert_echo(user)
+            user.leave()
+            self.assert_nothing_left()
+
+    def test_the_origin_has_the_scheme_of_its_own_connection(self):
+        for tls, good, bad in ((self.authority.client, 'https', 'http'), (None, 'http', 'https')):
+            target = self.grant(access_url_base=f'{good}://console.example.org/')
+            _, answer = self.ask(target, self.user(tls=tls), Origin=f'{bad}://localhost')
+            self.assertEqual(403, answer.status)
+            user, answer = self.ask(target, self.user(tls=tls), Origin=f'{good}://localhost')
+            self.assertEqual(101, answer.status)
+            user.leave()
+            self.assert_nothing_left()
+
+    def test_a_first_byte_that_comes_late_and_alone(self):
+        user = self.user(tls=None)
+        request = proxy_base.handshake(self.grant())
+        user.send(request[:1])
+        time.sleep(0.1)  # so that it comes alone
+        user.send(request[1:])
+        self.assertEqual(101, user.answer().status)
+        self.assert_echo(user)
+
+    def test_both_protocols_on_one_connection(self):
+        plain = self.user(tls=None)
+        self.assertEqual(404, plain.send(NOTHING).answer().status)
+        plain.send(client_hello())
+        self.assertEqual(400, plain.answer().status)
+        plain.ended()
+        secure = self.user()
+        self.assertEqual(404, secure.send(NOTHING).answer().status)
+        socket.socket.send(secure.sock, NOTHING)  # below TLS
+        secure.ended()
+        plain.leave()
+        secure.leave()
+        self.assert_nothing_left()
+
+    def test_what_is_neither(self):
+        for data in (
+            b'\x16' + NOTHING,
+            b'\x80\x2e\x01\x03\x01' + b'x' * 70000,
+            b'\x00' * 1000,
+            b'\x15\x03\x03',
+        ):
+            with self.subTest(data[:10]):
+                user = self.user(tls=None)
+                with contextlib.suppress(OSError):
+                    user.send(data)
+                user.eof()
+                user.ended()
+                user.leave()
+                self.assert_nothing_left()
+
+    def test_users_who_leave_before_the_first_byte(self):
+        self.user(tls=None).leave()
+        self.user(tls=None).reset()
+        user = self.user(tls=None)
+        user.eof()
+        self.assertEqual(b'', user.ended())
+        user.leave()
+        self.assert_nothing_left()
+
+    def test_invariant_9_users_who_send_nothing_or_one_byte_take_no_time_and_no_memory(self):
+        with self.memory_within(48 * proxy_base.MIB):
+            began = time.monotonic()
+            users = [
+                user
+                for data in (b'', b'\x16', b'G', client_hello()[:50])
+                for user in self.stall(150, data, tls=None)
+            ]
+            self.assert_good_users_open()
+            self.assert_ended_in_time(users, began)
+
+    def test_a_proxy_that_stops_does_not_wait_for_a_first_byte(self):
+        self.use_another(tls_timeout=60)
+        user = self.user(tls=None)
+        self.wait_until(lambda: self.metric('consoled_proxy_connections') == 1, 'the connection')
+        self.daemon.stop()
+        self.assertEqual(b'', user.ended())
 
 
 class NovaUsersTest(proxy_base.ProxyTestCase):

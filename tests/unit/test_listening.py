@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Addresses to listen on: bound, or refused with the option."""
 
+import itertools
 import socket
 from unittest import mock
 
 import testtools
+from hypothesis import given
+from hypothesis import strategies as st
 
 from consoled import listening
 
 
 class BindTest(testtools.TestCase):
-    def bind(self, host, port=0):
-        sock = listening.bind('monitoring', host, port)
+    def bind(self, host, port=0, **how):
+        sock = listening.bind('monitoring', host, port, **how)
         self.addCleanup(sock.close)
         return sock
 
@@ -33,8 +36,87 @@ class BindTest(testtools.TestCase):
             error = self.assertRaises(ValueError, self.bind, '127.0.0.1', 443)
         self.assertEqual('[monitoring] port: 127.0.0.1:443 may not be bound: Permission denied', str(error))
 
+    def test_an_address_of_another_option(self):
+        host, port = self.bind('127.0.0.1').getsockname()
+        error = self.assertRaises(OSError, self.bind, host, port, option='others')
+        self.assertEqual(f'[monitoring] others: {host}:{port} is in use by another program', error.strerror)
+        error = self.assertRaises(OSError, self.bind, '192.0.2.1', option='others')
+        self.assertTrue(error.strerror.startswith('[monitoring] others: 192.0.2.1 '), error.strerror)
+        with mock.patch('socket.create_server', side_effect=PermissionError(13, 'Permission denied')):
+            error = self.assertRaises(ValueError, self.bind, '127.0.0.1', 443, option='others')
+        self.assertEqual('[monitoring] others: 127.0.0.1:443 may not be bound: Permission denied', str(error))
+
     def test_loopback(self):
         for host in ('127.0.0.1', '127.9.9.9', '::1', 'localhost'):
             self.assertTrue(listening.is_loopback(host), host)
         for host in ('0.0.0.0', '::', '192.0.2.1', 'proxy.example.org'):
             self.assertFalse(listening.is_loopback(host), host)
+
+
+class AddressTest(testtools.TestCase):
+    def test_host_and_port(self):
+        for text, address in (
+            ('192.0.2.1:6080', ('192.0.2.1', 6080)),
+            (' proxy.example.org:0 ', ('proxy.example.org', 0)),
+            ('[::]:65535', ('::', 65535)),
+            ('[2001:DB8:0::1]:6083', ('2001:db8::1', 6083)),
+        ):
+            self.assertEqual(address, listening.parse_address(text))
+
+    def test_malformed(self):
+        for text in (
+            '',
+            '6080',
+            ':6080',
+            '192.0.2.1',
+            '192.0.2.1:',
+            '192.0.2.1:http',
+            '192.0.2.1:65536',
+            '192.0.2.1:-1',
+            '192.0.2.1:٣',
+            '::1:6080',
+            '[::1]',
+            '[::g]:6080',
+            '[192.0.2.1]:6080',
+            'http://192.0.2.1:6080',
+            'a b:6080',
+            '*:6080',
+        ):
+            self.assertRaises(ValueError, listening.parse_address, text)
+
+    @given(st.text())
+    def test_any_text_is_an_address_or_an_error(self, text):
+        try:
+            address = listening.parse_address(text)
+        except ValueError:
+            return
+        self.assertEqual(address, listening.parse_address(listening.show_address(address)))
+
+    def test_addresses_that_exclude_each_other(self):
+        for one, other, expected in (
+            ('127.0.0.1:1', '127.0.0.1:1', True),
+            ('127.0.0.1:1', '127.0.0.1:2', False),
+            ('127.0.0.1:1', '127.0.0.2:1', False),
+            ('127.0.0.1:0', '127.0.0.1:0', False),
+            ('Proxy.example:1', 'proxy.example:1', True),
+            ('0.0.0.0:1', '127.0.0.1:1', True),
+            ('0.0.0.0:1', '[::1]:1', False),
+            ('[::]:1', '[::1]:1', True),
+            ('[::]:1', '127.0.0.1:1', True),
+            ('[::]:1', '0.0.0.0:1', True),
+        ):
+            pair = listening.parse_address(one), listening.parse_address(other)
+            self.assertEqual(expected, listening.overlap(*pair), pair)
+            self.assertEqual(expected, listening.overlap(*reversed(pair)), pair)
+
+    def test_the_kernel_agrees(self):
+        hosts = ['127.0.0.1', '127.0.0.2', '0.0.0.0', '::', '::1']
+        for one, other in itertools.permutations(hosts, 2):
+            with listening.bind('proxy', one, 0) as first:
+                port = first.getsockname()[1]
+                try:
+                    listening.bind('proxy', other, port).close()
+                    refused = False
+                except OSError:
+                    refused = True
+            self.assertEqual(refused, listening.overlap((one, port), (other, port)), (one, other))

@@ -14,6 +14,7 @@ from unittest import mock
 
 import fixtures
 import testtools
+import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oslo_config import cfg
@@ -303,11 +304,28 @@ class StartTest(StartCase):
             self.assertEqual((0, ''), self.start(prog, self.text(extra='[manager]\nlaese = 3')))
             self.assertEqual(1, self.log.output.count('[manager] laese in'))
 
+    def test_plain_http_beside_tls_is_warned_of(self):
+        certificate = self.directory / 'cert.pem'
+        trustme.CA().issue_cert('localhost').private_key_and_cert_chain_pem.write_to_path(certificate)
+        for host, ssl_only, warned in (
+            ('0.0.0.0', 'false', True),  # noqa: S104 - closed at once
+            ('0.0.0.0', 'true', False),  # noqa: S104
+            ('127.0.0.1', 'false', False),
+        ):
+            options = f'[proxy]\nhost = {host}\nssl_cert = {certificate}\nssl_only = {ssl_only}'
+            self.assertEqual((0, ''), self.start('consoled-proxy', self.text(extra=options)))
+            self.assertEqual(warned, '[proxy] ssl_only is false' in self.log.output, options)
+
     def test_what_is_not_secure_is_warned_of(self):
         tls = '[oslo_messaging_rabbit]\nssl = true'
         mysql, postgresql = 'mysql+pymysql://u:p@h/x', 'postgresql+psycopg://u:p@h/x'
         for prog, text, named in (
             ('consoled-proxy', self.text(extra='[proxy]\nhost = 0.0.0.0'), '[proxy] ssl_cert is not set'),
+            (
+                'consoled-proxy',
+                self.text(extra='[proxy]\nhost = 127.0.0.1\nadditional_addresses = [::]:0,127.0.0.1:0'),
+                '[proxy] ssl_cert is not set: users reach [::]:0 without',
+            ),
             (
                 'consoled',
                 self.text(extra=f'[monitoring]\nhost = 0.0.0.0\nport = {free_port()}'),

@@ -78,7 +78,7 @@ class DatabaseTestCase(testtools.TestCase):
     """
 
     emptied = (models.console_proxy, models.instances, models.legacy_use, models.legacy_void)
-    emptied += (models.console_manager,)  # the other tables are emptied by cascades
+    emptied += (models.console_manager, models.session_watch)  # the other tables are emptied by cascades
 
     @classmethod
     def new_url(cls):

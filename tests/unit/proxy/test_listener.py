@@ -107,6 +107,58 @@ class BindSocketsTest(testtools.TestCase):
         self.assertRaises(ValueError, self.bind, proxy__unix_socket=self.path)
         self.assertEqual('precious', pathlib.Path(self.path).read_text())
 
+    def test_additional_addresses_come_between_the_first_and_the_unix_socket(self):
+        sockets = self.bind(
+            proxy__unix_socket=self.path,
+            proxy__additional_addresses=['127.0.0.1:0', '[::1]:0', '127.0.0.2:0'],
+        )
+        hosts = [sock.getsockname()[0] for sock in sockets[:-1]]
+        self.assertEqual(['127.0.0.1', '127.0.0.1', '::1', '127.0.0.2'], hosts)
+        self.assertEqual(self.path, sockets[-1].getsockname())
+        for sock in sockets[:-1]:
+            with socket.create_connection(sock.getsockname()[:2]):
+                pass
+
+    def test_additional_addresses_that_cannot_be_used_are_named_with_their_option(self):
+        for text in ('6083', '127.0.0.1', '::1:6083', '127.0.0.1:70000', ''):
+            error = self.assertRaises(ValueError, self.bind, proxy__additional_addresses=[text])
+            self.assertIn('[proxy] additional_addresses: ', str(error))
+            self.assertIn(repr(text), str(error))
+        with socket.create_server(('127.0.0.1', 0)) as other:
+            in_use = f'127.0.0.1:{other.getsockname()[1]}'
+            error = self.assertRaises(OSError, self.bind, proxy__additional_addresses=[in_use])
+        self.assertEqual(
+            f'[proxy] additional_addresses: {in_use} is in use by another program', error.strerror
+        )
+
+    def test_addresses_that_exclude_each_other_are_refused_before_any_is_bound(self):
+        config = self.useFixture(Conf(proxy__host='0.0.0.0', proxy__port=6080))  # noqa: S104 - not bound
+        for texts, other in (
+            (['127.0.0.1:6080'], '0.0.0.0:6080'),
+            (['[::1]:6083', '[::1]:6083'], '[::1]:6083'),
+            (['[::]:6083', '0.0.0.0:6083'], '[::]:6083'),
+        ):
+            config.set(proxy__additional_addresses=texts)
+            with mock.patch.object(socket, 'create_server', side_effect=AssertionError):
+                error = self.assertRaises(ValueError, listener.bind_sockets, config.conf)
+            self.assertIn(f'{texts[-1]} is listened on already, as {other}', str(error))
+        config.set(proxy__additional_addresses=['[::1]:6080', '0.0.0.0:6083', '0.0.0.0:0', '0.0.0.0:0'])
+        self.assertEqual(5, len(listener.addresses(config.conf)))
+
+    def test_what_was_bound_is_closed_if_another_address_cannot_be(self):
+        bound = []
+        create = socket.create_server
+
+        def remember(*args, **options):
+            bound.append(create(*args, **options))
+            return bound[-1]
+
+        with socket.create_server(('127.0.0.1', 0)) as other:
+            in_use = f'127.0.0.1:{other.getsockname()[1]}'
+            with mock.patch.object(socket, 'create_server', remember):
+                self.assertRaises(OSError, self.bind, proxy__additional_addresses=['127.0.0.1:0', in_use])
+        self.assertEqual([-1, -1], [sock.fileno() for sock in bound])
+
     def test_an_address_in_use(self):
         with socket.create_server(('127.0.0.1', 0)) as other:
             conf = self.useFixture(Conf(proxy__host='127.0.0.1', proxy__port=other.getsockname()[1])).conf
