@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A whole Nova, as its release is installed: API, Placement, conductor, scheduler, nova-compute with libvirt."""
 
+import contextlib
 import json
 import os
 import pathlib
+import signal
 import struct
 import subprocess
 import urllib.error
@@ -206,6 +208,7 @@ class Cloud(fixtures.Fixture):
         self._running[name] = process
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
+        return process
 
     def _wait(self, condition, what):
         def is_true():
@@ -313,3 +316,34 @@ class Cloud(fixtures.Fixture):
     def delete(self, uuid):
         """Delete a server; return when Nova's API has accepted it."""
         self.request('DELETE', f'/servers/{uuid}')
+
+    @contextlib.contextmanager
+    def compute_down(self):
+        """Let nova-compute answer nothing, and Nova know it."""
+        [service] = self.request('GET', '/os-services?binary=nova-compute')['services']
+        path = f'/os-services/{service["id"]}'
+        process = self._running['compute']
+        process.send_signal(signal.SIGSTOP)
+        try:
+            self.request('PUT', path, {'forced_down': True})
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
+            self.request('PUT', path, {'forced_down': False})
+
+    @contextlib.contextmanager
+    def novncproxy(self, port, web):
+        """Run Nova's own proxy on a port of 127.0.0.1.
+
+        :param web: directory of its pages
+        """
+        options = ('--novncproxy_host', '127.0.0.1', '--novncproxy_port', port, '--web', web)
+        conf = self.directory / 'nova.conf'
+        process = self._start('novncproxy', 'nova-novncproxy', '--config-file', conf, *options)
+        try:
+            self._wait(lambda: 'proxying from' in self.log_file('novncproxy').read_text(), 'nova-novncproxy')
+            yield
+        finally:
+            del self._running['novncproxy']
+            process.terminate()
+            process.wait()
