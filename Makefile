@@ -37,9 +37,8 @@ e2e: venv services pages  ## run the end-to-end tests: a real browser, real gues
 one: venv  ## run one test, class or module: T=tests.unit.test_sample
 	@$(VENV)/bin/python -m testtools.run $(T)
 
-nova: venv services  ## run the tests beside a real Nova, by default NOVA=34.0.0
-	@tools/setup-nova.sh $(NOVA)
-	@CONSOLED_REQUIRE_SERVICES=1 CONSOLED_TEST_NOVA=$(NOVA) tools/run-tests.sh '^tests\.nova\.'
+nova: venv services pages  ## run the tests beside real releases of Nova: NOVA="34.0.0 33.0.2 27.5.1 25.3.0 19.3.2 18.3.0"
+	@tools/test-nova.sh $(NOVA)
 
 pythons: venv  ## test on the newest Python, and on the oldest with the oldest dependencies
 	@tools/test-pythons.sh

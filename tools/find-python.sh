@@ -1,21 +1,23 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# tools/find-python.sh oldest|newest
+# tools/find-python.sh oldest|newest|3.N
 #
-# Print the path of the oldest or newest Python that the wheel claims to support (the classifiers in pyproject.toml)
-# and that can make virtual environments. It looks in PATH and among pyenv's versions. If that is not the oldest or
-# newest claimed, it says so on stderr, and fails with CONSOLED_REQUIRE_PYTHONS=1.
+# Print the path of the oldest or newest Python that the wheel claims to support (the classifiers in pyproject.toml),
+# or of Python 3.N, that can make virtual environments. It looks in PATH and among pyenv's versions. If that is not
+# the oldest or newest claimed, it says so on stderr, and fails with CONSOLED_REQUIRE_PYTHONS=1.
 
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
 case "${1:-}" in
-    oldest) order=(sort -V) ;;
-    newest) order=(sort -rV) ;;
-    *) echo "usage: $0 oldest|newest" >&2; exit 2 ;;
+    oldest) order=-V ;;
+    newest) order=-rV ;;
+    3.*) order= ;;
+    *) echo "usage: $0 oldest|newest|3.N" >&2; exit 2 ;;
 esac
-mapfile -t claimed < <(sed -n 's/.*:: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml | "${order[@]}")
+claimed=("$1")
+[ -z "$order" ] || mapfile -t claimed < <(sed -n 's/.*:: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml | sort "$order")
 
 pyenv=$(pyenv root 2>/dev/null) || pyenv=
 for version in "${claimed[@]}"; do

@@ -11,6 +11,7 @@ from oslo_config import cfg
 
 from consoled import exception, objects
 from consoled.context import RequestContext
+from consoled.nova import replies
 from consoled.rpc import arguments, caller, errors
 
 # Errors of nova.exception by their names. Nothing else is known of them here, and their texts are not shown.
@@ -42,7 +43,11 @@ class NovaComputeAPI(caller.BusClient):
 
     @classmethod
     def from_conf(cls, conf: cfg.ConfigOpts, transport: oslo_messaging.RPCTransport) -> NovaComputeAPI:
-        """Return the client that ``[nova]`` describes."""
+        """Return the client that ``[nova]`` describes.
+
+        :param transport: one that has made no call yet
+        """
+        replies.accept_old(transport)
         options = conf.nova
         return cls(transport, exchange=options.exchange, topic=options.topic, version=options.rpc_version)
 

@@ -45,6 +45,14 @@ _GUEST = """
 """
 
 
+def nova_environment():
+    """Return the environment of programs that use Nova's code: it says whether eventlet patches them."""
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    if int(VERSION.partition('.')[0]) >= 33:
+        return {**environment, 'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'}
+    return {**environment, 'NOVA_PATCH': '1'}  # read by nova_side.py
+
+
 def nova_python():
     """Return the interpreter of tools/setup-nova.sh; skip the test (or fail it) if that has not run."""
     found = ROOT / f'.venv-nova-{VERSION}' / 'bin' / 'python'
@@ -65,7 +73,6 @@ class NovaProcess(fixtures.Fixture):
         self._arguments = arguments
 
     def _setUp(self):  # noqa: N802 - named by the fixtures library
-        environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
         self._process = spawn(
             [
                 nova_python(),
@@ -77,7 +84,7 @@ class NovaProcess(fixtures.Fixture):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=sys.stderr if os.environ.get('OS_DEBUG') else subprocess.DEVNULL,
-            env={**environment, 'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'},
+            env=nova_environment(),
             text=True,
         )
         self.addCleanup(self._end)
@@ -140,7 +147,7 @@ class Nova(fixtures.Fixture):
             check=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, 'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'},
+            env=nova_environment(),
         )
         self._make_reader()
         self._objects = self.useFixture(NovaProcess(str(conf), 'objects'))
@@ -170,9 +177,9 @@ class Nova(fixtures.Fixture):
             )
         )
 
-    def add_guest(self, vnc=5901, serial=10000):
+    def add_guest(self, vnc=5901, serial=10000, **values):
         """Create an instance that runs, with a screen and a serial port; return its UUID."""
-        uuid = self._objects.call('create_instance', host=COMPUTE_HOST)['uuid']
+        uuid = self._objects.call('create_instance', host=COMPUTE_HOST, **values)['uuid']
         self._objects.call('update_instance', instance_uuid=uuid, launched_in=-60)
         self._xml[uuid] = _GUEST.format(vnc=vnc, serial=serial, address=ADDRESS)
         self._write_guests()

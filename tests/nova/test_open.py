@@ -8,7 +8,7 @@ from consoled import exception
 from consoled.context import RequestContext
 from consoled.rpc.client import ConsoleAuthAPI
 from consoled.rpc.transport import get_transport
-from consoled.testing import daemons, fixtures
+from consoled.testing import daemons, fixtures, services
 from tests.functional import base as functional_base
 from tests.nova import base
 
@@ -19,6 +19,7 @@ class OpenTest(testtools.TestCase):
     """The manager is a daemon on the bus of Nova, and an account of Nova's database that may only read."""
 
     nova: base.Nova
+    manager: daemons.ManagerProcess
 
     @classmethod
     def setUpClass(cls):
@@ -27,16 +28,16 @@ class OpenTest(testtools.TestCase):
         cls.nova.setUp()
         cls.addClassCleanup(cls.nova.cleanUp)
         cls.tokens = []
+        cls.manager = daemons.ManagerProcess(
+            cls.nova.bus,
+            services.shared(services.MariaDB).new_database(),
+            {'nova': {'connection': cls.nova.reader}, 'DEFAULT': {'debug': True}},
+        )
+        cls.manager.setUp()
+        cls.addClassCleanup(cls.manager.cleanUp)
 
     def setUp(self):
         super().setUp()
-        self.manager = self.useFixture(
-            daemons.ManagerProcess(
-                self.nova.bus,
-                functional_base.database_url(self, 'mariadb'),
-                {'nova': {'connection': self.nova.reader}, 'DEFAULT': {'debug': True}},
-            )
-        )
         self.addOnException(
             lambda exc_info: self.addDetail(
                 'manager', testtools.content.text_content(self.manager.log()[-20000:])
@@ -118,9 +119,10 @@ class OpenTest(testtools.TestCase):
         self.proxy.open(token)
 
     def test_what_is_revoked_here_stays_revoked(self):
+        self.guest = self.nova.add_guest(project_id='gone')
         token = self.authorize()
         session = self.proxy.open(token)
-        self.api.revoke(CONTEXT, 'tenant_gone', project_id='project')
+        self.api.revoke(CONTEXT, 'tenant_gone', project_id='gone')
         self.assertEqual((session.id, 'tenant_gone'), self.proxy.cuts.get(timeout=60))
         self.refused(exception.InvalidToken, token)
 
