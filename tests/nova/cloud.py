@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole Nova, as its release is installed: API, Placement, conductor, scheduler, nova-compute with libvirt."""
+"""A whole Nova of a release: API, Placement, conductor, scheduler, and nova-compute with libvirt."""
 
 import contextlib
 import json
@@ -25,8 +25,8 @@ GREETING = 'this is a guest of Nova> '
 COMPUTE_HOST = 'cmp1'
 _PATIENCE = 180  # seconds until a service of Nova has started on a busy machine
 
-# A boot sector that greets whoever presses Enter, and shows what is typed, each on the screen and on the first serial
-# port.
+# A boot sector that greets whoever presses Enter, and shows what is typed, on the screen and on the first
+# serial port.
 _PROGRAM = bytes.fromhex(
     '31c0 8ed8 fc fb'  # xor ax, ax; mov ds, ax; cld; sti
     'be4b7c'  # greet: mov si, greeting
@@ -185,9 +185,7 @@ class Cloud(fixtures.Fixture):
             'nova.conf': (_CONF + _DATABASES).format(**values),
             'compute.conf': _CONF.format(**values),
             'placement.conf': _PLACEMENT_CONF.format(**values),
-            'api-paste.ini': paste.replace(
-                _AUTHTOKEN, 'paste.filter_factory = __main__:token_factory'
-            ),
+            'api-paste.ini': paste.replace(_AUTHTOKEN, 'paste.filter_factory = __main__:token_factory'),
             'connections.json': json.dumps({**self._databases, 'bus': self.bus}),
         }
         for name, text in files.items():

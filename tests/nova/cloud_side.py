@@ -3,10 +3,10 @@
 
     cloud_side.py DIRECTORY PORT
 
-DIRECTORY has nova.conf, api-paste.ini and placement.conf. The databases are set up as ``nova-manage`` does it; then
-http://127.0.0.1:PORT serves ``/compute`` and ``/placement``, both as deployed, and stubs of the services around them:
-``/identity`` lets everybody in, ``/image`` has one image (the file ``disk`` of DIRECTORY), ``/network`` has nothing.
-What keystonemiddleware does, saying who sends a request, does ``token_factory``.
+DIRECTORY has nova.conf, api-paste.ini and placement.conf. First the databases are set up, as ``nova-manage``
+does it. Then http://127.0.0.1:PORT serves ``/compute`` and ``/placement``, both as deployed, and stubs of the
+services around them: ``/identity`` lets everybody in, ``/image`` has one image (the file ``disk``), and
+``/network`` has nothing. In the place of keystonemiddleware, ``token_factory`` says who sends a request.
 """
 
 import hashlib
@@ -79,7 +79,12 @@ def identity(environ, start_response):
     """Answer as Keystone to whoever logs in: with a token of ``owner``, and where the services are."""
     here = f'http://{environ["HTTP_HOST"]}'
     domain = {'id': 'default', 'name': 'Default'}
-    services = {'compute': '/compute/v2.1', 'identity': '/identity/v3', 'image': '/image', 'network': '/network'}
+    services = {
+        'compute': '/compute/v2.1',
+        'identity': '/identity/v3',
+        'image': '/image',
+        'network': '/network',
+    }
     token = {
         'methods': ['password'],
         'user': {'id': 'owner', 'name': 'owner', 'domain': domain},
@@ -147,7 +152,7 @@ class Handler(wsgiref.simple_server.WSGIRequestHandler):
 
 def set_up():
     """Set up the databases, in a process of its own: what it configures is configured for good."""
-    from nova.cmd import manage  # first: it makes Nova use threads
+    from nova.cmd import manage  # isort: skip - first, because it makes Nova use threads
     from nova import config, objects
 
     child = os.fork()

@@ -15,8 +15,8 @@ _FRAME = """<!doctype html>
 <iframe id="console_embed" src="{url}" style="width:100%;height:700px"></iframe>
 """
 
-# Horizon's serial_console.html with its static/js/angular/directives/serialConsole.js, and a plain element in the
-# place of the terminal.
+# Horizon's serial_console.html with its static/js/angular/directives/serialConsole.js, and a plain element in
+# the place of the terminal.
 _SERIAL = """<!doctype html>
 <html data-state="connecting" data-reason="">
 <title>Serial Console</title>

@@ -52,12 +52,12 @@ _ACCOUNTS = """
 
 
 def python():
-    """Return the interpreter of tools/setup-nova.sh that has Tempest; skip the test (or fail it) without."""
-    found = base.ROOT / '.venv-tempest' / 'bin' / 'python'
+    """Return the interpreter that has Tempest; skip the test (or fail it) without."""
+    found = base.ROOT / '.venv-nova-tempest' / 'bin' / 'python'
     if found.exists():
         return str(found)
     required = os.environ.get('CONSOLED_REQUIRE_SERVICES') == '1'
-    raise (services.MissingService if required else unittest.SkipTest)('run tools/setup-tempest.sh')
+    raise (services.MissingService if required else unittest.SkipTest)('run tools/setup-cloud.sh')
 
 
 def run(nova, module):

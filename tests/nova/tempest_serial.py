@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A test of Tempest's kind, run by the Python of a virtualenv that has Tempest: not a module of these tests.
 
-Tempest has no test of a serial console alone. This one does with its helpers what test_novnc.py does for a screen.
+Tempest has no test of a serial console alone. This one does with its helpers what test_novnc.py does for a
+screen.
 """
 
 import os

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From Nova's API to a guest's screen: servers that are built and deleted through the API, seen in a browser."""
+"""From Nova's API to a guest's screen: servers that the API builds and deletes, seen in a browser."""
 
 import time
 
 import testtools
-from selenium.webdriver.common.keys import Keys
 from testtools.content import text_content
 
 from consoled.testing import daemons
