@@ -91,6 +91,15 @@ _TRUST = [
         "addition to the console's access URL and the address at which this proxy was reached. Other "
         'origins get 403. Programs that send no Origin header are not web pages, and are not refused.',
     ),
+    cfg.BoolOpt(
+        'match_origin_by_host',
+        mutable=True,
+        default=False,
+        help="Compare only the host names of origins, at any port, as Nova's proxies do. allowed_origins may "
+        'then contain host names without a scheme. Pages of these hosts, and of the host of this proxy, may '
+        'also show the console pages in a frame. Set it where a dashboard at another port of the same host '
+        'opens consoles.',
+    ),
     cfg.ListOpt(
         'trusted_proxies',
         mutable=True,

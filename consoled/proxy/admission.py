@@ -143,8 +143,7 @@ class Admission:
         session = self._registry.find(upgrade.token, upgrade.client.address)
         if session is None:
             return self._registry.create(upgrade.token, upgrade.client.address)
-        if upgrade.origin is not None:
-            handshake.check_origin(upgrade.origin, session.console.access_url_base)
+        upgrade.page.check_access_url(session.console.access_url_base)
         if len(session.channels) + session.connecting >= self._max_channels:
             raise exception.TooManySessions(limit=self._max_channels, scope='SPICE client')
         session.join()
@@ -178,9 +177,9 @@ class Admission:
             if seconds := self._refusals.doubtful_for(address, foreign=upgrade.foreign):
                 await self._check_doubtful(upgrade.token, address, seconds)
                 _check_not_cut(session)
-            if upgrade.origin is not None:
+            if upgrade.page.needs_access_url:
                 grant = await self._managers.validate(upgrade.token, address)
-                handshake.check_origin(upgrade.origin, grant.access_url_base)
+                upgrade.page.check_access_url(grant.access_url_base)
                 _check_not_cut(session)
             granted = await self._managers.open_session(session, upgrade.token)
         session.grant(granted, time.monotonic())

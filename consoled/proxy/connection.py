@@ -250,6 +250,8 @@ class UserConnection(asyncio.Protocol):
     def _fetch(self, fetch: handshake.Fetch) -> None:
         found = self._context.pages.get(fetch.path, fetch.if_none_match)
         if found is not None:
+            if fetch.embedders:
+                found = found.embeddable_by(fetch.client.scheme, fetch.embedders)
             self._send(*responses.page(found))
             self._finish()
         elif fetch.token is None:

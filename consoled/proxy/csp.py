@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from html.parser import HTMLParser
 
+_HOST = re.compile(r'[A-Za-z0-9._-]+')
 _SOURCE = re.compile(r'[!-+\--:<-~]+')  # printable, without the separators , and ;
 
 
@@ -21,7 +22,7 @@ def page_policy(body: bytes, frame_ancestors: str) -> str:
     """Return the policy of an HTML page: resources of the same origin, and its own inline code only.
 
     ``connect-src 'self'`` allows the websocket on the same host and port. It blocks the others that noVNC's
-    own pages would take from the query string.
+    own pages would take from the query string. ``frame-ancestors`` comes last: see ``with_ancestors``.
 
     :param frame_ancestors: sources that may embed the page, separated by blanks
     """
@@ -40,6 +41,19 @@ def page_policy(body: bytes, frame_ancestors: str) -> str:
             f'frame-ancestors {frame_ancestors}',
         )
     )
+
+
+def with_ancestors(policy: str, scheme: str, hosts: Iterable[str]) -> str:
+    """Return a page's policy that lets pages of these hosts embed it, too, at any port of theirs.
+
+    A policy that lets nobody embed it stays as it is. IPv6 addresses are left out: CSP cannot express them.
+
+    :param scheme: ``http`` (which includes ``https``), or ``https``
+    """
+    _, directive, sources = policy.rpartition('frame-ancestors ')
+    if not directive or sources == "'none'":
+        return policy
+    return ' '.join((policy, *(f'{scheme}://{host}:*' for host in hosts if _HOST.fullmatch(host))))
 
 
 def hash_sources(texts: Iterable[str]) -> list[str]:

@@ -21,11 +21,13 @@ class Client:
     :ivar address: IP address; None if unknown (a unix socket without X-Forwarded-For)
     :ivar scheme: http or https, the scheme by which the user reached this service
     :ivar host: the ``Host`` header by which the user reached this service
+    :ivar forwarded_scheme: the scheme, if a trusted load balancer has named it; else None
     """
 
     address: str | None
     scheme: str
     host: str
+    forwarded_scheme: str | None = None
 
 
 def parse_networks(texts: Sequence[str], option: str) -> tuple[Network, ...]:
@@ -81,11 +83,13 @@ def identify_client(
     address = None if peer is None else parse_address(peer)
     if peer is not None and not contains(trusted, address):
         return Client(None if address is None else str(address), scheme, host)
-    forwarded_scheme = (_last_value(headers.get('x-forwarded-proto', [])) or '').lower()
+    named = (_last_value(headers.get('x-forwarded-proto', [])) or '').lower()
+    forwarded_scheme = _HTTP_SCHEMES.get(named)
     return Client(
         _forwarded_for(headers.get('x-forwarded-for', []), address, trusted),
-        _HTTP_SCHEMES.get(forwarded_scheme, scheme),
+        forwarded_scheme or scheme,
         _last_value(headers.get('x-forwarded-host', [])) or host,
+        forwarded_scheme,
     )
 
 

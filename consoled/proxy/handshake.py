@@ -17,8 +17,8 @@ from urllib import parse
 from consoled import exception
 from consoled import token as tokens
 from consoled.proxy import flow
-from consoled.proxy import origin as origins
 from consoled.proxy.forwarded import Client, Network, identify_client, parse_networks
+from consoled.proxy.origin_policy import OriginPolicy, WebPage
 
 # Besides the query, a token may be in a header of this name, in a websocket subprotocol with this prefix
 # (scripts in a browser cannot set headers of a websocket, but they can name subprotocols), or in a cookie.
@@ -59,30 +59,26 @@ class Policy:
     """Trusted load balancers and allowed origins.
 
     :ivar trusted: networks whose forwarded headers count
-    :ivar allowed_origins: origins that may open consoles in addition to the proxy's own
-    :ivar null_origin: whether pages with the origin ``null`` may, too (a local file, for example)
+    :ivar origins: which web pages may open consoles
     """
 
     trusted: tuple[Network, ...] = ()
-    allowed_origins: frozenset[origins.Origin] = frozenset()
-    null_origin: bool = False
+    origins: OriginPolicy = OriginPolicy()
 
     @classmethod
-    def from_options(cls, trusted_proxies: Sequence[str], allowed_origins: Sequence[str]) -> Policy:
+    def from_options(
+        cls,
+        trusted_proxies: Sequence[str],
+        allowed_origins: Sequence[str],
+        match_origin_by_host: bool = False,
+    ) -> Policy:
         """Build a policy from the values of the options of these names.
 
         :raises ValueError: a network or an origin is malformed
         """
-        parsed = {text: origins.parse_header(text) for text in allowed_origins if text != 'null'}
-        for text, origin in parsed.items():
-            if origin is None:
-                raise ValueError(
-                    f'[proxy] allowed_origins: {text!r} is not an origin such as https://host:port'
-                )
         return cls(
-            trusted=parse_networks(trusted_proxies, 'trusted_proxies'),
-            allowed_origins=frozenset(origin for origin in parsed.values() if origin is not None),
-            null_origin='null' in allowed_origins,
+            parse_networks(trusted_proxies, 'trusted_proxies'),
+            OriginPolicy.from_options(allowed_origins, match_origin_by_host),
         )
 
 
@@ -101,6 +97,7 @@ class Fetch:
     :ivar token: None without a token, or with one that is malformed
     :ivar bad_token: the error to answer with, if the token is malformed and the path is not a page
     :ivar foreign: whether a page of another site made the request
+    :ivar embedders: hosts whose pages may embed this one, besides those that are configured
     """
 
     path: str
@@ -110,6 +107,7 @@ class Fetch:
     head: bool
     if_none_match: str | None
     foreign: bool
+    embedders: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,19 +115,19 @@ class Upgrade:
     """A websocket that may be opened if its token is valid.
 
     :ivar accept: value of the Sec-WebSocket-Accept header
-    :ivar origin: of the web page, if it still has to match the console's access URL; else None
+    :ivar page: the web page that makes the request; it may still have to match the console's access URL
     """
 
     token: str = dataclasses.field(repr=False)
     client: Client
     accept: str
     subprotocol: str | None
-    origin: origins.Origin | None
+    page: WebPage = WebPage()
 
     @property
     def foreign(self) -> bool:
         """Whether a page of another site may have made the request."""
-        return self.origin is not None
+        return not self.page.accepted
 
 
 Decision = Refusal | Fetch | Upgrade
@@ -162,13 +160,14 @@ def _decide(request: Request, policy: Policy, client: Client) -> Decision:
             head=request.method == 'HEAD',
             if_none_match=_single_value(request, 'if-none-match'),
             foreign=_is_foreign(request, policy, client),
+            embedders=policy.origins.embedders(client),
         )
     accept = _check_upgrade(request)
-    unmatched_origin = _check_origin(request, policy, client)
+    web_page = _web_page(request, policy, client)
     token = _find_token(request, query) or _find_nova_cookie(request)
     if token is None:
         raise exception.InvalidToken()
-    return Upgrade(token, client, accept, _select_subprotocol(request), unmatched_origin)
+    return Upgrade(token, client, accept, _select_subprotocol(request), web_page)
 
 
 def wants_websocket(request: Request) -> bool:
@@ -181,44 +180,27 @@ def wants_json(request: Request) -> bool:
     return 'application/json' in ','.join(_values(request, 'accept')).lower()
 
 
-def check_origin(origin: origins.Origin, access_url_base: str | None) -> None:
-    """Check an origin against the console's access URL.
-
-    This is the last check, for an origin that is neither the proxy's own nor an allowed one.
-
-    :raises OriginRefused: the access URL has another origin, or there is none
-    """
-    if access_url_base is None or origins.parse_url(access_url_base) != origin:
-        raise exception.OriginRefused()
-
-
-def _check_origin(request: Request, policy: Policy, client: Client) -> origins.Origin | None:
-    """Return the origin if it still has to match the console's access URL; None if it is accepted.
+def _web_page(request: Request, policy: Policy, client: Client) -> WebPage:
+    """Return the web page that makes the request.
 
     :raises OriginRefused: the Origin header is malformed, or ``null`` where that is not allowed
     """
-    value = _single_value(request, 'origin')
-    if value is None:  # not a browser (RFC 6455, section 10.2)
-        return None
-    if value == 'null' and policy.null_origin:
-        return None
-    origin = origins.parse_header(value)
-    if origin is None:
-        raise exception.OriginRefused()
-    if origin in policy.allowed_origins or origin == origins.parse_host(client.scheme, client.host):
-        return None
-    return origin
+    return policy.origins.identify(_single_value(request, 'origin'), client)
 
 
 def _is_foreign(request: Request, policy: Policy, client: Client) -> bool:
     """Return whether a page of another site made an ordinary request, as far as the browser says so.
 
-    ``Sec-Fetch-Site`` is that of Fetch Metadata Request Headers (W3C): ``same-site`` is another host too.
+    ``Sec-Fetch-Site`` is that of Fetch Metadata Request Headers (W3C): ``same-site`` is another host too. If
+    only host names are compared, it is the Origin that tells whether it is.
     """
-    if set(_list_items(request, 'sec-fetch-site')) - {'same-origin', 'none'}:
+    sites = set(_list_items(request, 'sec-fetch-site')) - {'same-origin', 'none'}
+    if policy.origins.allowed_hosts is not None and _values(request, 'origin'):
+        sites.discard('same-site')
+    if sites:
         return True
     try:
-        return _check_origin(request, policy, client) is not None
+        return not _web_page(request, policy, client).accepted
     except exception.ConsoledException:
         return True
 

@@ -60,3 +60,12 @@ def parse_header(value: str) -> Origin | None:
 def parse_host(scheme: str, host: str) -> Origin | None:
     """Return the origin of a server reached by this scheme and ``Host`` header; None for a malformed one."""
     return parse_url(f'{scheme}://{host}') if _AUTHORITY.fullmatch(host) else None
+
+
+def parse_host_name(text: str) -> str | None:
+    """Return the host of an origin, ``host:port``, a host name or an IP address; None for a malformed text.
+
+    These are the values that ``[console] allowed_origins`` of Nova is found with.
+    """
+    found = parse_header(text) or parse_host('https', text) or parse_host('https', f'[{text}]')
+    return None if found is None else found.host

@@ -21,7 +21,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from oslo_config import cfg
 
@@ -73,6 +73,13 @@ class Page:
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
+
+    def embeddable_by(self, scheme: str, hosts: Iterable[str]) -> Page:
+        """Return the page with a policy that lets pages of these hosts embed it, too."""
+        headers = dict(self.headers)
+        policy = headers.get('Content-Security-Policy', '')
+        headers['Content-Security-Policy'] = csp.with_ancestors(policy, scheme, hosts)
+        return dataclasses.replace(self, headers=tuple(headers.items())) if policy else self
 
 
 class Pages:

@@ -59,7 +59,10 @@ def policy_from_conf(conf: cfg.ConfigOpts) -> handshake.Policy:
 
     :raises ValueError: when an option is invalid
     """
-    return handshake.Policy.from_options(conf.proxy.trusted_proxies, conf.proxy.allowed_origins)
+    options = conf.proxy
+    return handshake.Policy.from_options(
+        options.trusted_proxies, options.allowed_origins, options.match_origin_by_host
+    )
 
 
 def timeouts_from_conf(conf: cfg.ConfigOpts) -> Timeouts:

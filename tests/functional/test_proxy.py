@@ -208,10 +208,16 @@ class _Tokens:
 
     def test_allowed_origins(self):
         target = self.grant()
-        here = f'http://127.0.0.1:{self.daemon.port}'
-        for origin in (None, here, here.upper(), DASHBOARD, f'{DASHBOARD}:443', CONSOLE):
+        for origin in (None, DASHBOARD, f'{DASHBOARD}:443', CONSOLE):
             with self.subTest(origin):
                 self.assert_opens(target, origin=origin)
+
+    def test_the_origin_of_the_proxy_itself(self):
+        here = f'http://127.0.0.1:{self.daemon.port}'
+        for origin in (here, here.upper()):
+            with self.subTest(origin):
+                self.assert_opens(self.grant(access_url_base='http://console.example.org/'), origin=origin)
+                self.assert_refused_with(403, self.grant(), origin=origin)  # its access URL has TLS
 
     def test_refused_origins_reach_no_guest_and_spend_no_token(self):
         self.set(consoleauth__single_use=True)

@@ -7,8 +7,11 @@ The requests are those of Tempest's websocket client (tempest/common/compute.py)
 import contextlib
 import http.client
 import json
+import pathlib
 import socket
 import time
+
+import fixtures
 
 from consoled.testing.daemons import free_port
 from tests.functional import proxy_base
@@ -141,6 +144,80 @@ class BothOnOnePortTest(_Requests, proxy_base.ProxyTestCase):
         self.wait_until(lambda: self.metric('consoled_proxy_connections') == 1, 'the connection')
         self.daemon.stop()
         self.assertEqual(b'', user.ended())
+
+
+class OriginsByHostTest(proxy_base.ProxyTestCase):
+    """``match_origin_by_host``: any port of the same host, as Nova judges."""
+
+    proxy_options = {
+        'match_origin_by_host': True,
+        'allowed_origins': 'dashboard.example.org',
+        'trusted_proxies': '127.0.0.9',
+    }
+
+    @classmethod
+    def new_daemon(cls, **options):
+        script = pathlib.Path(cls.fixture(fixtures.TempDir()).path, 'core', 'rfb.js')
+        script.parent.mkdir()
+        script.write_text('export default 1;')
+        return super().new_daemon(novnc_path=script.parent.parent, **options)
+
+    def status(self, origin, source='127.0.0.1', access_url='http://console.example.org/', **headers):
+        target = self.grant(access_url_base=access_url)
+        user, answer = self.ask(target, self.user(source=source), Origin=origin, **headers)
+        user.leave()
+        self.wait_until(lambda: self.count('console_session') == 0, 'the end of the session')
+        return answer.status
+
+    def test_any_port_of_the_same_hosts(self):
+        for origin in (
+            'http://localhost',
+            'http://localhost:8443',
+            'https://localhost:1',
+            'http://dashboard.example.org:80',
+            'https://dashboard.example.org:8443',
+            'https://console.example.org:9999',
+        ):
+            self.assertEqual(101, self.status(origin), origin)
+
+    def test_other_hosts(self):
+        for origin in ('http://evil.example.org', 'http://localhost.evil.example.org', 'null', 'nonsense'):
+            self.assertEqual(403, self.status(origin), origin)
+        self.guests.settle()
+        self.assertEqual(0, self.guest.connections)
+
+    def test_a_page_without_tls_opens_no_console_whose_access_url_has_it(self):
+        """Trap 13 of Nova's proxies: the Origin equals Host, and is refused all the same."""
+        url = 'https://console.example.org/'
+        self.assertEqual(403, self.status('http://localhost', access_url=url))
+        self.assertEqual(403, self.status('http://localhost', access_url=url, X_Forwarded_Proto='https'))
+        self.assertEqual(101, self.status('https://localhost', access_url=url))
+        trusted = {'source': '127.0.0.9', 'access_url': url}
+        self.assertEqual(101, self.status('http://localhost', X_Forwarded_Proto='https', **trusted))
+        self.assertEqual(403, self.status('https://localhost', X_Forwarded_Proto='http', **trusted))
+
+    def policy(self, host):
+        request = f'GET /novnc.html HTTP/1.1\r\nHost: {host}\r\n\r\n'
+        with self.user() as user:
+            return user.send(request.encode()).answer().headers.get('content-security-policy')
+
+    def test_pages_of_the_same_hosts_may_embed_the_consoles(self):
+        policy = self.policy('console.example.org:6080')
+        for host in ('console.example.org', 'dashboard.example.org'):
+            self.assertIn(f' http://{host}:*', policy.partition('frame-ancestors')[2])
+
+    def test_a_host_header_adds_nothing_else(self):
+        plain = self.policy('')
+        for host in (
+            'a; script-src *',
+            'a b',
+            "'unsafe-inline'",
+            '*',
+            'x' * 5000 + ';',
+            '[::1]',
+            'a.example:x',
+        ):
+            self.assertEqual(plain, self.policy(host), host[:30])
 
 
 class NovaUsersTest(proxy_base.ProxyTestCase):

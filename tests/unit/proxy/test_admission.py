@@ -16,6 +16,7 @@ from consoled.proxy.forwarded import Client
 from consoled.proxy.handshake import Refusal, Upgrade
 from consoled.proxy.metrics import Metrics
 from consoled.proxy.origin import Origin
+from consoled.proxy.origin_policy import WebPage
 from consoled.proxy.quota import SessionQuota
 from consoled.proxy.refusals import Refusals
 from consoled.proxy.registry import SessionRegistry
@@ -27,10 +28,12 @@ from tests.unit.proxy import session_base
 TOKEN, OTHER = tokens.mint(), tokens.mint()
 ADDRESS = '192.0.2.1'
 OURS, EVILS = Origin('https', 'console.example', 443), Origin('https', 'evil.example', 443)
+OWN = Origin('http', 'proxy.example', 80)  # loaded without TLS
 
 
 def upgrade(token=TOKEN, address=ADDRESS, origin=None, subprotocol=None):
-    return Upgrade(token, Client(address, 'https', 'proxy.example'), 'accept', subprotocol, origin)
+    page = WebPage() if origin is None else WebPage(origin, accepted=origin == OWN, plain=origin == OWN)
+    return Upgrade(token, Client(address, 'https', 'proxy.example'), 'accept', subprotocol, page)
 
 
 class Managers:
@@ -252,6 +255,19 @@ class OrderTest(AdmissionCase):
             await self.refused(exception.OriginRefused, proxy.open(origin=EVILS))
             self.assertEqual(['validate'], proxy.log)
             self.assert_nothing_left(proxy)
+
+        relays.run(work)
+
+    def test_a_page_without_tls_is_refused_before_the_session_is_opened_if_the_access_url_has_tls(self):
+        async def work():
+            proxy = Proxy()
+            await self.refused(exception.OriginRefused, proxy.open(origin=OWN))
+            self.assertEqual(['validate'], proxy.log)
+            self.assert_nothing_left(proxy)
+            proxy = Proxy()
+            proxy.managers.access_url_base = 'http://console.example/novnc.html'
+            await proxy.open(origin=OWN)
+            self.assertEqual(['validate', 'open', 'connect'], proxy.log)
 
         relays.run(work)
 

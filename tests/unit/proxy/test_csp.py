@@ -67,3 +67,40 @@ class IsSourceTest(testtools.TestCase):
 
     def test_an_empty_text_is_no_source(self):
         self.assertFalse(csp.is_source(''))
+
+
+class AncestorsTest(testtools.TestCase):
+    POLICY = csp.page_policy(b'<html>', "'self' https://a.example")
+
+    def test_hosts_are_added_at_any_port(self):
+        self.assertEqual(
+            f'{self.POLICY} https://b.example:* https://192.0.2.1:*',
+            csp.with_ancestors(self.POLICY, 'https', ['b.example', '192.0.2.1']),
+        )
+        self.assertEqual(f'{self.POLICY} http://b:*', csp.with_ancestors(self.POLICY, 'http', ['b']))
+        self.assertEqual(self.POLICY, csp.with_ancestors(self.POLICY, 'http', []))
+
+    def test_what_is_no_host_is_left_out(self):
+        for host in (
+            '2001:db8::1',
+            'a b',
+            'a;script-src *',
+            'a,b',
+            "'unsafe-inline'",
+            '*',
+            'a\n',
+            '',
+            '*.example',
+        ):
+            self.assertEqual(self.POLICY, csp.with_ancestors(self.POLICY, 'https', [host]), host)
+
+    def test_what_nobody_may_embed_stays_so(self):
+        policy = csp.page_policy(b'<html>', "'none'")
+        self.assertEqual(policy, csp.with_ancestors(policy, 'https', ['b.example']))
+        other = "default-src 'none'; sandbox"
+        self.assertEqual(other, csp.with_ancestors(other, 'https', ['b.example']))
+
+    @given(st.lists(st.text()))
+    def test_no_host_adds_a_directive_or_a_header(self, hosts):
+        added = csp.with_ancestors(self.POLICY, 'https', hosts).removeprefix(self.POLICY)
+        self.assertRegex(added, r'\A( https://[A-Za-z0-9._-]+:\*)*\Z')

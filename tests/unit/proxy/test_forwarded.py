@@ -111,7 +111,7 @@ class IdentifyClientTest(testtools.TestCase):
             'x-forwarded-host': ['console.example'],
         }
         self.assertEqual(
-            Client('203.0.113.5', 'https', 'console.example'),
+            Client('203.0.113.5', 'https', 'console.example', 'https'),
             identify_client('10.0.0.1', 'http', headers, TRUSTED),
         )
 
@@ -121,7 +121,9 @@ class IdentifyClientTest(testtools.TestCase):
             'x-forwarded-proto': ['wss'],
             'x-forwarded-host': ['a'],
         }
-        self.assertEqual(Client('203.0.113.5', 'https', 'a'), identify_client(None, 'http', headers, ()))
+        self.assertEqual(
+            Client('203.0.113.5', 'https', 'a', 'https'), identify_client(None, 'http', headers, ())
+        )
 
     def test_without_a_header_the_peer_is_the_client(self):
         self.assertEqual('10.0.0.1', client_address('10.0.0.1'))
@@ -129,7 +131,7 @@ class IdentifyClientTest(testtools.TestCase):
 
     def test_forwarded_headers_are_independent(self):
         self.assertEqual(
-            Client('10.0.0.1', 'https', 'a.example'),
+            Client('10.0.0.1', 'https', 'a.example', 'https'),
             identify_client(
                 '10.0.0.1', 'http', {'host': ['a.example'], 'x-forwarded-proto': ['HTTPS']}, TRUSTED
             ),

@@ -5,7 +5,7 @@ import testtools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consoled.proxy.origin import Origin, parse_header, parse_host, parse_url
+from consoled.proxy.origin import Origin, parse_header, parse_host, parse_host_name, parse_url
 
 GOOD = Origin('https', 'good.example', 443)
 
@@ -213,3 +213,18 @@ class ParseHostTest(testtools.TestCase):
         if found is not None:
             self.assertEqual(scheme, found.scheme)
             self.assertTrue(found.host)
+
+
+class ParseHostNameTest(testtools.TestCase):
+    @given(schemes, hosts, ports)
+    def test_the_host_of_whatever_names_one(self, scheme, host, port):
+        expected = parse_url(f'{scheme}://{host}').host
+        for text in (host, f'{host}:{port}', f'{scheme}://{host}', f'{scheme}://{host}:{port}', expected):
+            self.assertEqual(expected, parse_host_name(text), text)
+
+    @given(anything)
+    def test_what_is_found_is_a_host(self, text):
+        host = parse_host_name(text)
+        if host is not None:
+            self.assertEqual(host, parse_host_name(host))
+            self.assertRegex(host, r'\A[a-z0-9._:-]+\Z')

@@ -345,6 +345,15 @@ class HeadersTestCase(PagesTestCase):
         policy = self.policy(self.load_all(frame_ancestors=()), '/novnc.html')
         self.assertEqual(["'none'"], policy['frame-ancestors'])
 
+    def test_more_hosts_may_embed_a_page_but_no_script(self):
+        loaded = self.load_all()
+        page = loaded.get('/vnc.html')
+        policy = dict(page.embeddable_by('https', ['a.example']).headers)['Content-Security-Policy']
+        self.assertEqual(f'{dict(page.headers)["Content-Security-Policy"]} https://a.example:*', policy)
+        self.assertEqual(page.body, page.embeddable_by('https', ['a.example']).body)
+        for path in ('/core/rfb.js', '/app/images/i.svg'):
+            self.assertEqual(loaded.get(path), loaded.get(path).embeddable_by('https', ['a.example']))
+
     def test_a_frame_ancestor_cannot_change_the_policy(self):
         for source in ('', 'a b', "'self'; script-src *", 'a,b', 'a\r\nSet-Cookie: x', 'é'):
             self.assertRaises(ValueError, self.load, frame_ancestors=(source,))
