@@ -37,17 +37,18 @@ vnc_console = true
 [service_available]
 cinder = false
 glance = false
-neutron = false
+neutron = true
 swift = false
 [validation]
 run_validation = false
 """
-_ACCOUNTS = """
-- username: owner
+_ACCOUNT = """
+- username: {role}
   project_name: project
   user_domain_name: Default
   project_domain_name: Default
   password: secret
+  roles: [{role}]
 """
 
 
@@ -60,8 +61,8 @@ def python():
     raise (services.MissingService if required else unittest.SkipTest)('run tools/setup-cloud.sh')
 
 
-def run(nova, module):
-    """Run the tests of a module with Tempest.
+def run(nova, *modules):
+    """Run the tests of modules with Tempest.
 
     :param nova: the ``cloud.Cloud``
     :returns: its exit status, and what it has printed
@@ -70,10 +71,12 @@ def run(nova, module):
     directory.mkdir(exist_ok=True)
     values = {'directory': directory, 'url': nova.url, 'image': cloud.IMAGE, 'flavor': nova.flavor()}
     (directory / 'tempest.conf').write_text(_CONF.format(**values))
-    (directory / 'accounts.yaml').write_text(_ACCOUNTS)
+    (directory / 'accounts.yaml').write_text(
+        ''.join(_ACCOUNT.format(role=role) for role in ('member', 'reader'))
+    )
     shutil.copy(pathlib.Path(__file__).with_name(f'{SERIAL}.py'), directory)
     done = subprocess.run(
-        [python(), '-W', 'ignore', '-m', 'testtools.run', module],
+        [python(), '-W', 'ignore', '-m', 'unittest', '-v', *modules],
         cwd=directory,
         env={
             **os.environ,
