@@ -335,7 +335,7 @@ class Cloud(fixtures.Fixture):
 
         :param web: directory of its pages
         """
-        options = ('--novncproxy_host', '127.0.0.1', '--novncproxy_port', port, '--web', web)
+        options = ('--vnc-novncproxy_host', '127.0.0.1', '--vnc-novncproxy_port', port, '--web', web)
         conf = self.directory / 'nova.conf'
         process = self._start('novncproxy', 'nova-novncproxy', '--config-file', conf, *options)
         try:
