@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -103,8 +103,8 @@ _SELECT_TOKEN = (
 )
 
 # A text that differs when the instance is on another host or was launched again; NULL if either is unknown.
-_STATE = _I.uuid + ' ' + _I.host + ' ' + sa.type_coerce(_I.launched_at, sa.String)
-_SELECT_INSTANCES = sa.select(_I.uuid, _I.host, _I.launched_at, _STATE.label('state')).where(
+_STATE = sa.type_coerce(_I.id, sa.String) + ' ' + _I.host + ' ' + sa.type_coerce(_I.launched_at, sa.String)
+_SELECT_INSTANCES = sa.select(_I.id, _I.uuid, _I.host, _I.launched_at, _STATE.label('state')).where(
     _I.deleted == 0, _I.uuid.in_(sa.bindparam('uuids', expanding=True))
 )
 _COUNT_UNCHANGED = (
@@ -112,7 +112,7 @@ _COUNT_UNCHANGED = (
     .select_from(_instances)
     .where(
         _I.deleted == 0,
-        _I.uuid.in_(sa.bindparam('uuids', expanding=True)),
+        _I.id.in_(sa.bindparam('ids', expanding=True)),  # numbers make a shorter statement than UUIDs
         _STATE.in_(sa.bindparam('states', expanding=True)),
     )
 )
@@ -135,6 +135,7 @@ class Instance:
     :ivar state: a text that changes with the other values; None if one of them is
     """
 
+    id: int
     uuid: str
     host: str | None
     launched_at: datetime.datetime | None
@@ -197,14 +198,14 @@ class NovaDatabase:
         rows = self._run(lambda conn: conn.execute(_SELECT_INSTANCES, {'uuids': list(uuids)}).all())
         return {row.uuid: Instance(*row) for row in rows}
 
-    def are_unchanged(self, states: Mapping[str, str]) -> bool:
-        """Return whether all these instances exist, in these states. Raises what ``find_token`` raises.
+    def are_unchanged(self, instances: Collection[Instance]) -> bool:
+        """Return whether all these instances are as they were. Raises what ``find_token`` raises.
 
-        :param states: ``Instance.state`` by UUID
+        :param instances: different ones; if the ``state`` of one is None, the answer is False
         """
-        values = {'uuids': list(states), 'states': list(states.values())}
+        values = {'ids': [each.id for each in instances], 'states': [each.state for each in instances]}
         count = self._run(lambda conn: conn.execute(_COUNT_UNCHANGED, values).scalar_one())
-        return bool(count == len(states))
+        return bool(count == len(instances))
 
     def find_issued(self, token_hashes: Collection[str]) -> dict[str, datetime.datetime | None]:
         """Return when those of the tokens that exist were made (UTC), by hash.

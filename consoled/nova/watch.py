@@ -60,10 +60,10 @@ class _Session:
 
 @dataclasses.dataclass(slots=True)
 class _Guest:
-    """:ivar state: as it was when all of its sessions were true; None if it has to be read"""
+    """:ivar instance: as it was when all of its sessions were true; None if it has to be read"""
 
     sessions: dict[str, _Session]
-    state: str | None = None
+    instance: Instance | None = None
 
 
 class Watcher:
@@ -184,7 +184,7 @@ class Watcher:
             if each.id not in guest.sessions:
                 until = -math.inf if each.token_hash is None else now + each.token_life - _LAST_MINUTE
                 guest.sessions[each.id] = _Session(each, until)
-                guest.state = None
+                guest.instance = None
 
     def _forget_all_but(self, session_ids: Collection[str]) -> None:
         for uuid, guest in list(self._guests.items()):
@@ -208,16 +208,16 @@ class Watcher:
 
     def _in_doubt(self) -> set[str]:
         """Return the guests that are new here, or have changed, or of which a token was deleted."""
-        doubtful = {uuid for uuid, guest in self._guests.items() if guest.state is None}
-        states = ((uuid, guest.state) for uuid, guest in self._guests.items() if guest.state is not None)
-        for known in _batches(states):
-            if not self._nova.are_unchanged(dict(known)):
-                doubtful.update(uuid for uuid, _ in known)
+        doubtful = {uuid for uuid, guest in self._guests.items() if guest.instance is None}
+        known = (guest.instance for guest in self._guests.values() if guest.instance is not None)
+        for instances in _batches(known):
+            if not self._nova.are_unchanged(instances):
+                doubtful.update(instance.uuid for instance in instances)
         now = time.monotonic()
         tokens = (
             (each.watched.token_hash, uuid)
             for uuid, guest in self._guests.items()
-            if guest.state is not None
+            if guest.instance is not None
             for each in guest.sessions.values()
             if each.watched.token_hash is not None and each.token_until > now
         )
@@ -251,8 +251,9 @@ class Watcher:
                     untrue.append((each.watched, reason))
                 elif instance is not None:
                     each.launch = Launch(instance.launched_at)
-            # Until its untrue sessions are cut, a guest is in doubt.
-            guest.state = None if instance is None or len(untrue) > found else instance.state
+            # Until its untrue sessions are cut, a guest is in doubt. Without a state it cannot be compared.
+            comparable = instance is not None and instance.state is not None
+            guest.instance = instance if comparable and len(untrue) == found else None
         return untrue
 
     def _end(self, untrue: list[tuple[Watched, str]]) -> None:

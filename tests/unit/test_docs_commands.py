@@ -21,13 +21,19 @@ from consoled.consolectl.main import Consolectl
 from consoled.manage.main import Manage
 from consoled.upgradecheck.main import Status
 from tests.bench import __main__ as bench
+from tests.bench import watch as bench_watch
 from tests.bench.hosts import __main__ as bench_hosts
 from tests.bench.proxy import __main__ as bench_proxy
 from tests.unit import test_docs
 
 ROOT = test_docs.ROOT
 TOOLS = {'consolectl': Consolectl, 'consoled-manage': Manage, 'consoled-status': Status}
-BENCHMARKS = {'tests.bench': bench, 'tests.bench.proxy': bench_proxy, 'tests.bench.hosts': bench_hosts}
+BENCHMARKS = {
+    'tests.bench': bench,
+    'tests.bench.proxy': bench_proxy,
+    'tests.bench.hosts': bench_hosts,
+    'tests.bench.watch': bench_watch,
+}
 DAEMONS = {'consoled', 'consoled-proxy', 'consoled-compute'}
 
 INDENTED = re.compile(r'(?m)(?:^    .*\n(?:[ \t]*\n)*)+')

@@ -15,6 +15,7 @@ from tests.unit.db import (
     test_revocation,
     test_sessions,
     test_tokens,
+    test_watch,
 )
 
 
@@ -62,6 +63,10 @@ class MariaDBHostsTest(test_hosts.HostsTests, MariaDBTestCase):
     pass
 
 
+class MariaDBWatchTest(test_watch.WatchTests, MariaDBTestCase):
+    pass
+
+
 class MariaDBDatabaseTest(_Database, MariaDBTestCase):
     pass
 
@@ -87,6 +92,10 @@ class PostgreSQLContestsTest(test_contests.ContestsTests, PostgreSQLTestCase):
 
 
 class PostgreSQLHostsTest(test_hosts.HostsTests, PostgreSQLTestCase):
+    pass
+
+
+class PostgreSQLWatchTest(test_watch.WatchTests, PostgreSQLTestCase):
     pass
 
 

@@ -156,9 +156,16 @@ class DatabaseTestCase(testtools.TestCase):
     def request(self, token_hash, proxy_id, session_id=None, client_address=None):
         return sessions.find_for_open(self.db, token_hash, session_id or new_uuid(), proxy_id, client_address)
 
-    def claim(self, request, *, single_use=False, ends_with_token=False, **limits):
+    def claim(self, request, *, single_use=False, ends_with_token=False, watched=False, **limits):
         wanted = claims.Limits(**({'console': 0} | limits))
-        return claims.claim(self.db, request, wanted, single_use=single_use, ends_with_token=ends_with_token)
+        return claims.claim(
+            self.db,
+            request,
+            wanted,
+            single_use=single_use,
+            ends_with_token=ends_with_token,
+            watched=watched,
+        )
 
     def open(self, token_hash, proxy_id, limit=0):
         return self.claim(self.request(token_hash, proxy_id), console=limit)

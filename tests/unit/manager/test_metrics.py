@@ -29,6 +29,12 @@ class MetricsTest(testtools.TestCase):
         self.assertEqual(11, self.value('consoled_session_bytes_total', direction='in'))
         self.assertEqual(22, self.value('consoled_session_bytes_total', direction='out'))
 
+    def test_the_watch_of_sessions(self):
+        self.metrics.watched('ok', 0.01)
+        self.metrics.watch_cut('instance_gone', 3)
+        self.assertEqual(1, self.value('consoled_watch_seconds_count', outcome='ok'))
+        self.assertEqual(3, self.value('consoled_watch_cuts_total', reason='instance_gone'))
+
     def test_lookups(self):
         self.metrics.looked_up('memcached', 'found')
         self.assertEqual(1, self.value('consoled_legacy_lookups_total', source='memcached', outcome='found'))

@@ -3,10 +3,12 @@
 
 import subprocess
 import sys
+from unittest import mock
 
 import testtools
 
 from consoled.manager import nova_bridge
+from consoled.manager.metrics import Metrics
 from consoled.testing import fixtures
 
 URL = 'mysql+pymysql://nova:canary@127.0.0.1:1/nova'
@@ -20,6 +22,7 @@ class NovaBridgeTest(testtools.TestCase):
         conf = self.conf(nova__transport_url='nonsense')
         nova_bridge.check_conf(conf)
         self.assertEqual([], nova_bridge.sources_from_conf(conf, None, None))
+        self.assertIsNone(nova_bridge.watch_from_conf(conf, None, None, None))
 
     def test_a_source_with_one(self):
         from consoled.rpc.transport import get_transport
@@ -32,6 +35,16 @@ class NovaBridgeTest(testtools.TestCase):
         [source] = nova_bridge.sources_from_conf(conf, transport, lambda *outcome: seen.append(outcome))
         source._observe('unknown')
         self.assertEqual([('nova', 'unknown')], seen)
+
+    def test_a_watch_with_one(self):
+        cutter, metrics = mock.Mock(), Metrics('cell1')
+        conf = self.conf(nova__connection=URL, nova__watch_interval=7)
+        watch = nova_bridge.watch_from_conf(conf, None, cutter, metrics)
+        self.assertEqual(7, watch.interval)
+        watch._cut(['id'], 'instance_gone')
+        cutter.cut.assert_called_once_with(mock.ANY, ['id'], 'instance_gone')
+        labels = {'cell': 'cell1', 'reason': 'instance_gone'}
+        self.assertEqual(1, metrics.registry.get_sample_value('consoled_watch_cuts_total', labels))
 
     def test_what_cannot_be_used_is_refused_at_the_start(self):
         for options, named in (

@@ -50,10 +50,14 @@ def now(seconds=0):
 class NovaTables:
     """A mixin of test cases: ``self.nova`` is a database of Nova."""
 
-    def make_nova(self):
+    def new_nova_url(self):
+        """Return the URL of an empty database that goes with the test."""
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
-        self.nova_url = f'sqlite:///{pathlib.Path(directory.name, "nova.db")}'
+        return f'sqlite:///{pathlib.Path(directory.name, "nova.db")}'
+
+    def make_nova(self):
+        self.nova_url = self.new_nova_url()
         self.tables = Database(self.nova_url)
         self.addCleanup(self.tables.dispose)
         METADATA.create_all(self.tables.transactional_engine)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The watch of sessions, with tables like Nova's in real databases."""
+
+from consoled.db.engine import Database
+from consoled.nova.database import NovaDatabase
+from tests.functional import base
+from tests.unit.nova import test_watch
+from tests.unit.nova.test_source import NovaCase
+
+
+class _Real:
+    engine: str
+
+    def new_nova_url(self):
+        return base.database_url(self, self.engine)
+
+    def test_a_state_differs_when_the_instance_does(self):
+        guest = self.add_instance()
+        states = set()
+        for values in ({}, {'host': 'cmp2'}, {'launched_at': test_watch.base.now(5)}, {'host': 'cmp1'}):
+            if values:
+                self.update_instance(guest, **values)
+            instance = self.nova.find_instances([guest])[guest]
+            self.assertTrue(self.nova.are_unchanged([instance]))
+            states.add(instance.state)
+        self.assertEqual(4, len(states))
+        self.update_instance(guest, launched_at=None)
+        self.assertFalse(self.nova.are_unchanged([instance]))
+        instance = self.nova.find_instances([guest])[guest]
+        self.assertIsNone(instance.state)
+        self.assertFalse(self.nova.are_unchanged([instance]))
+
+    def test_guests_that_change_hosts_with_each_other(self):
+        """A count of guests by host would not tell."""
+        guests = [self.add_instance(host=host) for host in ('cmp1', 'cmp2')]
+        before = list(self.nova.find_instances(guests).values())
+        self.assertTrue(self.nova.are_unchanged(before))
+        for guest, host in zip(guests, ('cmp2', 'cmp1'), strict=True):
+            self.update_instance(guest, host=host)
+        self.assertFalse(self.nova.are_unchanged(before))
+
+
+class MariaDBNovaWatchTest(_Real, test_watch.WatchTests, NovaCase):
+    engine = 'mariadb'
+
+    def test_an_account_that_is_refused(self):
+        url = Database(self.nova_url).transactional_engine.url.set(password='canary')
+        self.open(self.proxy_id, self.token)
+        db = Database(url.render_as_string(hide_password=False), retry_time=0.1)
+        self.addCleanup(db.dispose)
+        self.watcher._nova = NovaDatabase(db)
+        self.watcher.run()
+        self.assertEqual(['unavailable'], self.passes)
+        self.assertIn('Access denied for user', self.logged.output)
+        self.assertNotIn('canary', self.logged.output)
+
+
+class PostgreSQLNovaWatchTest(_Real, test_watch.WatchTests, NovaCase):
+    engine = 'postgresql'
