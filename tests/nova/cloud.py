@@ -18,6 +18,7 @@ from consoled.testing import services
 from consoled.testing.fixtures import wait_until
 from consoled.testing.service_process import spawn
 from tests.e2e import libvirt as lv
+from tests.e2e.base import NOVNC
 from tests.nova import base
 from tests.nova.cloud_side import IMAGE
 
@@ -56,6 +57,7 @@ compute_driver = libvirt.LibvirtDriver
 instances_path = {directory}/instances
 reserved_host_memory_mb = 0
 reserved_host_disk_mb = 0
+web = {web}
 [conductor]
 workers = 1
 [scheduler]
@@ -86,10 +88,14 @@ images_type = raw
 enabled = true
 server_listen = 127.0.0.1
 server_proxyclient_address = 127.0.0.1
-novncproxy_base_url = {novnc}
+novncproxy_host = 127.0.0.1
+novncproxy_port = {novnc}
+novncproxy_base_url = http://127.0.0.1:{novnc}/vnc_lite.html
 [serial_console]
 enabled = true
-base_url = {serial}
+serialproxy_host = 127.0.0.1
+serialproxy_port = {serial}
+base_url = ws://127.0.0.1:{serial}/
 proxyclient_address = 127.0.0.1
 port_range = {ports}
 [nova_sys_admin]
@@ -132,8 +138,10 @@ class Libvirtd(lv.Libvirtd):
 class Cloud(fixtures.Fixture):
     """Nova's services in processes of their own, with their databases, bus and hypervisor, on loopback.
 
-    :param novnc: ``[vnc] novncproxy_base_url``
-    :param serial: ``[serial_console] base_url``
+    The proxies in nova.conf are those of a stock Nova, on ports of 127.0.0.1.
+
+    :param novnc: port of nova-novncproxy
+    :param serial: port of nova-serialproxy
     :ivar bus: URL of its message bus
     :ivar reader: URL of its cell's database for an account that may only read what consoled reads
     :ivar directory: has the configuration and the logs of its services
@@ -141,7 +149,7 @@ class Cloud(fixtures.Fixture):
 
     def __init__(self, novnc, serial):
         super().__init__()
-        self._urls = {'novnc': novnc, 'serial': serial}
+        self._ports = {'novnc': novnc, 'serial': serial}
 
     def _setUp(self):  # noqa: N802 - named by the fixtures library
         self._bin = pathlib.Path(base.nova_python()).parent
@@ -170,12 +178,13 @@ class Cloud(fixtures.Fixture):
     def _write_files(self):
         first = services.free_port()
         values = {
-            **self._urls,
+            **self._ports,
             **self._databases,
             'bus': self.bus,
             'host': COMPUTE_HOST,
             'directory': self.directory,
             'url': self.url,
+            'web': NOVNC,
             'libvirt': self.libvirtd.uri,
             'ports': f'{first}:{first + 20}',
             'helper': self._bin / 'privsep-helper',
@@ -330,14 +339,10 @@ class Cloud(fixtures.Fixture):
             self.request('PUT', path, {'forced_down': False})
 
     @contextlib.contextmanager
-    def novncproxy(self, port, web):
-        """Run Nova's own proxy on a port of 127.0.0.1.
-
-        :param web: directory of its pages
-        """
-        options = ('--vnc-novncproxy_host', '127.0.0.1', '--vnc-novncproxy_port', port, '--web', web)
+    def novncproxy(self):
+        """Run Nova's own proxy of screens."""
         conf = self.directory / 'nova.conf'
-        process = self._start('novncproxy', 'nova-novncproxy', '--config-file', conf, *options)
+        process = self._start('novncproxy', 'nova-novncproxy', '--config-file', conf)
         try:
             self._wait(lambda: 'proxying from' in self.log_file('novncproxy').read_text(), 'nova-novncproxy')
             yield

@@ -6,7 +6,7 @@ import time
 import testtools
 from testtools.content import text_content
 
-from consoled.testing import daemons
+from consoled.testing import daemons, services
 from consoled.testing.fixtures import wait_until
 from tests.e2e import base as screens
 from tests.functional import base as functional_base
@@ -20,15 +20,15 @@ WATCH_INTERVAL = 2
 class CloudTestCase(testtools.TestCase):
     """All of Nova, and consoled where its proxies would be."""
 
-    proxy_options: dict = {}
-
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
         cls.horizon = cls.fixture(frames.Dashboard())
-        proxy = daemons.ProxyProcess('fake://', {'proxy': {**screens.PAGES, **cls.proxy_options}})
+        serial = services.free_port()
+        options = {'match_origin_by_host': True, 'additional_addresses': f'127.0.0.1:{serial}'}
+        proxy = daemons.ProxyProcess('fake://', {'proxy': {**screens.PAGES, **options}})
         cls.url = f'http://127.0.0.1:{proxy.port}'
-        cls.cloud = cls.fixture(cloud.Cloud(f'{cls.url}/vnc_lite.html', f'ws://127.0.0.1:{proxy.port}/'))
+        cls.cloud = cls.fixture(cloud.Cloud(proxy.port, serial))
         cls.database = functional_base.database_url(cls, 'mariadb')
         options = {'nova': {'connection': cls.cloud.reader}, 'DEFAULT': {'debug': True}}
         cls.manager = cls.fixture(daemons.ManagerProcess(cls.cloud.bus, cls.database, options))
@@ -56,8 +56,6 @@ class CloudTestCase(testtools.TestCase):
 
 
 class ApiTest(CloudTestCase):
-    proxy_options = {'match_origin_by_host': True}
-
     def open(self, server):
         """Open the screen of a server at the URL that Nova's API hands out."""
         url = self.cloud.console(server)
@@ -100,12 +98,16 @@ class ApiTest(CloudTestCase):
 
     def test_a_serial_port_in_horizons_page(self):
         server = self.cloud.build()
+        self.assert_serial_port_works(server)
+        self.assertIn(self.delete(server), ('1011', '4404'))
+
+    def assert_serial_port_works(self, server):
+        """Assert that Horizon's page, which comes from another port, shows what a serial port says."""
         self.browser.open(self.horizon.serial(self.cloud.console(server, 'serial', 'serial')))
         self.browser.wait_for_state('connected')
         wait_until(lambda: cloud.GREETING in self.browser.text_of('terminal'), what='the greeting')
         self.browser.type('uptime')
         wait_until(lambda: 'uptime' in self.browser.text_of('terminal'), what='the echo')
-        self.assertIn(self.delete(server), ('1011', '4404'))
 
     def test_a_server_that_is_deleted_while_its_compute_host_is_down(self):
         """Nova deletes it in its database only. Its guest goes on, and its hypervisor closes nothing."""
@@ -119,6 +121,29 @@ class ApiTest(CloudTestCase):
         """Tempest as it is released, without a change, against Nova's API."""
         self.assert_tempest_passes(3, tempest_run.NOVNC, tempest_run.SERIAL)
 
+    def test_one_program_with_two_lines_of_its_own_and_novas_nova_conf(self):
+        server = self.cloud.build()
+        self.proxy.stop()
+        self.manager.stop()
+        try:
+            self.useFixture(
+                daemons.DaemonProcess(
+                    'consoled.cmd.nova',
+                    {
+                        'database': {'connection': self.database},
+                        'nova': {'config_file': self.cloud.directory / 'nova.conf'},
+                    },
+                )
+            )
+            self.open(server)
+            self.assert_serial_port_works(server)
+            self.open(server)
+            self.assertIn(self.delete(server), ('console_ended', 'console_gone'))
+        finally:
+            self.manager.start()
+            self.proxy.start()
+            self.proxy.wait_ready()
+
     def test_back_to_novas_proxy_in_its_place(self):
         """A stock nova-novncproxy at the same address, with the same Tempest and the same token."""
         server = self.cloud.build()
@@ -126,7 +151,7 @@ class ApiTest(CloudTestCase):
         self.proxy.stop()
         before = len(self.proxy.log())
         try:
-            with self.cloud.novncproxy(self.proxy.port, screens.NOVNC):
+            with self.cloud.novncproxy():
                 self.browser.open(url)
                 wait_until(self.browser.lit_pixels, what='the screen')
                 self.assert_tempest_passes(2, tempest_run.NOVNC)
