@@ -3,7 +3,6 @@
 
 import contextlib
 import json
-import os
 import pathlib
 import signal
 import struct
@@ -210,7 +209,7 @@ class Cloud(fixtures.Fixture):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, 'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'},
+                env=base.nova_environment(),
             )
         self._running[name] = process
         self.addCleanup(process.wait)
