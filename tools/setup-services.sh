@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(rabbitmq-server mariadb-server postgresql memcached)
-packages+=(chromium chromium-driver firefox-esr qemu-system-x86 fonts-dejavu-core nginx haproxy)
+packages+=(chromium chromium-driver firefox-esr qemu-system-x86 qemu-utils fonts-dejavu-core nginx haproxy)
 # libvirt, and what its Python binding is compiled with: it has to fit the library
 packages+=(libvirt-daemon-system libvirt-clients libvirt-dev pkg-config python3-dev gcc)
 policy=/usr/sbin/policy-rc.d

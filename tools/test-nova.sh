@@ -19,6 +19,9 @@ for version in "$@"; do
         3) continue ;;
         *) result=1; echo "FAILED: the installation of Nova $version" >&2; continue ;;
     esac
+    if [ "${version%%.*}" -ge 33 ]; then  # tests/nova/cloud.py
+        tools/setup-cloud.sh "$version" || { result=1; echo "FAILED: the installation of Placement" >&2; continue; }
+    fi
     echo "Tests beside Nova $version"
     CONSOLED_REQUIRE_SERVICES=1 CONSOLED_TEST_NOVA=$version CONSOLED_SUMMARY_FILE=$summary CONSOLED_COVERAGE='' \
         tools/run-tests.sh '^tests\.nova\.' || result=1

@@ -87,6 +87,13 @@ class Browser(fixtures_library.Fixture):
     def open(self, url):
         self.driver.get(url)
 
+    def enter_frame(self):
+        """Look into the first frame of the page, until ``leave_frame``."""
+        self.driver.switch_to.frame(0)
+
+    def leave_frame(self):
+        self.driver.switch_to.default_content()
+
     def type(self, text):
         ActionChains(self.driver).send_keys(text).perform()
 

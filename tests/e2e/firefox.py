@@ -32,7 +32,8 @@ class Driver:
         self._log = []
         self.command('session.new', capabilities={})
         self.command('session.subscribe', events=['log.entryAdded'])
-        [self._context] = [each['context'] for each in self.command('browsingContext.getTree')['contexts']]
+        [tree] = self.command('browsingContext.getTree')['contexts']
+        self._page = self._context = tree['context']
 
     def command(self, method, **parameters):
         number = next(self._ids)
@@ -60,6 +61,14 @@ class Driver:
         if answer['type'] == 'exception':
             raise AssertionError(answer['exceptionDetails']['text'])
         return json.loads(answer['result']['value'])
+
+    def enter_frame(self):
+        """Run scripts in the first frame of the page, until ``leave_frame``."""
+        [tree] = self.command('browsingContext.getTree', root=self._page)['contexts']
+        self._context = tree['children'][0]['context']
+
+    def leave_frame(self):
+        self._context = self._page
 
     def press(self, *keys):
         """Press keys; a pair is a key and whether it goes down."""
@@ -109,6 +118,12 @@ class Firefox(base.Browser):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    def enter_frame(self):
+        self.driver.enter_frame()
+
+    def leave_frame(self):
+        self.driver.leave_frame()
 
     def type(self, text):
         text = text.replace('\n', '\ue007')  # Enter
