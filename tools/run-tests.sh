@@ -7,8 +7,9 @@
 # line has the counts of stestr's own result, after the tests that failed; with CONSOLED_SUMMARY_FILE set both are
 # appended to that file instead (tools/summary.sh prints them). Fails if anything failed.
 #
-# CONSOLED_TEST_WORKERS  default: one more than there are processors, as most tests wait for daemons and deadlines
+# CONSOLED_TEST_WORKERS  default: two more than there are processors, as most tests wait for daemons and deadlines
 # CONSOLED_TEST_VENV     the environment to test in; default: .venv
+# CONSOLED_TEST_RECORDS  where stestr keeps its records; default: the checkout, or the directory of another environment
 # CONSOLED_COVERAGE      1: measure the branches covered, in daemons too, and print the total and the ten lowest
 
 set -uo pipefail
@@ -19,12 +20,13 @@ export PYTHON=python  # stestr's; the Makefile's is the system's
 
 result=0
 regex=${1:-'^tests\.(unit|functional|e2e)\.'}
-workers=${CONSOLED_TEST_WORKERS:-$(($(nproc) + 1))}
+workers=${CONSOLED_TEST_WORKERS:-$(($(nproc) + 2))}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # Each environment keeps its own records: .stestr in the checkout or in the environment's directory.
 [ "$venv" = .venv ] && records=. || records=$venv
+records=${CONSOLED_TEST_RECORDS:-$records}
 stestr=(stestr --repo-url "$records")
 [ -d "$records/.stestr" ] || "${stestr[@]}" init >/dev/null
 
@@ -71,7 +73,9 @@ fi
 
 {
     # once more, at the end: who reads a long log reads that
-    [ "$failed" -eq 0 ] || "${stestr[@]}" failing 2>&1 | sed "s/^/$venv: /" | tail -n 100
+    if [ "$failed" -gt 0 ] && [ "$(next_run)" != "$before" ]; then
+        "${stestr[@]}" failing 2>&1 | sed "s/^/$venv: /" | tail -n 100
+    fi
     echo "counts: $passed $failed $skipped"
 } >>"${CONSOLED_SUMMARY_FILE:-$work/summary}"
 [ -n "${CONSOLED_SUMMARY_FILE:-}" ] || tools/summary.sh "$work/summary"

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Program of ``test_races``: opens a session in each round, at the same moment as its competitors.
+"""Program of ``test_races``: processes that open a session in each round, all at the same moment.
 
-Its argument is the config file of a cell. For each line of JSON on standard input, with ``token``,
-``session_id``, ``proxy_id`` and ``at`` (seconds since 1970), it prints ``won SESSION_ID`` or an error code.
-An empty line is answered with ``ready``.
+Its arguments are the config file of a cell and, for each process, the number of a socket that it inherits.
+For each line of JSON on its socket, with ``token``, ``session_id``, ``proxy_id`` and ``at`` (seconds since
+1970), a process sends ``won SESSION_ID`` or an error code. An empty line is answered with ``ready``.
 """
 
 import json
+import os
+import socket
 import sys
 import time
 
@@ -22,21 +24,32 @@ def main():
     from consoled.rpc.client import ConsoleAuthAPI
     from consoled.rpc.transport import get_transport
 
-    conf = _daemon.configure(['--config-file', sys.argv[1]], prog='racer', conf=cfg.ConfigOpts())
-    api = ConsoleAuthAPI(get_transport(conf), timeout=60)
-    for line in sys.stdin:
-        if not line.strip():
-            print('ready', flush=True)
-            continue
-        ask = json.loads(line)
-        # all racers start at the same moment, as closely as this machine allows
-        time.sleep(max(0, ask['at'] - time.time()))
-        try:
-            session = api.open_session(RequestContext(), ask['token'], ask['session_id'], ask['proxy_id'])
-        except exception.ConsoledException as exc:
-            print(exc.code, flush=True)
-        else:
-            print(f'won {session.id}', flush=True)
+    config_file, *sockets = sys.argv[1:]
+
+    def race(lines):
+        conf = _daemon.configure(['--config-file', config_file], prog='racer', conf=cfg.ConfigOpts())
+        api = ConsoleAuthAPI(get_transport(conf), timeout=60)
+        for line in lines:
+            if not line.strip():
+                print('ready', file=lines, flush=True)
+                continue
+            ask = json.loads(line)
+            # all racers start at the same moment, as closely as this machine allows
+            time.sleep(max(0, ask['at'] - time.time()))
+            try:
+                session = api.open_session(RequestContext(), ask['token'], ask['session_id'], ask['proxy_id'])
+            except exception.ConsoledException as exc:
+                print(exc.code, file=lines, flush=True)
+            else:
+                print(f'won {session.id}', file=lines, flush=True)
+
+    for number in sockets:  # forked here, so that the libraries are loaded once
+        if os.fork() == 0:
+            with socket.socket(fileno=int(number)) as mine:
+                race(mine.makefile('rw'))
+            return
+    for _ in sockets:
+        os.wait()
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ import collections
 import json
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ class RacesTest(testtools.TestCase):
         config = pathlib.Path(tempfile.mkdtemp(prefix='consoled-'), 'racer.conf')
         cls.addClassCleanup(shutil.rmtree, config.parent)
         config.write_text(f'[DEFAULT]\ntransport_url = {cls.bus}\n')
-        cls.racers = [cls.racer(config) for _ in range(RACERS)]
+        cls.racers = cls.start_racers(config)
 
     def setUp(self):
         super().setUp()
@@ -53,31 +54,36 @@ class RacesTest(testtools.TestCase):
         self.api = ConsoleAuthAPI(transport, timeout=60)
         self.proxy = self.useFixture(fixtures.FakeProxy(transport, self.api))
         for racer in self.racers:
-            racer.stdin.write('\n')
-            racer.stdin.flush()
-            self.assertEqual('ready\n', racer.stdout.readline())
+            racer.write('\n')
+            racer.flush()
+            self.assertEqual('ready\n', racer.readline())
 
     @classmethod
-    def racer(cls, config):
-        process = subprocess.Popen(
-            [sys.executable, '-W', 'ignore', '-m', 'tests.functional._racer', config],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+    def start_racers(cls, config):
+        """Start the racers, and return a file for each to talk to it."""
+        pairs = [socket.socketpair() for _ in range(RACERS)]
+        numbers = [theirs.fileno() for _, theirs in pairs]
+        program = subprocess.Popen(
+            [sys.executable, '-W', 'ignore', '-m', 'tests.functional._racer', config, *map(str, numbers)],
+            pass_fds=numbers,
         )
-        cls.addClassCleanup(process.stdout.close)
-        cls.addClassCleanup(process.wait)
-        cls.addClassCleanup(process.stdin.close)
-        return process
+        cls.addClassCleanup(program.wait)
+        files = []
+        for ours, theirs in pairs:
+            theirs.close()
+            with ours:
+                files.append(ours.makefile('rw'))
+            cls.addClassCleanup(files[-1].close)
+        return files
 
     def race(self, token):
         """Let all racers open a session with the token at once, and return their answers."""
         at = time.time() + HEAD_START
         for racer in self.racers:
             ask = {'token': token, 'session_id': base.new_uuid(), 'proxy_id': self.proxy.id, 'at': at}
-            racer.stdin.write(json.dumps(ask) + '\n')
-            racer.stdin.flush()
-        return [racer.stdout.readline().split() for racer in self.racers]
+            racer.write(json.dumps(ask) + '\n')
+            racer.flush()
+        return [racer.readline().split() for racer in self.racers]
 
     def check_races(self, token_of_round, loser):
         totals = collections.Counter()

@@ -2,6 +2,7 @@
 """One word for one thing: what the glossary of doc/design.md rules out does not appear."""
 
 import dataclasses
+import functools
 import io
 import pathlib
 import re
@@ -114,6 +115,7 @@ STYLE = (
 )
 
 
+@functools.cache
 def as_words(name: str) -> str:
     """Split an identifier into words: ``TokenKeeper``, ``_token_keeper`` -> ``token keeper``."""
     return re.sub(r'(?<=[a-z0-9])(?=[A-Z])|_+', ' ', name).lower()
@@ -156,11 +158,14 @@ def without_glossary(text: str) -> str:
 def offences(rules: tuple[Rule, ...], path: str, pieces: Iterator[tuple[int, str]]) -> Iterator[str]:
     """Yield a line for each piece of a file that breaks a rule."""
     seen: set[str] = set()
+    any_word = re.compile('|'.join(rule.pattern for rule in rules))
     for line, piece in pieces:
-        text = ' '.join(piece.lower().split())
-        if text in seen:
+        if piece in seen:
             continue  # one line for an identifier that a file has many times
-        seen.add(text)
+        seen.add(piece)
+        text = ' '.join(piece.lower().split())
+        if not any_word.search(text):
+            continue
         for rule in rules:
             if path in rule.files:
                 continue

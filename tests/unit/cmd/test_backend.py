@@ -2,6 +2,7 @@
 """Selection of the concurrency backend: what is refused."""
 
 import contextlib
+import importlib
 import io
 import sys
 from unittest import mock
@@ -32,6 +33,13 @@ class SelectTest(testtools.TestCase):
     def test_threading_is_the_default(self):
         self.assertEqual('threading', self.select(None))
         self.init.assert_called_once_with(backend.BackendType.THREADING)
+
+    def test_threading_does_not_load_eventlet(self):
+        with mock.patch.dict(sys.modules):
+            for name in [name for name in sys.modules if name.partition('.')[0] == 'eventlet']:
+                del sys.modules[name]
+            self.select('threading')
+            self.assertRaises(ImportError, importlib.import_module, 'eventlet.patcher')
 
     def test_a_program_may_support_one_only(self):
         for value in ('eventlet', 'nonsense'):
