@@ -2,6 +2,7 @@
 """Floods of requests by one visitor, or by another site through his browser, take nothing from anybody."""
 
 import re
+import time
 
 from consoled import token as tokens
 from consoled.proxy.targets import _LOGGED_FAILURES
@@ -148,7 +149,7 @@ class FloodTest(proxy_base.ProxyTestCase):
         self.assertEqual(500 - 5 * _RECORDED, self.grown('left_out_total', '', before))
 
     def test_failures_of_a_console_are_logged_up_to_a_limit_for_each_console(self):
-        start = len(self.daemon.log())
+        start, began = len(self.daemon.log()), time.monotonic()
         for target in [self.grant(port=free_port()) for _ in range(2)]:
             with self.user(source=source()) as user:
                 answers = [user.send(handshake(target)).answer().status for _ in range(3 * _LOGGED_FAILURES)]
@@ -156,7 +157,9 @@ class FloodTest(proxy_base.ProxyTestCase):
             self.assertEqual({502}, set(answers) - {409})
             self.assertGreater(answers.count(502), _LOGGED_FAILURES)
         lines = self.daemon.log()[start:].count('Failed to open console')
-        self.assertEqual(2 * _LOGGED_FAILURES, lines)
+        more = 2 * _LOGGED_FAILURES * (time.monotonic() - began) / 60  # on a busy machine
+        self.assertGreaterEqual(lines, 2 * _LOGGED_FAILURES)
+        self.assertLessEqual(lines, 2 * _LOGGED_FAILURES + more)
 
     def test_what_was_left_out_is_logged_at_the_end(self):
         self.use_another()
