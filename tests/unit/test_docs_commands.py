@@ -28,7 +28,7 @@ from tests.unit import test_docs
 ROOT = test_docs.ROOT
 TOOLS = {'consolectl': Consolectl, 'consoled-manage': Manage, 'consoled-status': Status}
 BENCHMARKS = {'tests.bench': bench, 'tests.bench.proxy': bench_proxy, 'tests.bench.hosts': bench_hosts}
-DAEMONS = {'consoled', 'consoled-proxy', 'consoled-compute'}
+DAEMONS = {'consoled', 'consoled-proxy', 'consoled-compute', 'consoled-nova'}
 
 INDENTED = re.compile(r'(?m)(?:^    .*\n(?:[ \t]*\n)*)+')
 INLINE = re.compile(r'`([^`]+)`')
@@ -168,7 +168,10 @@ class ConfigurationTest(testtools.TestCase):
         self.useFixture(fixtures.FakeLogger())  # warnings of deprecated options
 
     def load(self, text):
-        """Read a configuration file as the programs do, every value included."""
+        """Read a configuration file as the programs do, every value included. Nova's is empty."""
+        nova = self.useFixture(fixtures.TempDir()).path + '/nova.conf'
+        open(nova, 'w').close()
+        text = text.replace('/etc/nova/nova.conf', nova)
         with tempfile.NamedTemporaryFile('w', suffix='.conf') as file:
             file.write(text)
             file.flush()
