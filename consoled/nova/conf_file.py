@@ -32,6 +32,8 @@ class NovaConf:
         self._conf = cfg.ConfigOpts()
         paths = list(paths)
         directories = [path for path in paths if os.path.isdir(path)]
+        for path in directories:
+            files.check_directory(path)
         with files.explained():
             self._conf(
                 [],
@@ -40,7 +42,7 @@ class NovaConf:
                 default_config_dirs=directories,
                 use_env=False,  # OS_DATABASE__CONNECTION there is consoled's own database
             )
-        self._files = {(each.group, each.name): each.file for each in written.settings(self._conf)}
+            self._files = {(each.group, each.name): each.file for each in written.settings(self._conf)}
         self._register()
         self._values = dict(self._read())
 
