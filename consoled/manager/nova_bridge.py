@@ -13,10 +13,9 @@ from consoled.db.engine import unchecked_tls
 from consoled.rpc import transport as rpc_transport
 from consoled.sources import LookupObserver, TokenSource
 
-
 _NO_DATABASE = (
-    '[nova] connection is not set, and neither is [database] connection in the files of [nova] config_file: no '
-    'token of Nova opens.'
+    '[nova] connection is not set, and neither is [database] connection in the files of [nova] config_file: '
+    'no token of Nova opens.'
 )
 
 

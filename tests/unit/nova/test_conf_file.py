@@ -145,6 +145,9 @@ class ReloadTest(NovaConfCase):
             self.nova.write_text(nova)
             self.assertTrue(files.reload(conf))
             self.assertEqual((expected, 1), (conf.proxy.allowed_origins, conf.proxy.port))
+        said = f'Restart to apply [vnc] novncproxy_port in {self.nova}, taken for [proxy] port'
+        self.assertEqual(2, self.log.output.count(said))
+        self.assertEqual(2, self.log.output.count('Restart to apply'))
         self.path.write_text(self.path.read_text() + '[proxy]\nallowed_origins = https://own\n')
         self.assertTrue(files.reload(conf))
         self.assertEqual(['https://own'], conf.proxy.allowed_origins)
