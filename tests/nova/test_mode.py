@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """``consoled-nova`` with the nova.conf of an unmodified Nova: Nova's tokens open consoles on Nova's ports."""
 
+import json
+import os
+import subprocess
+
 import testtools
 import websockets.exceptions
 from websockets.sync.client import connect
 
+from consoled.nova.options import OLD_NAMES, OPTIONS
 from consoled.testing import daemons
 from consoled.testing.fixtures import wait_until
 from consoled.testing.guests.fixture import GuestHostFixture
@@ -14,6 +19,26 @@ from tests.functional import base as functional_base
 from tests.nova import base
 
 PATIENCE = 60  # seconds
+
+# prints the options of Nova: default and old names, by group and name
+LIST = """
+import json
+import nova.conf
+found = {}
+for info, group in nova.conf.CONF._all_opt_infos():
+    option, name = info['opt'], 'DEFAULT' if group is None else group.name
+    old = [[each.group or name, each.name or option.name] for each in option.deprecated_opts]
+    found[f'{name}.{option.name}'] = [option.default, old]
+print(json.dumps(found, default=str))
+"""
+# options of older releases, and those that libraries register later
+GONE = {'vnc.xvpvncproxy_host', 'rdp.enabled', 'workarounds.enable_consoleauth', 'cells.enable'}
+# of newer releases than the oldest
+NEWER = {'consoleauth.enforce_session_timeout', 'console.ssl_ciphers', 'console.ssl_minimum_version'}
+OF_LIBRARIES = {'DEFAULT.transport_url', 'DEFAULT.control_exchange'}
+FOUND_BY_NOVA = {'DEFAULT.host', 'DEFAULT.web'}  # defaults that Nova computes, or each proxy sets
+# of the base URLs and addresses only what a file says is taken, and not Nova's default
+NOT_BY_DEFAULT = ('base_url', 'proxyclient_address')
 
 # what the configuration of a controller has, besides that of the Nova of the tests
 CONTROLLER = """
@@ -101,3 +126,30 @@ class ModeTest(testtools.TestCase):
         self.assertEqual(401, self.status)
         for secret in (self.token, 'canary'):
             self.assertNotIn(secret, self.daemon.log())
+
+
+class OptionsTest(testtools.TestCase):
+    def test_options_have_the_defaults_and_the_old_names_that_they_have_in_nova(self):
+        done = subprocess.run(
+            [base.nova_python(), '-W', 'ignore', '-c', LIST],
+            env={**os.environ, 'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=PATIENCE * 2,
+        )
+        theirs = json.loads(done.stdout)
+        ours = {
+            f'{group}.{option.name}': (group, option)
+            for group, options in OPTIONS.items()
+            for option in options
+            if group not in ('database', 'oslo_messaging_rabbit')
+        }
+        self.assertEqual(set(), set(ours) - set(theirs) - GONE - NEWER - OF_LIBRARIES)
+        for name in set(ours) & set(theirs) - FOUND_BY_NOVA:
+            group, option = ours[name]
+            default, old = theirs[name]
+            if not name.endswith(NOT_BY_DEFAULT):
+                self.assertEqual(default, option.default, name)
+            known = OLD_NAMES.get((group, option.name), ())
+            self.assertEqual(set(), {tuple(each) for each in old} - set(known), name)
