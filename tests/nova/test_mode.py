@@ -36,7 +36,8 @@ GONE = {'vnc.xvpvncproxy_host', 'rdp.enabled', 'workarounds.enable_consoleauth',
 # of newer releases than the oldest
 NEWER = {'consoleauth.enforce_session_timeout', 'console.ssl_ciphers', 'console.ssl_minimum_version'}
 OF_LIBRARIES = {'DEFAULT.transport_url', 'DEFAULT.control_exchange'}
-FOUND_BY_NOVA = {'DEFAULT.host', 'DEFAULT.web'}  # defaults that Nova computes, or each proxy sets
+# defaults that Nova computes, or each proxy sets; and one that matters only if it is set
+FOUND_BY_NOVA = {'DEFAULT.host', 'DEFAULT.web', 'vnc.xvpvncproxy_host'}
 # of the base URLs and addresses only what a file says is taken, and not Nova's default
 NOT_BY_DEFAULT = ('base_url', 'proxyclient_address')
 
