@@ -76,7 +76,7 @@ class InPlaceOfNova(daemons.DaemonProcess):
         super().write_config()
         with self.config_file.open('a') as file:
             names = (self._nova.directory / 'nova.conf', controller)
-            file.writelines(['[nova]\n', *(f'config_file = {name}\n' for name in names)])
+            file.write(f'[nova]\nconfig_file = {",".join(map(str, names))}\n')
 
     def _prepare(self):
         daemons.ManagerProcess(self._nova.bus, self.options['database']['connection'])._prepare()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading a nova.conf as it is."""
 
+import fixtures
 from oslo_config import cfg
 
 from consoled.conf import files, from_nova
@@ -133,6 +134,14 @@ class ApplyTest(NovaConfCase):
             self.assertIn(said, self.log.output)
         self.assertNotIn('canary', self.log.output)
         self.assertNotIn('canary', repr(conf_file.read(conf).nova))
+
+    def test_several_files_from_the_environment(self):
+        """For containers, which have no files of their own."""
+        names = [self.directory / name for name in ('a.conf', 'b.conf')]
+        for number, name in enumerate(names):
+            name.write_text(f'[vnc]\nnovncproxy_port = {7000 + number}\n')
+        self.useFixture(fixtures.EnvironmentVariable('OS_NOVA__CONFIG_FILE', ','.join(map(str, names))))
+        self.assertEqual(7001, self.load('').proxy.port)
 
 
 class ReloadTest(NovaConfCase):
