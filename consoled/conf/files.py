@@ -70,9 +70,17 @@ def load(
         )
     directories = list(conf.config_dir or ())
     for directory in directories or ([] if conf.config_file else [_DIRECTORY]):
-        if os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK):
-            raise cfg.Error(f'{directory} cannot be read by {_user()}')
+        check_directory(directory)
     from_nova.apply(conf)
+
+
+def check_directory(path: str) -> None:
+    """Check that files in a directory can be found, if there is one: the library would find none.
+
+    :raises cfg.Error: they cannot
+    """
+    if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
+        raise cfg.Error(f'{path} cannot be read by {_user()}')
 
 
 def check(conf: cfg.ConfigOpts) -> None:

@@ -6,11 +6,11 @@ from oslo_config import cfg, types
 GROUP = 'nova'
 
 OPTS = [
-    cfg.MultiStrOpt(
+    cfg.ListOpt(
         'config_file',
         default=[],
-        help='Configuration file of the Nova in front of which consoled works, as /etc/nova/nova.conf. It '
-        'may be given several times, as --config-file of Nova, and may be a directory with *.conf files. '
+        help='Configuration file of the Nova in front of which consoled works, as /etc/nova/nova.conf; or '
+        'several, in the order in which Nova reads them, and directories with *.conf files. '
         'Options of consoled that are not set take their values from it: [nova] connection, [DEFAULT] and '
         '[nova] transport_url, the addresses, certificates, origins and pages of [proxy], and how [vnc] '
         'reaches hypervisors. The log says at the start what is taken. [database] connection is not: '

@@ -19,6 +19,11 @@ from consoled.manager.session_cutter import SessionCutter
 from consoled.rpc import transport as rpc_transport
 from consoled.sources import LookupObserver, TokenSource
 
+_NO_DATABASE = (
+    '[nova] connection is not set, and neither is [database] connection in the files of [nova] config_file: '
+    'no token of Nova opens.'
+)
+
 
 def check_conf(conf: cfg.ConfigOpts) -> list[str]:
     """Check the options of ``[nova]``, if ``connection`` is set.
@@ -28,7 +33,7 @@ def check_conf(conf: cfg.ConfigOpts) -> list[str]:
     :raises ImportError: the driver of the database is not installed
     """
     if not conf.nova.connection:
-        return []
+        return [_NO_DATABASE] if conf.nova.config_file else []
     from consoled.nova.database import NovaDatabase
 
     NovaDatabase.from_conf(conf).dispose()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,8 @@ from consoled.conf import files, written
 from consoled.nova import remarks
 from consoled.nova.options import OLD_NAMES, OPTIONS, Name
 from consoled.nova.settings import TABLE, Own, Row
+
+LOG = logging.getLogger(__name__)
 
 _LONGEST_SHOWN = 60  # characters of a value in a log line
 _NAME = re.compile(r'[a-z][a-z0-9_]*')
@@ -32,6 +35,8 @@ class NovaConf:
         self._conf = cfg.ConfigOpts()
         paths = list(paths)
         directories = [path for path in paths if os.path.isdir(path)]
+        for path in directories:
+            files.check_directory(path)
         with files.explained():
             self._conf(
                 [],
@@ -40,7 +45,7 @@ class NovaConf:
                 default_config_dirs=directories,
                 use_env=False,  # OS_DATABASE__CONNECTION there is consoled's own database
             )
-        self._files = {(each.group, each.name): each.file for each in written.settings(self._conf)}
+            self._files = {(each.group, each.name): each.file for each in written.settings(self._conf)}
         self._register()
         self._values = dict(self._read())
 
@@ -151,6 +156,8 @@ def apply(conf: cfg.ConfigOpts, *, mutable: bool = False) -> Settings:
     """
     found = read(conf)
     values = {each.row.ours: _checked(found.nova, each) for each in found.taken}
+    if mutable:
+        _warn_of_others(conf, found)
     options = {(group, option.dest): option for group, option in written.options(conf)}
     for row in TABLE:
         if mutable and not options[row.ours].mutable:
@@ -173,6 +180,15 @@ def source(conf: cfg.ConfigOpts, group: str, name: str) -> str:
         if each.row.ours == (written.normalized(group), name):
             return _theirs(found.nova, each.row)
     return ''
+
+
+def _warn_of_others(conf: cfg.ConfigOpts, found: Settings) -> None:
+    """Log a warning for each value that has changed, and applies after a restart only."""
+    for row, option, value in found.taken:
+        group, name = row.ours
+        options = conf if group == written.DEFAULT else conf[group]
+        if not option.mutable and options[name] != value:
+            LOG.warning('Restart to apply %s, taken for [%s] %s', _theirs(found.nova, row), group, name)
 
 
 def _checked(nova: NovaConf, taken: Taken) -> Any:

@@ -71,7 +71,10 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
             'ssl_minimum_version', default='default', choices=['default', 'tlsv1_1', 'tlsv1_2', 'tlsv1_3']
         ),
     ],
-    'consoleauth': [cfg.BoolOpt('enforce_session_timeout', default=False)],
+    'consoleauth': [
+        cfg.IntOpt('token_ttl', default=600, min=0),
+        cfg.BoolOpt('enforce_session_timeout', default=False),
+    ],
     'libvirt': [cfg.StrOpt('connection_uri', default='')],
     'workarounds': [cfg.BoolOpt('enable_consoleauth', default=False)],
     'cells': [cfg.BoolOpt('enable', default=False)],
@@ -79,6 +82,7 @@ OPTIONS: dict[str, list[cfg.Opt]] = {
 
 OLD_NAMES: dict[Name, tuple[Name, ...]] = {
     ('console', 'allowed_origins'): (('DEFAULT', 'console_allowed_origins'),),
+    ('consoleauth', 'token_ttl'): (('DEFAULT', 'console_token_ttl'),),
     ('vnc', 'enabled'): (('DEFAULT', 'vnc_enabled'),),
     ('vnc', 'novncproxy_host'): (('DEFAULT', 'novncproxy_host'),),
     ('vnc', 'novncproxy_port'): (('DEFAULT', 'novncproxy_port'),),

@@ -62,12 +62,6 @@ def _is_name(host: str) -> bool:
 
 _REMARKS = (
     _Remark(
-        'database',
-        'connection',
-        lambda nova, own: not nova.get('database', 'connection') and ('nova', 'connection') not in own.names,
-        'is not set: a manager with this configuration knows no tokens of Nova',
-    ),
-    _Remark(
         'DEFAULT',
         'cert',
         _no_certificate,

@@ -249,6 +249,20 @@ def _pages(option: str) -> Value:
     return value
 
 
+_DAY = 86400  # seconds: the default of [consoleauth] max_token_ttl
+
+
+def _token_ttl(nova: Values, own: Own) -> int | None:
+    ttl: int = nova.get('consoleauth', 'token_ttl')
+    return ttl if ttl and nova.is_set('consoleauth', 'token_ttl') else None
+
+
+def _longest_ttl(nova: Values, own: Own) -> int | None:
+    """Return a limit that lets tokens live as long as Nova's do."""
+    ttl = _token_ttl(nova, own)
+    return ttl if ttl is not None and ttl > _DAY else None
+
+
 def _row(group: str, name: str, their_group: str, their_name: str = '') -> Row:
     theirs = (their_group, their_name or name)
     return Row((group, name), (theirs,), _same(*theirs))
@@ -273,6 +287,8 @@ TABLE: tuple[Row, ...] = (
     Row(('proxy', 'allowed_networks'), _PROXYCLIENT, _networks),
     Row(('proxy', 'novnc_path'), (('DEFAULT', 'web'),), _pages('novnc_path')),
     Row(('proxy', 'spice_path'), (('DEFAULT', 'web'),), _pages('spice_path')),
+    Row(('consoleauth', 'token_ttl'), (('consoleauth', 'token_ttl'),), _token_ttl),
+    Row(('consoleauth', 'max_token_ttl'), (('consoleauth', 'token_ttl'),), _longest_ttl),
     _row('consoleauth', 'enforce_session_timeout', 'consoleauth'),
     Row(('vnc', 'auth_schemes'), (('vnc', 'auth_schemes'),), _same('vnc', 'auth_schemes'), 'vencrypt'),
     *(

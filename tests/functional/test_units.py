@@ -34,7 +34,12 @@ class UnitsTest(testtools.TestCase):
 
     def test_there_is_one_for_each_daemon(self):
         self.assertEqual(
-            ['consoled-compute.service', 'consoled-proxy.service', 'consoled.service'],
+            [
+                'consoled-compute.service',
+                'consoled-nova.service',
+                'consoled-proxy.service',
+                'consoled.service',
+            ],
             [unit.name for unit in UNITS],
         )
 

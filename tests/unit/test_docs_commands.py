@@ -34,7 +34,7 @@ BENCHMARKS = {
     'tests.bench.hosts': bench_hosts,
     'tests.bench.watch': bench_watch,
 }
-DAEMONS = {'consoled', 'consoled-proxy', 'consoled-compute'}
+DAEMONS = {'consoled', 'consoled-proxy', 'consoled-compute', 'consoled-nova'}
 
 INDENTED = re.compile(r'(?m)(?:^    .*\n(?:[ \t]*\n)*)+')
 INLINE = re.compile(r'`([^`]+)`')
@@ -174,7 +174,10 @@ class ConfigurationTest(testtools.TestCase):
         self.useFixture(fixtures.FakeLogger())  # warnings of deprecated options
 
     def load(self, text):
-        """Read a configuration file as the programs do, every value included."""
+        """Read a configuration file as the programs do, every value included. Nova's is empty."""
+        nova = self.useFixture(fixtures.TempDir()).path + '/nova.conf'
+        open(nova, 'w').close()
+        text = text.replace('/etc/nova/nova.conf', nova)
         with tempfile.NamedTemporaryFile('w', suffix='.conf') as file:
             file.write(text)
             file.flush()

@@ -24,6 +24,11 @@ class NovaBridgeTest(testtools.TestCase):
         self.assertEqual([], nova_bridge.sources_from_conf(conf, None, None))
         self.assertIsNone(nova_bridge.watch_from_conf(conf, None, None, None))
 
+    def test_a_file_of_nova_without_a_database_is_warned_of(self):
+        self.assertEqual([], nova_bridge.check_conf(self.conf()))
+        [said] = nova_bridge.check_conf(self.conf(nova__config_file=['/etc/nova/nova.conf']))
+        self.assertIn('[nova] connection is not set', said)
+
     def test_a_source_with_one(self):
         from consoled.rpc.transport import get_transport
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading a nova.conf as it is."""
 
+import fixtures
 from oslo_config import cfg
 
 from consoled.conf import files, from_nova
@@ -134,6 +135,14 @@ class ApplyTest(NovaConfCase):
         self.assertNotIn('canary', self.log.output)
         self.assertNotIn('canary', repr(conf_file.read(conf).nova))
 
+    def test_several_files_from_the_environment(self):
+        """For containers, which have no files of their own."""
+        names = [self.directory / name for name in ('a.conf', 'b.conf')]
+        for number, name in enumerate(names):
+            name.write_text(f'[vnc]\nnovncproxy_port = {7000 + number}\n')
+        self.useFixture(fixtures.EnvironmentVariable('OS_NOVA__CONFIG_FILE', ','.join(map(str, names))))
+        self.assertEqual(7001, self.load('').proxy.port)
+
 
 class ReloadTest(NovaConfCase):
     def test_options_that_may_change_follow_the_file(self):
@@ -145,6 +154,9 @@ class ReloadTest(NovaConfCase):
             self.nova.write_text(nova)
             self.assertTrue(files.reload(conf))
             self.assertEqual((expected, 1), (conf.proxy.allowed_origins, conf.proxy.port))
+        said = f'Restart to apply [vnc] novncproxy_port in {self.nova}, taken for [proxy] port'
+        self.assertEqual(2, self.log.output.count(said))
+        self.assertEqual(2, self.log.output.count('Restart to apply'))
         self.path.write_text(self.path.read_text() + '[proxy]\nallowed_origins = https://own\n')
         self.assertTrue(files.reload(conf))
         self.assertEqual(['https://own'], conf.proxy.allowed_origins)

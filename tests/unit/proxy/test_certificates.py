@@ -106,3 +106,13 @@ class HalfSetTest(testtools.TestCase):
             },
         ):
             certificates.check_pairs(self.useFixture(Conf(**options)).conf)
+
+
+class VeNCryptNamesTest(testtools.TestCase):
+    def test_names_are_checked_unless_that_is_disabled(self):
+        path = pathlib.Path(self.useFixture(fixtures.TempDir()).path) / 'ca.pem'
+        trustme.CA().cert_pem.write_to_path(path)
+        for options, expected in (({}, True), ({'vnc__vencrypt_check_name': False}, False)):
+            conf = self.useFixture(Conf(vnc__vencrypt_ca_certs=str(path), **options)).conf
+            context = certificates.vencrypt_context(conf)
+            self.assertEqual((expected, ssl.CERT_REQUIRED), (context.check_hostname, context.verify_mode))
