@@ -45,12 +45,12 @@ class NovaUrlsTest(_NovaUrls, base.BrowserTestCase):
     def test_vnc_auto_is_our_page_which_takes_the_token_in_both_arguments(self):
         for url in (
             self.grant(self.desktop, 'novnc', 'vnc_auto.html').access_url,
-            self.with_token('vnc_auto.html', self.desktop, 'novnc') + '&title=vm(0f9a4e4e)',
+            self.with_token('vnc_auto.html', self.desktop, 'novnc') + '&title=web(0f9a4e4e)',
         ):
             self.browser.open(url)
             self.browser.wait_for_state('connected')
             self.wait_for_picture('#screen canvas')
-        self.assertEqual('vm(0f9a4e4e)', self.browser.driver.title)
+        self.assertEqual('web(0f9a4e4e)', self.browser.driver.title)
 
     def test_vnc_lite_takes_the_token_in_both_arguments(self):
         for url in (

@@ -26,7 +26,7 @@
       url.pathname = here.pathname + url.pathname.slice(1);
     }
     const offered = [protocols].flat();
-    // old dashboards hand out vnc_auto.html?token=...: since 1.1, noVNC passes on the argument `path` only
+    // old dashboards hand out vnc_lite.html?token=...: since 1.1, noVNC passes on the argument `path` only
     const token = url.searchParams.get('token') ?? new URLSearchParams(location.search).get('token');
     if (/^[A-Za-z0-9_-]+$/.test(token ?? '')) {
       url.searchParams.delete('token');
