@@ -1,13 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The URLs that Nova hands out, in a browser; and a dashboard at another port of the same host."""
 
-import functools
-import http.server
-import pathlib
-import threading
-
-import fixtures
-
 from consoled.testing.fixtures import wait_until
 from consoled.testing.guests.serial_guest import SerialGuest
 from consoled.testing.guests.vnc_guest import VncGuest
@@ -52,12 +45,12 @@ class NovaUrlsTest(_NovaUrls, base.BrowserTestCase):
     def test_vnc_auto_is_our_page_which_takes_the_token_in_both_arguments(self):
         for url in (
             self.grant(self.desktop, 'novnc', 'vnc_auto.html').access_url,
-            self.with_token('vnc_auto.html', self.desktop, 'novnc') + '&title=guest(0f9a4e4e)',
+            self.with_token('vnc_auto.html', self.desktop, 'novnc') + '&title=web(0f9a4e4e)',
         ):
             self.browser.open(url)
             self.browser.wait_for_state('connected')
             self.wait_for_picture('#screen canvas')
-        self.assertEqual('guest(0f9a4e4e)', self.browser.driver.title)
+        self.assertEqual('web(0f9a4e4e)', self.browser.driver.title)
 
     def test_vnc_lite_takes_the_token_in_both_arguments(self):
         for url in (
@@ -90,31 +83,14 @@ class NovaUrlsTest(_NovaUrls, base.BrowserTestCase):
         self.assertEqual([], self.browser.violations())
 
 
-class SilentHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 class _Dashboard(_NovaUrls):
     proxy_options = {'proxy': {**base.PAGES, 'close_timeout': 1, 'match_origin_by_host': True}}
-
-    def serve(self, page):
-        """Serve a page at another port of this host, and return its URL."""
-        directory = self.useFixture(fixtures.TempDir()).path
-        pathlib.Path(directory, 'index.html').write_text(page)
-        handler = functools.partial(SilentHandler, directory=directory)
-        server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        for cleanup in (thread.join, server.server_close, server.shutdown):
-            self.addCleanup(cleanup)
-        return f'http://127.0.0.1:{server.server_port}/'
 
     def test_a_dashboard_at_another_port_shows_screens_and_opens_serial_consoles(self):
         drawn = self.desktop.connections
         screen = self.grant(self.desktop, 'novnc', 'vnc_lite.html').access_url
         serial = self.with_token('', self.router, 'serial').replace('http:', 'ws:')
-        self.browser.open(self.serve(_DASHBOARD.format(screen=screen, serial=serial)))
+        self.browser.open(self.serve_page(_DASHBOARD.format(screen=screen, serial=serial)))
         title = 'return document.title'
         wait_until(lambda: self.browser.driver.execute_script(title) != 'waiting', what='the serial console')
         self.assertEqual('open binary', self.browser.driver.execute_script(title))

@@ -26,7 +26,7 @@
       url.pathname = here.pathname + url.pathname.slice(1);
     }
     const offered = [protocols].flat();
-    // old dashboards hand out vnc_auto.html?token=...: since 1.1, noVNC passes on the argument `path` only
+    // old dashboards hand out vnc_lite.html?token=...: since 1.1, noVNC passes on the argument `path` only
     const token = url.searchParams.get('token') ?? new URLSearchParams(location.search).get('token');
     if (/^[A-Za-z0-9_-]+$/.test(token ?? '')) {
       url.searchParams.delete('token');
@@ -49,8 +49,8 @@
       notice.id = 'consoled-reason';
       notice.setAttribute('role', 'alert');
       notice.textContent = reason;
-      const middle = 'position: fixed; inset: 40% 0 auto; margin: auto; width: fit-content; max-width: 80%; z-index: 999;';
-      notice.style.cssText = `${middle} padding: 1em; background: #7f1d1d; color: #fff; font: 16px sans-serif;`;
+      notice.style.cssText = 'position: fixed; inset: 40% 10% auto; z-index: 999; padding: 1em; text-align: center;'
+        + ' background: #7f1d1d; color: #fff; font: 16px sans-serif;';
       document.body.append(notice);
     }
   };
