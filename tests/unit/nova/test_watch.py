@@ -277,9 +277,9 @@ class WatchTests:
             self.watcher.run()
         self.assertEqual(2, sum('count' in statement for statement in sent))
         self.assertEqual(4, len(sent))
-        for seconds in (1, 5):
+        for launched_at in (base.now(1), None, base.now(5)):
             self.assertEqual([], self.proxies.cuts)
-            self.update_instance(guest, launched_at=base.now(seconds))
+            self.update_instance(guest, launched_at=launched_at)
             self.watcher.run()
         self.assertEqual([(session.id, 'console_gone')], self.proxies.cuts)
 
