@@ -249,7 +249,7 @@ class Watcher:
                 reason = verdict(each.watched, facts, each.launch)
                 if reason is not None:
                     untrue.append((each.watched, reason))
-                elif instance is not None:
+                elif instance is not None and (instance.launched_at or not each.launch):
                     each.launch = Launch(instance.launched_at)
             # Until its untrue sessions are cut, a guest is in doubt. Without a state it cannot be compared.
             comparable = instance is not None and instance.state is not None

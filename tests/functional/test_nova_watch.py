@@ -43,6 +43,19 @@ class _Real:
 class MariaDBNovaWatchTest(_Real, test_watch.WatchTests, NovaCase):
     engine = 'mariadb'
 
+    def test_tables_with_the_character_set_of_nova(self):
+        """Nova makes its tables in utf8mb3; a connection may have another one."""
+        for table in ('instances', 'console_auth_tokens'):
+            text = f'ALTER TABLE {table} CONVERT TO CHARACTER SET utf8mb3 COLLATE utf8mb3_general_ci'
+            self.tables.single(lambda conn, text=text: conn.exec_driver_sql(text))
+        session = self.open(self.proxy_id, self.token)
+        for _ in range(2):
+            self.watcher.run()
+        self.assertEqual(['ok', 'ok'], self.passes)
+        self.update_instance(self.guest, host='cmp2')
+        self.watcher.run()
+        self.assertEqual([(session.id, 'console_moved')], self.proxies.cuts)
+
     def test_an_account_that_is_refused(self):
         url = Database(self.nova_url).transactional_engine.url.set(password='canary')
         self.open(self.proxy_id, self.token)

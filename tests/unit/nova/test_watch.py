@@ -170,6 +170,37 @@ class WatchTests:
         self.watcher.run()
         self.assertEqual([], self.proxies.cuts)
 
+    def open_migrated(self):
+        """Open a session on the host that Nova and the agent there name; its token is newer than both."""
+        token = self.add_token(self.guest, host='192.0.2.20', created_at=base.now(1))
+        self.assertEqual('cmp2', self.open(self.proxy_id, token).console.compute_host)
+
+    def test_an_agent_that_is_told_of_a_migration_before_nova(self):
+        """Each cuts what it knows to be over; neither cuts what was opened on the new host."""
+        self.define(5900, compute_host='cmp1', console_type='novnc')
+        old = self.open(self.proxy_id, self.token)
+        self.watcher.run()
+        self.define(5900, compute_host='cmp2', console_type='novnc')
+        cuts = list(self.proxies.cuts)
+        self.assertEqual([old.id], [session_id for session_id, _ in cuts])
+        self.watcher.run()
+        self.update_instance(self.guest, host='cmp2')
+        self.open_migrated()
+        for _ in range(2):
+            self.watcher.run()
+        self.assertEqual(cuts, self.proxies.cuts)
+
+    def test_an_agent_that_is_told_of_a_migration_after_nova(self):
+        self.define(5900, compute_host='cmp1', console_type='novnc')
+        old = self.open(self.proxy_id, self.token)
+        self.update_instance(self.guest, host='cmp2')
+        self.watcher.run()
+        self.define(5900, compute_host='cmp2', console_type='novnc')
+        self.open_migrated()
+        for _ in range(2):
+            self.watcher.run()
+        self.assertEqual([(old.id, 'console_moved')], self.proxies.cuts)
+
     def test_what_is_untrue_once_only_is_not_cut(self):
         """A node that is behind has not yet what another one had at the open."""
         self.open(self.proxy_id, self.token)
@@ -246,9 +277,9 @@ class WatchTests:
             self.watcher.run()
         self.assertEqual(2, sum('count' in statement for statement in sent))
         self.assertEqual(4, len(sent))
-        for seconds in (1, 5):
+        for launched_at in (base.now(1), None, base.now(5)):
             self.assertEqual([], self.proxies.cuts)
-            self.update_instance(guest, launched_at=base.now(seconds))
+            self.update_instance(guest, launched_at=launched_at)
             self.watcher.run()
         self.assertEqual([(session.id, 'console_gone')], self.proxies.cuts)
 
