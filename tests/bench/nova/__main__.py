@@ -20,7 +20,7 @@ from tests.bench.report import machine
 from tests.nova import base
 
 BASELINE, MINE = 'nova-novncproxy', 'consoled'
-_WARM_UP_SESSIONS = 20
+_WARM_UP_SESSIONS = 50
 _SETTLE = 2.0  # seconds before memory is measured
 
 
@@ -60,7 +60,7 @@ def _arguments() -> argparse.Namespace:
         ('--callers', 8, 'users that open sessions at the same time', int),
         ('--refusals', 20, 'bad tokens in each round', int),
         ('--sessions', 1000, 'idle sessions of consoled', int),
-        ('--few', 20, 'idle sessions of nova-novncproxy', int),
+        ('--few', 10, 'idle sessions of nova-novncproxy', int),
     ):
         parser.add_argument(name, default=default, type=kind, help=f'{what} (default %(default)s)')
     parser.add_argument('--json', type=pathlib.Path, metavar='FILE', help='write all rounds to FILE')
@@ -83,7 +83,7 @@ def _opens(cell: Cell, contender: Contender, seconds: float, callers: int) -> Op
 
 def _session(contender: Contender, count: int) -> dict[str, float]:
     """Return what each of ``count`` idle sessions adds to the memory of all processes."""
-    for user in users.crowd(contender.routes(), _WARM_UP_SESSIONS):
+    for user in users.crowd(contender.routes(), min(count, _WARM_UP_SESSIONS)):
         user.leave()
     time.sleep(_SETTLE)
     before = contender.memory()
