@@ -69,9 +69,9 @@ def _arguments() -> argparse.Namespace:
 
 def _opens(cell: Cell, contender: Contender, seconds: float, callers: int) -> Opens:
     parts = {'proxy': contender.cpu, **cell.shared}
-    users.opens(contender.routes(), 1.0, callers)
+    users.measure_opens(contender.routes(), 1.0, callers)
     before = {part: read() for part, read in parts.items()}
-    latencies, elapsed = users.opens(contender.routes(), seconds, callers)
+    latencies, elapsed = users.measure_opens(contender.routes(), seconds, callers)
     count, ordered = len(latencies), sorted(latencies)
     return Opens(
         rate=count / elapsed,
