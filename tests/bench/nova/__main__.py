@@ -39,12 +39,13 @@ class Round:
     """What was measured of a contender in one round.
 
     :ivar refusal: median of the seconds until a bad token is refused
-    :ivar session: memory of an idle session in bytes, as ``rss`` and as ``pss``
+    :ivar session: memory of an idle session in bytes, as ``rss`` and as ``pss``; only in the first round:
+        later ones use what earlier ones have left
     """
 
     opens: Opens
     refusal: float
-    session: dict[str, float]
+    session: dict[str, float] | None
 
 
 def _arguments() -> argparse.Namespace:
@@ -95,24 +96,26 @@ def _session(contender: Contender, count: int) -> dict[str, float]:
     return {name: (after[name] - before[name]) / count for name in before}
 
 
-def _measure(cell: Cell, name: str, arguments: argparse.Namespace) -> Round:
-    contender = cell.contenders[name]
+def _measure(cell: Cell, name: str, first: bool, arguments: argparse.Namespace) -> Round:
+    contender, session = cell.contenders[name], None
+    if first:
+        log_progress(f'{name}: idle sessions')
+        session = _session(contender, arguments.sessions if name == MINE else arguments.few)
     log_progress(f'{name}: opens')
     opens = _opens(cell, contender, arguments.seconds, arguments.callers)
     log_progress(f'{name}: refusals')
     refusals = [users.refusal(contender.bad_route(), '127.0.3.1') for _ in range(arguments.refusals)]
-    log_progress(f'{name}: idle sessions')
-    session = _session(contender, arguments.sessions if name == MINE else arguments.few)
     return Round(opens, statistics.median(refusals), session)
 
 
 def _table(rounds: dict[str, list[Round]]) -> list[str]:
     def row(name: str, mine: Round) -> str:
         opens, cpu = mine.opens, mine.opens.cpu
+        memory = [f'{size / 1024:12.1f}' for size in (mine.session or {}).values()]
         return (
             f'{name:16} {opens.rate:8.2f} {opens.p50 * 1e3:8.1f} {opens.p99 * 1e3:8.1f}'
             f' {cpu["proxy"] * 1e3:8.1f} {sum(cpu.values()) * 1e3:8.1f} {mine.refusal * 1e3:10.1f}'
-            f' {mine.session["rss"] / 1024:12.1f} {mine.session["pss"] / 1024:12.1f}'
+            f' {" ".join(memory)}'
         )
 
     header = (
@@ -125,7 +128,11 @@ def _table(rounds: dict[str, list[Round]]) -> list[str]:
 def _bars(rounds: dict[str, list[Round]]) -> list[str]:
     both = list(zip(rounds[MINE], rounds[BASELINE], strict=True))
     rates = [mine.opens.rate / other.opens.rate for mine, other in both]
-    memory = [1000 * mine.session['pss'] / other.session['pss'] for mine, other in both]
+    memory = [
+        1000 * mine.session['pss'] / other.session['pss']
+        for mine, other in both
+        if mine.session and other.session
+    ]
     refusals = [mine.refusal / other.refusal for mine, other in both]
     return [
         verdict('opens a second: >= 25 x nova-novncproxy', rates, 25, at_least=True),
@@ -142,7 +149,7 @@ def main() -> int:
         for number in range(1, arguments.rounds + 1):
             log_progress(f'round {number} of {arguments.rounds}')
             for name, measured in rounds.items():
-                measured.append(_measure(cell, name, arguments))
+                measured.append(_measure(cell, name, number == 1, arguments))
     print_section(
         [*machine(), f'Nova {base.VERSION}; {arguments.rounds} rounds, {arguments.seconds} s of opens']
     )
