@@ -17,6 +17,7 @@ from consoled.testing import services
 from consoled.testing.service_process import spawn
 
 VERSION = os.environ.get('CONSOLED_TEST_NOVA', '34.0.0')
+MAJOR = int(VERSION.partition('.')[0])
 ROOT = pathlib.Path(__file__).parents[2]
 ADDRESS = '192.0.2.10'  # server_proxyclient_address of the compute host (RFC 5737)
 COMPUTE_HOST = 'cmp1'
@@ -53,7 +54,7 @@ _GUEST = """
 def nova_environment():
     """Return the environment of programs that use Nova's code: it says whether eventlet patches them."""
     environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
-    if int(VERSION.partition('.')[0]) >= 33:
+    if MAJOR >= 33:
         return {**environment, 'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'}
     return {**environment, 'NOVA_PATCH': '1'}  # read by nova_side.py
 

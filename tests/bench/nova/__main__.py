@@ -20,7 +20,7 @@ from tests.bench.report import machine
 from tests.nova import base
 
 BASELINE, MINE = 'nova-novncproxy', 'consoled'
-_WARM_UP_SESSIONS = 20
+_WARM_UP_SESSIONS = 50
 _SETTLE = 2.0  # seconds before memory is measured
 
 
@@ -39,12 +39,13 @@ class Round:
     """What was measured of a contender in one round.
 
     :ivar refusal: median of the seconds until a bad token is refused
-    :ivar session: memory of an idle session in bytes, as ``rss`` and as ``pss``
+    :ivar session: memory of an idle session in bytes, as ``rss`` and as ``pss``; only in the first round:
+        later ones use what earlier ones have left
     """
 
     opens: Opens
     refusal: float
-    session: dict[str, float]
+    session: dict[str, float] | None
 
 
 def _arguments() -> argparse.Namespace:
@@ -60,7 +61,7 @@ def _arguments() -> argparse.Namespace:
         ('--callers', 8, 'users that open sessions at the same time', int),
         ('--refusals', 20, 'bad tokens in each round', int),
         ('--sessions', 1000, 'idle sessions of consoled', int),
-        ('--few', 20, 'idle sessions of nova-novncproxy', int),
+        ('--few', 10, 'idle sessions of nova-novncproxy', int),
     ):
         parser.add_argument(name, default=default, type=kind, help=f'{what} (default %(default)s)')
     parser.add_argument('--json', type=pathlib.Path, metavar='FILE', help='write all rounds to FILE')
@@ -69,9 +70,9 @@ def _arguments() -> argparse.Namespace:
 
 def _opens(cell: Cell, contender: Contender, seconds: float, callers: int) -> Opens:
     parts = {'proxy': contender.cpu, **cell.shared}
-    users.opens(contender.routes(), 1.0, callers)
+    users.measure_opens(contender.routes(), 1.0, callers)
     before = {part: read() for part, read in parts.items()}
-    latencies, elapsed = users.opens(contender.routes(), seconds, callers)
+    latencies, elapsed = users.measure_opens(contender.routes(), seconds, callers)
     count, ordered = len(latencies), sorted(latencies)
     return Opens(
         rate=count / elapsed,
@@ -83,7 +84,7 @@ def _opens(cell: Cell, contender: Contender, seconds: float, callers: int) -> Op
 
 def _session(contender: Contender, count: int) -> dict[str, float]:
     """Return what each of ``count`` idle sessions adds to the memory of all processes."""
-    for user in users.crowd(contender.routes(), _WARM_UP_SESSIONS):
+    for user in users.crowd(contender.routes(), min(count, _WARM_UP_SESSIONS)):
         user.leave()
     time.sleep(_SETTLE)
     before = contender.memory()
@@ -95,24 +96,26 @@ def _session(contender: Contender, count: int) -> dict[str, float]:
     return {name: (after[name] - before[name]) / count for name in before}
 
 
-def _measure(cell: Cell, name: str, arguments: argparse.Namespace) -> Round:
-    contender = cell.contenders[name]
+def _measure(cell: Cell, name: str, first: bool, arguments: argparse.Namespace) -> Round:
+    contender, session = cell.contenders[name], None
+    if first:
+        log_progress(f'{name}: idle sessions')
+        session = _session(contender, arguments.sessions if name == MINE else arguments.few)
     log_progress(f'{name}: opens')
     opens = _opens(cell, contender, arguments.seconds, arguments.callers)
     log_progress(f'{name}: refusals')
     refusals = [users.refusal(contender.bad_route(), '127.0.3.1') for _ in range(arguments.refusals)]
-    log_progress(f'{name}: idle sessions')
-    session = _session(contender, arguments.sessions if name == MINE else arguments.few)
     return Round(opens, statistics.median(refusals), session)
 
 
 def _table(rounds: dict[str, list[Round]]) -> list[str]:
     def row(name: str, mine: Round) -> str:
         opens, cpu = mine.opens, mine.opens.cpu
+        memory = [f'{size / 1024:12.1f}' for size in (mine.session or {}).values()]
         return (
             f'{name:16} {opens.rate:8.2f} {opens.p50 * 1e3:8.1f} {opens.p99 * 1e3:8.1f}'
             f' {cpu["proxy"] * 1e3:8.1f} {sum(cpu.values()) * 1e3:8.1f} {mine.refusal * 1e3:10.1f}'
-            f' {mine.session["rss"] / 1024:12.1f} {mine.session["pss"] / 1024:12.1f}'
+            f' {" ".join(memory)}'
         )
 
     header = (
@@ -125,7 +128,11 @@ def _table(rounds: dict[str, list[Round]]) -> list[str]:
 def _bars(rounds: dict[str, list[Round]]) -> list[str]:
     both = list(zip(rounds[MINE], rounds[BASELINE], strict=True))
     rates = [mine.opens.rate / other.opens.rate for mine, other in both]
-    memory = [1000 * mine.session['pss'] / other.session['pss'] for mine, other in both]
+    memory = [
+        1000 * mine.session['pss'] / other.session['pss']
+        for mine, other in both
+        if mine.session and other.session
+    ]
     refusals = [mine.refusal / other.refusal for mine, other in both]
     return [
         verdict('opens a second: >= 25 x nova-novncproxy', rates, 25, at_least=True),
@@ -142,7 +149,7 @@ def main() -> int:
         for number in range(1, arguments.rounds + 1):
             log_progress(f'round {number} of {arguments.rounds}')
             for name, measured in rounds.items():
-                measured.append(_measure(cell, name, arguments))
+                measured.append(_measure(cell, name, number == 1, arguments))
     print_section(
         [*machine(), f'Nova {base.VERSION}; {arguments.rounds} rounds, {arguments.seconds} s of opens']
     )

@@ -24,6 +24,7 @@ _LIMITS = {
     'max_connections': 20000,
     'max_connections_per_address': 20000,
     'max_failed_tokens': 100000,
+    'authorize_timeout': _TIMEOUT,
 }
 
 
@@ -82,12 +83,13 @@ class Consoled(Contender):
     """A manager with one worker and a proxy with one, on the bus of Nova, with a database of their own."""
 
     def _setUp(self) -> None:  # noqa: N802 - named by the fixtures library
-        unlimited: dict[str, Any] = {'max_sessions_per_token': 0, 'max_sessions_per_instance': 0}
+        manager: dict[str, Any] = {'workers': 1, 'max_sessions_per_token': 0, 'max_sessions_per_instance': 0}
+        manager['check_port_timeout'] = _TIMEOUT / 2  # the machine may be busy
         self._manager = self.useFixture(
             ManagerProcess(
                 self._nova.bus,
                 services.shared(services.MariaDB).new_database(),
-                {'nova': {'connection': self._nova.reader}, 'manager': {'workers': 1, **unlimited}},
+                {'nova': {'connection': self._nova.reader}, 'manager': manager},
             )
         )
         self._proxy = self.useFixture(ProxyProcess(self._nova.bus, {'proxy': _LIMITS}))

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from tests.bench import opens
 from tests.bench.proxy import frames
 from tests.bench.proxy.frames import Route
 
@@ -71,33 +71,13 @@ def _read(sock: socket.socket) -> bytes:
     return got
 
 
-def opens(routes: Sequence[Route], seconds: float, callers: int) -> tuple[list[float], float]:
+def measure_opens(routes: Sequence[Route], seconds: float, callers: int) -> tuple[list[float], float]:
     """Let users open and leave sessions.
 
     :returns: the seconds that each open took, and those of the whole run
     """
-    latencies: list[float] = []
-    failures: list[Exception] = []
-    started = time.perf_counter()
     turns = itertools.cycle(routes)
-
-    def call(number: int) -> None:
-        while (before := time.perf_counter()) < started + seconds and not failures:
-            try:
-                user = User(next(turns), f'127.0.1.{number + 1}')
-                latencies.append(time.perf_counter() - before)
-                user.leave()
-            except Exception as exc:
-                failures.append(exc)
-
-    threads = [threading.Thread(target=call, args=(number,)) for number in range(callers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-    return latencies, time.perf_counter() - started
+    return opens.run(lambda source: User(next(turns), source).leave, seconds, callers)
 
 
 def refusal(route: Route, source: str) -> float:

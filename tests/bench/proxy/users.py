@@ -15,11 +15,11 @@ import json
 import random
 import socket
 import sys
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from tests.bench import opens
 from tests.bench.proxy import frames
 from tests.bench.proxy.crowd import Crowd, percentiles
 from tests.bench.proxy.frames import PATTERN, Route
@@ -189,30 +189,13 @@ class Opens:
         self._routes = routes
 
     def run(self, seconds: float, callers: int) -> dict[str, Any]:
-        latencies: list[list[float]] = [[] for _ in range(callers)]
-        failures: list[Exception] = []
-        started = time.perf_counter()
+        latencies, elapsed = opens.run(self._open, seconds, callers)
+        return {'count': len(latencies), 'seconds': elapsed, **percentiles(latencies)}
 
-        def call(number: int) -> None:
-            source = f'127.0.1.{number + 1}'
-            while (before := time.perf_counter()) < started + seconds and not failures:
-                try:
-                    route = random.choice(self._routes)
-                    sock, _ = frames.connect(route, source)
-                    latencies[number].append(time.perf_counter() - before)
-                    _leave(sock, route)
-                except Exception as exc:
-                    failures.append(exc)
-
-        threads = [threading.Thread(target=call, args=(number,)) for number in range(callers)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if failures:
-            raise failures[0]
-        every = [latency for mine in latencies for latency in mine]
-        return {'count': len(every), 'seconds': time.perf_counter() - started, **percentiles(every)}
+    def _open(self, source: str) -> Callable[[], None]:
+        route = random.choice(self._routes)
+        sock, _ = frames.connect(route, source)
+        return lambda: _leave(sock, route)
 
     def close(self) -> dict[str, Any]:
         return {}
