@@ -100,6 +100,7 @@ class Fetch:
     :ivar token: None without a token, or with one that is malformed
     :ivar bad_token: the error to answer with, if the token is malformed and the path is not a page
     :ivar foreign: whether a page of another site made the request
+    :ivar serial_port: as of the websocket
     """
 
     path: str
@@ -109,6 +110,7 @@ class Fetch:
     head: bool
     if_none_match: str | None
     foreign: bool
+    serial_port: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +165,7 @@ def _decide(request: Request, policy: Policy, client: Client) -> Decision:
             head=request.method == 'HEAD',
             if_none_match=_single_value(request, 'if-none-match'),
             foreign=_is_foreign(request, policy, client),
+            serial_port=_find_serial_port(query),
         )
     accept = _check_upgrade(request)
     unmatched_origin = _check_origin(request, policy, client)

@@ -53,13 +53,25 @@ class PortsTest(proxy_base.ProxyTestCase):
         target = self.grant(self.serial[0])
         self.opened(target=target)
         self.refused(target)
-        connection = http.client.HTTPConnection('127.0.0.1', self.daemon.port, timeout=proxy_base.PATIENCE)
+        self.assertEqual((409, ('console_in_use', PORTS, [2, 3])), self.explained(target, self.daemon))
+
+    def explained(self, target, daemon):
+        """Ask for the reason as a page does; return the status, and what the answer says."""
+        connection = http.client.HTTPConnection('127.0.0.1', daemon.port, timeout=proxy_base.PATIENCE)
         self.addCleanup(connection.close)
         connection.request('GET', target, headers={'Accept': 'application/json'})
         answer = connection.getresponse()
-        self.assertEqual(
-            (409, ('console_in_use', PORTS, [2, 3])), (answer.status, self.said(json.load(answer)))
-        )
+        return answer.status, self.said(json.load(answer))
+
+    def test_a_process_that_has_not_refused_the_user_knows_the_reason_too(self):
+        other = self.useFixture(self.new_daemon())
+        other.wait_ready()
+        target = self.grant(self.serial[0])
+        self.opened(target=target)
+        self.assertEqual((409, ('console_in_use', PORTS, [2, 3])), self.explained(target, other))
+        target += '&serial_port=2'
+        self.opened(target=target)
+        self.assertEqual((409, ('console_in_use', PORTS, [3])), self.explained(target, other))
 
     def test_numbers_that_are_none_and_ports_that_do_not_exist(self):
         target = self.grant(self.serial[0])
