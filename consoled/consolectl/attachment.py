@@ -142,7 +142,7 @@ class Attachment:
             url = console_relay.websocket_url(grant.access_url)
             connection = await console_relay.connect(url, grant.token, self._tls)
             self._begin(grant.instance_uuid)
-            relay = console_relay.Relay(connection, self._keys, self._screen, self._wait)
+            relay = console_relay.Relay(connection, self._keys, self._screen, self._wait, self._say_port)
             ended = await relay.run()
         except Ended as exc:
             raise exc.without(grant.token) from exc.__cause__
@@ -162,6 +162,11 @@ class Attachment:
                     self._terminal.say(
                         f'For full-screen programs, run in the guest: stty rows {lines} cols {columns}'
                     )
+
+    def _say_port(self, number: int) -> None:
+        self._terminal.say(
+            f'This is serial port {number}: another user has taken the one that was authorized.'
+        )
 
     async def _prompt_to_reconnect(self, ended: Ended) -> None:
         """Say why the session ended, and wait until the user wants to reconnect."""

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import ssl
+from collections.abc import Callable
 from typing import Any
 from urllib import parse
 
@@ -37,6 +38,9 @@ _ACKNOWLEDGED = 16 * 1024  # bytes that one acknowledgement covers, at least
 
 # A connection that ended without a close frame has this code (RFC 6455, section 7.1.5).
 _LOST = 1006
+
+# What reading a peer's JSON may raise: RecursionError, for one that is nested deeply.
+_UNREADABLE = (ValueError, TypeError, LookupError, RecursionError)
 
 # What a library closes a websocket with, on either side: its own words are not for users.
 _BY_LIBRARIES = (1002, 1003, 1007, 1008, 1009, 1010)
@@ -146,7 +150,7 @@ async def connect(url: str, token: str, tls: ssl.SSLContext) -> client.ClientCon
         return await _Connect(
             url,
             ssl=tls if url.startswith('wss:') else None,
-            subprotocols=[Subprotocol(name) for name in (flow.PROTOCOL, 'binary', TOKEN_PROTOCOL + token)],
+            subprotocols=[Subprotocol(name) for name in (*flow.PROTOCOLS, 'binary', TOKEN_PROTOCOL + token)],
             additional_headers={'Accept': 'application/json'},
             user_agent_header=f'consolectl/{version.VERSION}',
             compression=None,
@@ -169,7 +173,7 @@ def refused(status: int, body: bytes | bytearray | None) -> Ended:
     try:
         answer = json.loads(body or b'')
         code, reason, retryable = str(answer['code']), str(answer['reason']), answer['retryable'] is True
-    except (ValueError, TypeError, LookupError):  # not from consoled-proxy, but from a server in between
+    except _UNREADABLE:  # not from consoled-proxy, but from a server in between
         code, reason = 'connection_failed', f'The console proxy answered with HTTP status {status}.'
         retryable = status >= 500
     exit_code = errors.UNREACHABLE if status >= 500 else errors.REFUSED
@@ -202,13 +206,22 @@ class Relay:
     """Relay of bytes between a terminal and a websocket.
 
     :param wait: seconds of silence to wait for after the end of the input
+    :param on_port: called with the number of the serial port, if it is not the one of the token
     """
 
-    def __init__(self, connection: client.ClientConnection, keys: Keys, screen: Screen, wait: float) -> None:
+    def __init__(
+        self,
+        connection: client.ClientConnection,
+        keys: Keys,
+        screen: Screen,
+        wait: float,
+        on_port: Callable[[int], None] = lambda number: None,
+    ) -> None:
         self._connection = connection
         self._keys = keys
         self._screen = screen
         self._wait = wait
+        self._on_port = on_port
         self._now = asyncio.get_running_loop().time
         self._last_received = self._now()
         self._sent = asyncio.Event()
@@ -260,10 +273,21 @@ class Relay:
         while True:
             message: Any = await self._connection.recv()
             self._last_received = self._now()
+            if isinstance(message, str) and self._connection.subprotocol == flow.SERIAL:
+                self._notice(message)
+                continue
             data = message if isinstance(message, bytes) else message.encode()
             await self._screen.write(data)
             self._shown += len(data)
             self._to_acknowledge.set()
+
+    def _notice(self, message: str) -> None:
+        try:
+            number = json.loads(message)['serial_port']
+        except _UNREADABLE:
+            return
+        if isinstance(number, int):
+            self._on_port(number)
 
     async def _acknowledge(self) -> None:
         """Tell the proxy what is shown, so that it holds the guest back while this screen is slow.
@@ -271,7 +295,7 @@ class Relay:
         What is on its way to the screen precedes the echo of ^C. This is a task of its own: a guest that
         takes no input may be waiting for its output to be taken.
         """
-        if self._connection.subprotocol != flow.PROTOCOL:
+        if self._connection.subprotocol not in flow.PROTOCOLS:
             return
         acknowledged = 0
         while True:

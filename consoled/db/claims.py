@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from oslo_db import exception as db_exc
 from consoled import exception, objects
 from consoled.db import clock, models
 from consoled.db.engine import Database
+from consoled.db.models import Row
 from consoled.db.sessions import BY_ID, OpenRequest, load, to_session
 
 _C = models.console_connection.c
@@ -267,17 +269,34 @@ def _count(scopes: tuple[str, ...]) -> sa.Select[Any]:
     )
 
 
+def check_slot(db: Database, console: objects.ConsoleConnection, limit: int) -> None:
+    """Check whether a console has a slot that no live session holds.
+
+    :param limit: of its sessions; 0 means no limit
+    :raises SlotsTaken: live sessions hold all slots
+    """
+    if limit:
+        _find_free(_holders(db, console), limit)
+
+
 def _free_slot(db: Database, request: OpenRequest, limit: int) -> int:
     """Return a slot that no live session holds; delete the sessions of proxies whose lease has ended.
 
     :raises SlotsTaken: live sessions hold all slots
     """
-    console = request.console
-    values = {'instance_uuid': console.instance_uuid, 'host': console.host, 'port': console.port}
-    rows = db.single(lambda conn: conn.execute(_HOLDERS, values).all())
+    rows = _holders(db, request.console)
     dead = [row.id for row in rows if not row.alive]
     if dead:
         db.single(lambda conn: conn.execute(_delete_dead(dead)))
+    return _find_free(rows, limit)
+
+
+def _holders(db: Database, console: objects.ConsoleConnection) -> Sequence[Row]:
+    values = {'instance_uuid': console.instance_uuid, 'host': console.host, 'port': console.port}
+    return db.single(lambda conn: conn.execute(_HOLDERS, values).all())
+
+
+def _find_free(rows: Sequence[Row], limit: int) -> int:
     taken = {row.slot for row in rows if row.alive}
     free = [slot for slot in range(limit) if slot not in taken]
     if free:

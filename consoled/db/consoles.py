@@ -25,8 +25,9 @@ _P = models.console_proxy.c
 SELECT_INSTANCE = sa.select(_I.uuid, _I.compute_host, _I.defined, _I.retired_at).where(
     _I.uuid == sa.bindparam('instance_uuid')
 )
+CONSOLE_COLUMNS = (_C.host, _C.port, _C.console_type, _C.access_url_base, _C.options)
 _SELECT_CONSOLES = (
-    sa.select(_C.host, _C.port, _C.console_type, _C.access_url_base, _C.options)
+    sa.select(*CONSOLE_COLUMNS)
     .where(_C.instance_uuid == sa.bindparam('instance_uuid'))
     .order_by(_C.port, _C.host)
 )

@@ -19,11 +19,7 @@ NUMBER = 'serial_port'
 
 _SELECT_PORTS = (
     sa.select(
-        _C.host,
-        _C.port,
-        _C.console_type,
-        _C.access_url_base,
-        _C.options,
+        *consoles.CONSOLE_COLUMNS,
         _I.compute_host,
         consoles.LIVE_SESSION.correlate(models.console_connection).exists().label('connected'),
         contests.SUSPECT.label('suspect'),

@@ -127,11 +127,7 @@ _PROMISED = (
 )
 _NEXT_FREE = (
     sa.select(
-        _C.host,
-        _C.port,
-        _C.console_type,
-        _C.access_url_base,
-        _C.options,
+        *consoles.CONSOLE_COLUMNS,
         _I.compute_host,
         contests.SUSPECT.label('suspect'),
         consoles.LIVE_SESSION.correlate(models.console_connection).exists().label('connected'),

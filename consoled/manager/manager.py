@@ -139,9 +139,18 @@ class ConsoleAuthManager(Endpoint):
         _log_authorized(grant)
         return grant
 
-    @exposed(token=arg.token())
-    def validate(self, context: RequestContext, token: str) -> objects.ConsoleAuthToken:
-        return self._tokens.validate(token)
+    @exposed(
+        token=arg.token(),
+        to_open=arg.boolean().or_none(),
+        serial_port=arg.integer(1, MAX_SERIAL_PORT).or_none(),
+    )
+    def validate(
+        self, context: RequestContext, token: str, to_open: bool | None, serial_port: int | None
+    ) -> objects.ConsoleAuthToken:
+        grant = self._tokens.validate(token)
+        if to_open:
+            self._opener.check_slot(token, serial_port)
+        return grant
 
     # consoles
 

@@ -116,6 +116,24 @@ class SessionOpener:
         self._check(context, token, request)
         return request.console
 
+    def check_slot(self, token: str, serial_port: int | None) -> None:
+        """Check whether an open would get a slot now. Nothing is opened, and no agent is asked.
+
+        :param serial_port: as for ``open``
+        :raises ConsoleInUse: it would not; as ``open`` raises it
+        """
+        request = self._ports.resolve(self._find(token, '', '', None), serial_port)
+        policy = self._policy(request.console.console_type)
+        try:
+            claims.check_slot(self._db, request.console, policy.limits.console)
+        except claims.SlotsTaken as taken:
+            steals = policy.steal and not request.elsewhere
+            if steals or next(iter(self._ports.next_free(request)), None) is not None:
+                return
+            refusal = _in_use(taken)
+            refusal.kwargs |= self._ports.offer(request)
+            raise refusal from None
+
     def _find(
         self, token: str, session_id: str, proxy_id: str, client_address: str | None
     ) -> db_sessions.OpenRequest:

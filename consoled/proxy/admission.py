@@ -118,14 +118,17 @@ class Admission:
             return exception.RateLimited(seconds=seconds) if seconds else exception.UpgradeRequired()
         return None
 
-    async def ask(self, token: str, client_address: str | None) -> exception.ConsoledException:
+    async def ask(
+        self, token: str, client_address: str | None, serial_port: int | None
+    ) -> exception.ConsoledException:
         """Ask a manager why a websocket with this token would be refused now, apart from the opens.
 
+        :param serial_port: number of the serial port that the user has chosen; None for the token's own
         :returns: UpgradeRequired if it would not be refused
         """
         self._metrics.explained('manager')
         try:
-            await self._managers.validate_doubtful(token, client_address)
+            await self._managers.validate_to_open(token, client_address, serial_port)
         except exception.ConsoledException as exc:
             if isinstance(exc, exception.InvalidToken):
                 self._refusals.token_failed(client_address, foreign=False)

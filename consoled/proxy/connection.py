@@ -263,13 +263,13 @@ class UserConnection(asyncio.Protocol):
     def _explain(self, token: str, fetch: handshake.Fetch) -> None:
         why = self._context.admission.explain(token, fetch.client.address, foreign=fetch.foreign)
         if why is None:
-            self._run(self._ask(token, fetch.client.address))
+            self._run(self._ask(token, fetch))
         else:
             self._refuse(why)
             self._finish()
 
-    async def _ask(self, token: str, client_address: str | None) -> None:
-        self._refuse(await self._context.admission.ask(token, client_address))
+    async def _ask(self, token: str, fetch: handshake.Fetch) -> None:
+        self._refuse(await self._context.admission.ask(token, fetch.client.address, fetch.serial_port))
 
     def _refuse(self, error: exception.ConsoledException) -> None:
         self._send(*responses.refusal(error, as_json=self._wants_json, for_websocket=self._wants_websocket))

@@ -102,6 +102,7 @@ class Fetch:
     :ivar bad_token: the error to answer with, if the token is malformed and the path is not a page
     :ivar foreign: whether a page of another site made the request
     :ivar embedders: hosts whose pages may embed this one, besides those that are configured
+    :ivar serial_port: as of the websocket
     """
 
     path: str
@@ -113,6 +114,7 @@ class Fetch:
     if_none_match: str | None
     foreign: bool
     embedders: tuple[str, ...] = ()
+    serial_port: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +171,7 @@ def _decide(request: Request, policy: Policy, client: Client) -> Decision:
             if_none_match=_single_value(request, 'if-none-match'),
             foreign=_is_foreign(request, policy, client),
             embedders=policy.origins.embedders(client),
+            serial_port=_find_serial_port(query),
         )
     accept = _check_upgrade(request)
     web_page = _web_page(request, policy, client)

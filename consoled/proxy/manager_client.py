@@ -121,6 +121,26 @@ class ManagerClient:
             pool=self._doubtful,
         )
 
+    async def validate_to_open(
+        self, token: str, client_address: str | None, serial_port: int | None
+    ) -> objects.ConsoleAuthToken:
+        """Return the same, unless a session could not be opened now; in no hurry.
+
+        :param serial_port: number of the serial port that the user has chosen; None for the token's own
+        :raises ConsoledException: as ``ConsoleAuthAPI.validate`` with ``to_open``
+        """
+        return await self._call(
+            lambda: self._validate_to_open(token, serial_port),
+            [(self._doubtful_by_client, client_site(client_address))],
+            pool=self._doubtful,
+        )
+
+    def _validate_to_open(self, token: str, serial_port: int | None) -> objects.ConsoleAuthToken:
+        try:
+            return self._api.validate(RequestContext(), token, to_open=True, serial_port=serial_port)
+        except (exception.InternalError, exception.InvalidArgument):  # a manager that speaks 1.0
+            return self._api.validate(RequestContext(), token)
+
     async def open_session(self, session: Session, token: str) -> objects.ConsoleSession:
         """Open a session; for one that is open, ask again whether its console may be connected.
 

@@ -29,7 +29,7 @@ class ConsoleAuthAPI(Caller):
     """Client of the managers (topic ``consoled``), for compute agents, proxies and operators."""
 
     topic = versions.TOPIC
-    newer_arguments = {'serial_port': '1.1'}
+    newer_arguments = {'serial_port': '1.1', 'to_open': '1.1'}
     replies = {
         'authorize': replies.grant(),
         'validate': replies.grant(),
@@ -60,13 +60,26 @@ class ConsoleAuthAPI(Caller):
         result: objects.ConsoleAuthToken = self._call(context, 'authorize', console_auth_token=grant, ttl=ttl)
         return result
 
-    def validate(self, context: RequestContext, token: str) -> objects.ConsoleAuthToken:
+    def validate(
+        self,
+        context: RequestContext,
+        token: str,
+        *,
+        to_open: bool = False,
+        serial_port: int | None = None,
+    ) -> objects.ConsoleAuthToken:
         """Return the grant of a live token, without the token. Has no side effect.
 
+        :param to_open: refuse, as ``open_session`` would, if the console has no slot left. Managers of 1.0
+            do not look at that
+        :param serial_port: as for ``open_session``; with ``to_open`` only
         :raises InvalidToken: the token is unknown, expired or used
         :raises ConsoleContested: an instance of another compute host has the console's address too
+        :raises ConsoleInUse: with ``to_open``: as for ``open_session``
         """
-        result: objects.ConsoleAuthToken = self._call(context, 'validate', token=token)
+        result: objects.ConsoleAuthToken = self._call(
+            context, 'validate', token=token, to_open=to_open or None, serial_port=serial_port
+        )
         return result
 
     def list_free_ports(

@@ -23,7 +23,7 @@ _OBJECTS = {
 }
 OBJECTS_OF_VERSION: dict[str, dict[str, str]] = {
     '1.0': _OBJECTS,
-    '1.1': _OBJECTS,  # open_session has the argument serial_port
+    '1.1': _OBJECTS,  # open_session has serial_port; validate has that and to_open
 }
 
 

@@ -86,6 +86,15 @@ class TerminalTest(AttachCase):
             )
             self.assertEqual(0, done)
 
+    def test_the_user_reads_which_serial_port_it_is_if_the_authorized_one_is_taken(self):
+        def handle(connection):
+            connection.send('{"serial_port": 2}')
+            echo(connection)
+
+        proxy = self.serve(handle, subprotocols=['consoled.serial'])
+        said = 'This is serial port 2: another user has taken the one that was authorized.\r\n'
+        self.assertEqual(0, self.attach_here(lambda: self.grant(proxy.port), said, b'\x1d'))
+
     def test_enter_reconnects_with_a_new_token(self):
         ends = [1012, 1001, 1011, None]
         grants = []

@@ -105,7 +105,7 @@ class PipesTest(AttachCase):
         self.assertEqual((0, data), self.attach(proxy, data, wait=1))
         [request] = proxy.requests
         self.assertEqual('/', request.path)
-        offered = f'consoled.flow, binary, consoled.token.{TOKEN}'
+        offered = f'consoled.serial, consoled.flow, binary, consoled.token.{TOKEN}'
         self.assertEqual(offered, request.headers['Sec-WebSocket-Protocol'])
         self.assertEqual('application/json', request.headers['Accept'])
         self.assertNotIn('Origin', request.headers)
@@ -136,6 +136,20 @@ class PipesTest(AttachCase):
         self.assertEqual(len(got), len(numbers))
         self.assertEqual(sorted(numbers), numbers)
         self.assertLessEqual(numbers[-1], sent)
+
+    def test_another_serial_port_than_that_of_the_token_is_reported_and_not_shown_as_output(self):
+        reported = []
+        report = lambda attachment, number: reported.append(number)  # noqa: E731
+        self.useFixture(fixtures.MonkeyPatch('consoled.consolectl.attachment.Attachment._say_port', report))
+        for text in ('{"serial_port": 2}', '{"serial_port": "3"}', '[]', '{}', 'x', '[' * 5000):
+
+            def greet(connection, text=text):
+                connection.send(text)
+                connection.send(b'router>')
+
+            _, shown = self.attach(self.serve(greet, subprotocols=['consoled.serial']), wait=PATIENCE)
+            self.assertEqual(b'router>', shown)
+        self.assertEqual([2], reported)
 
     def test_a_proxy_that_does_not_ask_for_it_gets_no_acknowledgement(self):
         got = []

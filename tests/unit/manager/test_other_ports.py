@@ -213,6 +213,48 @@ class OfferTest(OtherPortsCase):
         self.refused(exception.ConsoleGone, self.token, session.id, 2)
 
 
+class ReasonTest(OtherPortsCase):
+    """A proxy asks why an open was refused that another process has refused."""
+
+    def explain(self, token=None, serial_port=None):
+        return self.api.validate(self.context, token or self.token, to_open=True, serial_port=serial_port)
+
+    def in_use(self, *args, **kwargs):
+        kwargs = self.assertRaises(exception.ConsoleInUse, self.explain, *args, **kwargs).kwargs
+        self.assertIn('since', kwargs)
+        return kwargs.get('serial_ports'), kwargs.get('free_ports')
+
+    def test_the_reason_is_that_of_the_open(self):
+        asked = len(self.agents.asked)
+        self.assertEqual((4, [2, 3, 4]), self.in_use())
+        self.choose(3)
+        self.assertEqual((4, [2, 4]), self.in_use(serial_port=3))
+        self.config.set(serial_console__other_ports='refuse')
+        self.assertEqual((None, None), self.in_use())
+        self.assertEqual(asked + 1, len(self.agents.asked), 'only the open asks the agent')
+
+    def test_what_could_be_opened_is_valid(self):
+        self.assertEqual(10000, self.explain(serial_port=2).port)
+        self.config.set(serial_console__other_ports='next')
+        self.assertEqual(10000, self.explain().port)
+        self.config.set(serial_console__other_ports='offer', serial_console__takeover='steal')
+        self.assertEqual(10000, self.explain().port)
+        self.config.set(serial_console__takeover='refuse')
+        self.close(self.first)
+        self.assertEqual(10000, self.explain().port)
+        self.assertEqual(set(), self.sessions())
+
+    def test_consoles_without_a_limit_and_callers_that_do_not_ask(self):
+        screen = self.authorize(5900, console_type='novnc').token
+        self.open(self.proxy_id, screen)
+        self.assertEqual(5900, self.explain(screen).port)
+        self.assertEqual(10000, self.api.validate(self.context, self.token).port)
+
+    def test_a_token_that_is_not_valid_learns_nothing(self):
+        self.assertRaises(exception.InvalidToken, self.explain, 'x' * 43)
+        self.assertRaises(exception.InvalidToken, self.explain, 'x' * 43, 2)
+
+
 class RefuseTest(OtherPortsCase):
     other_ports = 'refuse'
 

@@ -122,8 +122,8 @@ class Managers:
     def close_session(self, context, closing):
         self._call('close', lambda: True, **closing.to_wire())
 
-    def validate(self, context, token):
-        return self._call('validate', lambda: 'a grant', token=token)
+    def validate(self, context, token, **to_open):
+        return self._call('validate', lambda: 'a grant', token=token, **to_open)
 
     def calls_to(self, method):
         """Return the arguments of each call of a method."""

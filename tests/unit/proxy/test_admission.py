@@ -65,6 +65,9 @@ class Managers:
         self._log.append('doubt')
         return self._validated(token)
 
+    async def validate_to_open(self, token, client_address, serial_port):
+        return await self.validate_doubtful(token, client_address)
+
     async def validate(self, token, client_address):
         self._log.append('validate')
         return self._validated(token)
@@ -878,7 +881,7 @@ class JoinTest(AdmissionCase):
 
 async def explain(proxy, token=TOKEN, *, address=ADDRESS, foreign=False):
     error = proxy.admission.explain(token, address, foreign=foreign)
-    return error if error is not None else await proxy.admission.ask(token, address)
+    return error if error is not None else await proxy.admission.ask(token, address, None)
 
 
 class ExplainTest(AdmissionCase):

@@ -453,6 +453,36 @@ class OpenTest(ManagerCase):
 
         self.run_async(work)
 
+    def test_a_manager_that_cannot_say_whether_a_console_is_in_use_is_asked_for_the_token(self):
+        async def work():
+            for refusal in (
+                exception.InternalError(),  # it speaks 1.0
+                exception.InvalidArgument(argument='to_open', reason='is too new for this cell'),
+            ):
+                async with self.proxy() as proxy:
+                    self.step('validate', refusal)
+                    answer = await proxy.client.validate_to_open(TOKEN, '192.0.2.1', 2)
+                    self.assertEqual('a grant', answer)
+                    sent = self.managers.calls_to('validate')[-2:]
+                    self.assertEqual({'token': TOKEN, 'to_open': True, 'serial_port': 2}, sent[0])
+                    self.assertEqual({'token': TOKEN}, sent[1])
+
+        self.run_async(work)
+
+    def test_a_console_in_use_is_in_use_for_whoever_asks(self):
+        async def work():
+            async with self.proxy() as proxy:
+                self.step('validate', exception.ConsoleInUse(since='noon', free_ports=[2]))
+                try:
+                    await proxy.client.validate_to_open(TOKEN, '192.0.2.1', None)
+                except exception.ConsoleInUse as exc:
+                    self.assertEqual([2], exc.kwargs['free_ports'])
+                else:
+                    self.fail('it was not refused')
+                self.assertEqual(1, len(self.managers.calls_to('validate')))
+
+        self.run_async(work)
+
     def test_a_client_has_one_doubtful_token_validated_at_a_time(self):
         async def work():
             async with self.proxy() as proxy:
