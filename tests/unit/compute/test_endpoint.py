@@ -12,6 +12,7 @@ from consoled import exception, objects
 from consoled.compute import endpoint
 from consoled.compute.drivers import demo
 from consoled.context import RequestContext
+from consoled.rpc import versions
 
 HOST = 'compute-9'
 SCREEN, PORTS = demo.DESKTOP, demo.ROUTER
@@ -277,7 +278,7 @@ class AgentTest(EndpointCase):
     def test_calls_are_observed(self):
         self.get(SCREEN, 'novnc')
         self.assert_refused(exception.InvalidArgument, self.agent.list_consoles, instance_uuid='x')
-        self.assertEqual('1.0', self.agent.ping(self.context))
+        self.assertEqual(versions.RPC_VERSION, self.agent.ping(self.context))
         self.assertEqual(
             [('get_console', 'ok'), ('list_consoles', 'invalid_argument'), ('ping', 'ok')], self.observed
         )
