@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import fixtures
@@ -143,12 +144,14 @@ class Cloud(fixtures.Fixture):
     :param serial: port of nova-serialproxy
     :ivar bus: URL of its message bus
     :ivar reader: URL of its cell's database for an account that may only read what consoled reads
+    :ivar tokens: that its API has handed out to ``console``
     :ivar directory: has the configuration and the logs of its services
     """
 
     def __init__(self, novnc, serial):
         super().__init__()
         self._ports = {'novnc': novnc, 'serial': serial}
+        self.tokens = []
 
     def _setUp(self):  # noqa: N802 - named by the fixtures library
         self._bin = pathlib.Path(base.nova_python()).parent
@@ -317,7 +320,9 @@ class Cloud(fixtures.Fixture):
     def console(self, uuid, console_type='novnc', protocol='vnc'):
         """Return the access URL of a console of a server, as Nova's API hands it out."""
         body = {'remote_console': {'protocol': protocol, 'type': console_type}}
-        return self.request('POST', f'/servers/{uuid}/remote-consoles', body)['remote_console']['url']
+        url = self.request('POST', f'/servers/{uuid}/remote-consoles', body)['remote_console']['url']
+        self.tokens.append(urllib.parse.unquote(url).rpartition('token=')[2])
+        return url
 
     def delete(self, uuid):
         """Delete a server; return when Nova's API has accepted it."""

@@ -14,7 +14,7 @@ from tests.nova import cloud, frames, tempest_run
 
 WITHIN = 3.0  # seconds until a session of a deleted server is cut
 SLACK = 5.0  # additional seconds on a busy machine
-WATCH_INTERVAL = 2
+DEBUG = {'debug': True}  # whatever is logged, no token may be in it
 
 
 class CloudTestCase(testtools.TestCase):
@@ -26,11 +26,11 @@ class CloudTestCase(testtools.TestCase):
         cls.horizon = cls.fixture(frames.Dashboard())
         serial = services.free_port()
         options = {'match_origin_by_host': True, 'additional_addresses': f'127.0.0.1:{serial}'}
-        proxy = daemons.ProxyProcess('fake://', {'proxy': {**screens.PAGES, **options}})
+        proxy = daemons.ProxyProcess('fake://', {'DEFAULT': DEBUG, 'proxy': {**screens.PAGES, **options}})
         cls.url = f'http://127.0.0.1:{proxy.port}'
         cls.cloud = cls.fixture(cloud.Cloud(proxy.port, serial))
         cls.database = functional_base.database_url(cls, 'mariadb')
-        options = {'nova': {'connection': cls.cloud.reader}, 'DEFAULT': {'debug': True}}
+        options = {'nova': {'connection': cls.cloud.reader}, 'DEFAULT': DEBUG}
         cls.manager = cls.fixture(daemons.ManagerProcess(cls.cloud.bus, cls.database, options))
         proxy.options['DEFAULT']['transport_url'] = cls.cloud.bus
         cls.proxy = cls.fixture(proxy)
@@ -46,7 +46,11 @@ class CloudTestCase(testtools.TestCase):
     def setUp(self):
         super().setUp()
         self.addOnException(self._add_logs)
+        self.addCleanup(lambda: self.assert_no_token_in(self.manager.log() + self.proxy.log()))
         self.browser.open('about:blank')
+
+    def assert_no_token_in(self, log):
+        self.assertEqual([], [token for token in self.cloud.tokens if token in log])
 
     def _add_logs(self, _):
         logs = {**self.cloud.logs(), 'manager': self.manager.log(), 'proxy': self.proxy.log()}
@@ -123,22 +127,19 @@ class ApiTest(CloudTestCase):
 
     def test_one_program_with_two_lines_of_its_own_and_novas_nova_conf(self):
         server = self.cloud.build()
+        options = {
+            'database': {'connection': self.database},
+            'nova': {'config_file': self.cloud.directory / 'nova.conf'},
+        }
         self.proxy.stop()
         self.manager.stop()
         try:
-            self.useFixture(
-                daemons.DaemonProcess(
-                    'consoled.cmd.nova',
-                    {
-                        'database': {'connection': self.database},
-                        'nova': {'config_file': self.cloud.directory / 'nova.conf'},
-                    },
-                )
-            )
-            self.open(server)
-            self.assert_serial_port_works(server)
-            self.open(server)
-            self.assertIn(self.delete(server), ('console_ended', 'console_gone'))
+            with daemons.DaemonProcess('consoled.cmd.nova', options) as both:
+                self.open(server)
+                self.assert_serial_port_works(server)
+                self.open(server)
+                self.assertIn(self.delete(server), ('console_ended', 'console_gone'))
+                self.assert_no_token_in(both.log())
         finally:
             self.manager.start()
             self.proxy.start()
