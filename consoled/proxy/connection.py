@@ -16,12 +16,11 @@ from oslo_config import cfg
 
 from consoled import exception
 from consoled.objects import ConsoleType
-from consoled.proxy import flow, handshake, responses
+from consoled.proxy import flow, handshake, pages, responses
 from consoled.proxy.admission import Admission, Admitted
 from consoled.proxy.fair_queue import FairQueue
 from consoled.proxy.limits import client_site
 from consoled.proxy.metrics import Metrics
-from consoled.proxy.pages import Pages
 from consoled.proxy.read_buffer import ReadBuffer, report_all_unsent
 from consoled.proxy.relay import Channel
 from consoled.proxy.security.rfb import UserHandshake
@@ -39,7 +38,7 @@ class ConnectionContext:
 
     conf: cfg.ConfigOpts
     policy: handshake.Policy
-    pages: Pages
+    pages: pages.Pages
     admission: Admission
     metrics: Metrics
     read_buffer: ReadBuffer
@@ -248,7 +247,8 @@ class UserConnection(asyncio.Protocol):
     # pages
 
     def _fetch(self, fetch: handshake.Fetch) -> None:
-        found = self._context.pages.get(fetch.path, fetch.if_none_match)
+        path = pages.TERMINAL if fetch.pasted else fetch.path
+        found = self._context.pages.get(path, fetch.if_none_match)
         if found is not None:
             if fetch.embedders:
                 found = found.embeddable_by(fetch.client.scheme, fetch.embedders)

@@ -94,6 +94,8 @@ class Refusal:
 class Fetch:
     """An ordinary request: for a page or, with a token, for the reason why its websocket was refused.
 
+    :ivar pasted: whether a user has pasted the URL of a websocket into a browser: of a serial console, as the
+        other types have URLs of pages
     :ivar token: None without a token, or with one that is malformed
     :ivar bad_token: the error to answer with, if the token is malformed and the path is not a page
     :ivar foreign: whether a page of another site made the request
@@ -101,6 +103,7 @@ class Fetch:
     """
 
     path: str
+    pasted: bool
     token: str | None = dataclasses.field(repr=False)
     bad_token: exception.InvalidToken | None
     client: Client
@@ -154,6 +157,7 @@ def _decide(request: Request, policy: Policy, client: Client) -> Decision:
         token, bad_token = _find_token_or_error(request, query)
         return Fetch(
             path=path,
+            pasted=path == '/' and 'token' in query and _accepts(request, 'text/html'),
             token=token,
             bad_token=bad_token,
             client=client,
@@ -177,7 +181,11 @@ def wants_websocket(request: Request) -> bool:
 
 def wants_json(request: Request) -> bool:
     """Return whether a refusal should be JSON for a program rather than a page for a user."""
-    return 'application/json' in ','.join(_values(request, 'accept')).lower()
+    return _accepts(request, 'application/json')
+
+
+def _accepts(request: Request, media_type: str) -> bool:
+    return media_type in ','.join(_values(request, 'accept')).lower()
 
 
 def _web_page(request: Request, policy: Policy, client: Client) -> WebPage:

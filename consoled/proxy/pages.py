@@ -28,6 +28,8 @@ from consoled.proxy import csp
 
 LOG = logging.getLogger(__name__)
 
+TERMINAL = '/serial.html'
+
 MAX_BYTES = 20 * 1024 * 1024  # of all files together; the three packages have 5 MB
 MAX_ENTRIES = 10_000  # per option, in all its directories: an option set to /usr must not stall the start
 MAX_DEPTH = 16  # levels of directories
@@ -235,8 +237,10 @@ def _arrange_novnc(files: Mapping[str, bytes], own: Mapping[str, bytes], build: 
         if name.startswith(('app/', 'core/', 'vendor/')) or name.endswith('.json') and '/' not in name:
             pages[f'/{name}'] = page
     pages['/novnc.html'] = build('novnc.html', own['novnc.html'])
-    for name in ('vnc.html', 'vnc_lite.html', 'vnc_auto.html'):
+    for name in ('vnc.html', 'vnc_lite.html'):
         pages[f'/{name}'] = packaged.get(name, pages['/novnc.html'])
+    # Nova's default. noVNC's connected by itself while it had one; Debian's is vnc.html, which does not.
+    pages['/vnc_auto.html'] = pages['/novnc.html']
     return pages
 
 
@@ -279,7 +283,7 @@ def _arrange_terminal(files: Mapping[str, bytes], own: Mapping[str, bytes], buil
     return {
         '/terminal/xterm.js': build(script, files[script]),
         '/terminal/xterm.css': build(style, files[style]),
-        '/serial.html': build('serial.html', own['serial.html']),
+        TERMINAL: build('serial.html', own['serial.html']),
     }
 
 

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Base of the end-to-end tests: a cell with a proxy daemon, guests, and a browser."""
 
+import functools
+import http.server
 import pathlib
 import shlex
+import threading
 
 import fixtures as fixtures_library
 from selenium import webdriver
@@ -150,6 +153,11 @@ class Browser(fixtures_library.Fixture):
         ]
 
 
+class _SilentHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
 class BrowserTestCase(base.CellTestCase):
     """A manager on RabbitMQ and MariaDB in this process, a proxy daemon, guests, and a browser."""
 
@@ -198,6 +206,18 @@ class BrowserTestCase(base.CellTestCase):
             project_id='project-1',
         )
         return self.api.authorize(self.context, token, ttl)
+
+    def serve_page(self, page):
+        """Serve a page of a dashboard, at another port of the proxy's host, and return its URL."""
+        directory = self.useFixture(fixtures_library.TempDir()).path
+        pathlib.Path(directory, 'index.html').write_text(page)
+        handler = functools.partial(_SilentHandler, directory=directory)
+        server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        for cleanup in (thread.join, server.server_close, server.shutdown):
+            self.addCleanup(cleanup)
+        return f'http://127.0.0.1:{server.server_port}/'
 
     def revoke(self, reason='left_the_project'):
         return self.api.revoke(self.context, reason, instance_uuid=self.instance)

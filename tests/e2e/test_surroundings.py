@@ -2,12 +2,7 @@
 """The console pages where a browser or a frame forbids something: each works, or says why it does not."""
 
 import contextlib
-import functools
-import http.server
-import pathlib
-import threading
 
-import fixtures
 from selenium.webdriver.common.action_chains import ActionChains
 
 from consoled.testing.fixtures import wait_until
@@ -47,11 +42,6 @@ new MutationObserver((_, observer) => {
 """
 
 
-class SilentHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 class SurroundingsTest(base.BrowserTestCase):
     proxy_options = {
         'proxy': {**base.PAGES, 'close_timeout': 1, 'frame_ancestors': "'self',http://127.0.0.1:*"}
@@ -64,16 +54,9 @@ class SurroundingsTest(base.BrowserTestCase):
 
     def dashboard(self, frame):
         """Serve a page with a frame, and open it."""
-        directory = self.useFixture(fixtures.TempDir()).path
-        (pathlib.Path(directory) / 'index.html').write_text(f'<!doctype html><title>d</title>{frame}')
-        handler = functools.partial(SilentHandler, directory=directory)
-        server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        for cleanup in (thread.join, server.server_close, server.shutdown):
-            self.addCleanup(cleanup)
+        url = self.serve_page(f'<!doctype html><title>d</title>{frame}')
         self.addCleanup(self.browser.driver.switch_to.default_content)
-        self.browser.open(f'http://127.0.0.1:{server.server_port}/')
+        self.browser.open(url)
         self.browser.driver.switch_to.frame(0)
 
     @contextlib.contextmanager

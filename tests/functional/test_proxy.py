@@ -324,6 +324,14 @@ class _Pages:
         self.assertEqual('text/html; charset=utf-8', answer.headers['Content-Type'])
         self.assertIn(b'not valid or has expired', body)
 
+    def test_the_url_of_a_websocket_in_a_browser_leads_to_the_terminal(self):
+        serial = self.get('/serial.html')
+        pasted = self.get(f'/?token={UNKNOWN}', Accept='text/html,*/*;q=0.8')
+        self.assertEqual((200, serial[1]), (pasted[0].status, pasted[1]))
+        self.assert_security_headers(pasted[0])
+        answer, _ = self.get('/', Accept='text/html')
+        self.assertEqual(404, answer.status)
+
     def test_the_token_of_an_ordinary_request_may_be_in_a_header(self):
         """The pages ask so: a URL is in the logs of load balancers."""
         answer, body = self.get('/', Accept='application/json', Consoled_Token=UNKNOWN)

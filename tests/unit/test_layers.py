@@ -100,7 +100,7 @@ EXCEPTIONS = {
 SANS_IO = ('token', 'exception', 'backoff')
 PROXY_SANS_IO = {
     *('close_codes', 'csp', 'flow', 'forwarded', 'fragments', 'handshake', 'input_filter', 'limits'),
-    *('origin', 'spice_messages', 'terminal_reports', 'user_socket'),
+    *('origin', 'origin_policy', 'spice_messages', 'terminal_reports', 'user_socket'),
     *('base', 'messages', 'rfb', 'tunnel', 'vencrypt'),
 }
 IO_MODULES = {'socket', 'ssl', 'asyncio', 'sqlalchemy', 'oslo_messaging', 'oslo_config', 'oslo_log'}

@@ -26,12 +26,40 @@
       url.pathname = here.pathname + url.pathname.slice(1);
     }
     const offered = [protocols].flat();
-    const token = url.searchParams.get('token');
+    // old dashboards hand out vnc_auto.html?token=...: since 1.1, noVNC passes on the argument `path` only
+    const token = url.searchParams.get('token') ?? new URLSearchParams(location.search).get('token');
     if (/^[A-Za-z0-9_-]+$/.test(token ?? '')) {
       url.searchParams.delete('token');
       offered.push('consoled.token.' + token, ...(offered.length ? [] : ['binary']));
     }
-    return new Socket(url, offered);
+    const socket = new Socket(url, offered);
+    document.getElementById('consoled-reason')?.remove();
+    let opened = false;
+    socket.addEventListener('open', () => { opened = true; });
+    socket.addEventListener('close', async (event) => {
+      tell(opened ? event.reason : await refusal(url, token).catch(() => ''));
+    });
+    return socket;
+  };
+
+  // noVNC does not say why a console ended, or was refused
+  const tell = (reason) => {
+    if (reason) {
+      const notice = document.createElement('p');
+      notice.id = 'consoled-reason';
+      notice.setAttribute('role', 'alert');
+      notice.textContent = reason;
+      const middle = 'position: fixed; inset: 40% 0 auto; margin: auto; width: fit-content; max-width: 80%; z-index: 999;';
+      notice.style.cssText = `${middle} padding: 1em; background: #7f1d1d; color: #fff; font: 16px sans-serif;`;
+      document.body.append(notice);
+    }
+  };
+  const refusal = async (socketUrl, token) => {
+    const url = new URL(socketUrl);
+    url.protocol = here.protocol;
+    const headers = { Accept: 'application/json', ...(token === null ? {} : { 'Consoled-Token': token }) };
+    const answer = await (await fetch(url, { cache: 'no-store', headers, redirect: 'error' })).json();
+    return answer.code === 'upgrade_required' ? '' : answer.reason;
   };
   window.WebSocket = new Proxy(window.WebSocket, { construct });
 }

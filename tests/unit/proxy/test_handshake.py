@@ -454,6 +454,18 @@ class FetchTest(DecisionCase):
         fetched = self.fetched('/novnc.html?autoconnect=1')
         self.assertEqual(('/novnc.html', None, False), (fetched.path, fetched.token, fetched.head))
 
+    def test_a_pasted_url_of_a_websocket(self):
+        html = 'text/html,application/xhtml+xml;q=0.9'
+        self.assertTrue(self.fetched(f'/?token={TOKEN}', accept=html).pasted)
+        for target, headers in (
+            (f'/?token={TOKEN}', {}),
+            (f'/?token={TOKEN}', {'accept': 'application/json'}),
+            ('/', {'accept': html}),
+            ('/', {'accept': html, 'consoled_token': TOKEN}),
+            (f'/websockify?token={TOKEN}', {'accept': html}),
+        ):
+            self.assertFalse(self.fetched(target, **headers).pasted, target)
+
     def test_the_path_is_decoded(self):
         self.assertEqual('/a b/ä', self.fetched('/a%20b/%C3%A4').path)
         self.assertEqual('/../etc/passwd', self.fetched('/%2e%2e/etc/passwd').path)

@@ -93,9 +93,17 @@ class LayoutTestCase(PagesTestCase):
         self.assertIn(b'app/ui.js', loaded.get('/vnc.html').body)
         self.assertEqual(LITE.encode(), loaded.get('/vnc_lite.html').body)
 
-    def test_a_page_missing_from_the_package_is_replaced_by_ours(self):
-        loaded = self.load_all()
+    def test_vnc_auto_is_our_page_whatever_the_package_has(self):
+        loaded = self.load(self.novnc({'vnc_auto.html': LITE}))
         self.assertIs(loaded.get('/novnc.html'), loaded.get('/vnc_auto.html'))
+
+    def test_tempest_knows_our_page(self):
+        body = self.load_all().get('/vnc_auto.html').body.decode()
+        for text in ('noVNC', '<script', '</html>'):
+            self.assertIn(text, body)
+        self.assertRegex(body, '<html.*>')
+
+    def test_a_page_missing_from_the_package_is_replaced_by_ours(self):
         npm = self.tree('npm', {'core/rfb.js': 'export default class RFB {}'})
         loaded = self.load(npm)
         for name in ('vnc', 'vnc_lite', 'vnc_auto'):

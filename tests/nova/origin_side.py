@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Nova's proxies decide about origins, run by the Python of a virtualenv that has Nova.
+
+The input is a JSON list of cases, each with ``origin``, ``host``, ``forwarded`` (or null), ``base`` and
+``allowed``. The output is the JSON list of the verdicts: whether the proxy went on to connect to the console.
+"""
+
+import email.message
+import json
+import os
+import sys
+
+if os.environ.get('NOVA_PATCH'):  # releases that expect to run under eventlet
+    try:
+        import nova.monkey_patch  # noqa: F401
+    except ImportError:
+        import nova.cmd  # noqa: F401
+
+import nova.conf
+from nova import exception, objects
+from nova.console import websocketproxy
+
+
+class Connects(Exception):
+    """The console would be connected now."""
+
+
+def judge(case):
+    nova.conf.CONF.set_override('allowed_origins', case['allowed'], group='console')
+    handler = object.__new__(websocketproxy.NovaProxyRequestHandler)
+    handler.path = '/?token=token'
+    handler.headers = email.message.Message()
+    handler.headers['Host'] = case['host']
+    handler.headers['Origin'] = case['origin']
+    if case['forwarded'] is not None:
+        handler.headers['X-Forwarded-Proto'] = case['forwarded']
+    token = objects.ConsoleAuthToken(access_url_base=case['base'], host='192.0.2.1', port=5900)
+    handler._get_connect_info = lambda *args: token
+    handler.msg = handler.vmsg = lambda *args, **values: None
+
+    def connect(*args, **values):
+        raise Connects
+
+    handler.socket = connect
+    try:
+        handler.new_websocket_client()
+    except Connects:
+        return True
+    except exception.ValidationError:
+        return False
+
+
+def main():
+    nova.conf.CONF([], project='nova', default_config_files=[])
+    objects.register_all()
+    print(json.dumps([judge(case) for case in json.load(sys.stdin)]))
+
+
+if __name__ == '__main__':
+    main()
