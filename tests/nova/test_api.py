@@ -146,7 +146,7 @@ class ApiTest(CloudTestCase):
             self.proxy.start()
             self.proxy.wait_ready()
 
-    def test_back_to_novas_proxy_in_its_place(self):
+    def test_back_to_novas_own_proxy(self):
         """A stock nova-novncproxy at the same address, with the same Tempest and the same token."""
         server = self.cloud.build()
         url = self.cloud.console(server)
