@@ -30,6 +30,7 @@ class CloudTestCase(testtools.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
+        cloud.skip_old_releases()
         serial = services.free_port()
         options = {'match_origin_by_host': True, 'additional_addresses': f'127.0.0.1:{serial}'}
         proxy = daemons.ProxyProcess('fake://', {'DEFAULT': DEBUG, 'proxy': {**screens.PAGES, **options}})
