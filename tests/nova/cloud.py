@@ -24,7 +24,6 @@ from tests.nova import base
 from tests.nova.cloud_side import IMAGE
 
 GREETING = 'this is a guest of Nova> '
-COMPUTE_HOST = 'cmp1'
 OLDEST = 33  # release; tools/test-nova.sh prepares no older one
 _PATIENCE = 180  # seconds until a service of Nova has started on a busy machine
 
@@ -191,7 +190,7 @@ class Cloud(fixtures.Fixture):
             **self._ports,
             **self._databases,
             'bus': self.bus,
-            'host': COMPUTE_HOST,
+            'host': base.COMPUTE_HOST,
             'directory': self.directory,
             'url': self.url,
             'web': NOVNC,
