@@ -6,9 +6,8 @@ spice-html5 and xterm.js come from packages that the operator installs, in direc
 pages around them are consoled's own (``web/``).
 
     /novnc.html /spice.html /serial.html /web/…    consoled's own
-    /vnc_lite.html /vnc_auto.html                  the same, at the addresses that Nova hands out
     /novnc/…                                       noVNC, as packaged
-    /vnc.html /app/… /core/… …                     the same, at the addresses that clouds have configured
+    /vnc.html /vnc_lite.html /app/… /core/… …      the same, at the addresses that clouds have configured
     /spice/…  /terminal/…                          scripts of spice-html5 and xterm.js, without their pages
 """
 
@@ -227,8 +226,7 @@ _Build = Callable[[str, bytes], Page]
 def _arrange_novnc(files: Mapping[str, bytes], own: Mapping[str, bytes], build: _Build) -> dict[str, Page]:
     """Arrange noVNC, 1.3 or newer: a release, Debian's package, or the npm package ``@novnc/novnc``.
 
-    The pages that Nova hands out are consoled's own: noVNC's do not say why a console was refused or has
-    ended. So is ``vnc.html`` if the package has none (npm's).
+    A page that the package lacks (npm's has none) is replaced by consoled's own.
     """
     _require(files, 'core/rfb.js', b'export default')
     packaged = {name: build(name, _adapt_novnc(name, body, own)) for name, body in files.items()}
@@ -238,9 +236,11 @@ def _arrange_novnc(files: Mapping[str, bytes], own: Mapping[str, bytes], build: 
     for name, page in packaged.items():
         if name.startswith(('app/', 'core/', 'vendor/')) or name.endswith('.json') and '/' not in name:
             pages[f'/{name}'] = page
-    page = build('novnc.html', own['novnc.html'])
-    pages |= {f'/{name}': page for name in ('novnc.html', 'vnc_lite.html', 'vnc_auto.html')}
-    pages['/vnc.html'] = packaged.get('vnc.html', page)
+    pages['/novnc.html'] = build('novnc.html', own['novnc.html'])
+    for name in ('vnc.html', 'vnc_lite.html'):
+        pages[f'/{name}'] = packaged.get(name, pages['/novnc.html'])
+    # Nova's default. noVNC's connected by itself while it had one; Debian's is vnc.html, which does not.
+    pages['/vnc_auto.html'] = pages['/novnc.html']
     return pages
 
 

@@ -52,6 +52,7 @@ class BalancersTest(base.BrowserTestCase):
         (x, y), colour = VncGuest.MARK
         self.balancer = self.nginx
         for page in (
+            'vnc_lite.html',
             'vnc.html?autoconnect=1',
             'vnc.html?autoconnect=1&path=c/cell1/',
             'novnc/vnc_lite.html',

@@ -207,14 +207,14 @@ class NoVncTest(base.BrowserTestCase):
         self.assertEqual(text, self.desktop.cut_text)
 
     def test_novncs_own_page_works_too(self):
-        self.open('novnc/vnc_lite.html?scale=true')
+        self.open('vnc_lite.html?scale=true')
         self.wait_for_picture('canvas')
         self.assertEqual([], self.browser.violations())
 
     def test_query_parameters_cannot_redirect_the_connection(self):
         """The parameters host, port and encrypt of noVNC's pages do not reach another server."""
         elsewhere = self.guests.add(VncGuest(name='evil'))
-        for page in ('novnc/vnc_lite.html', 'vnc.html', 'novnc.html'):
+        for page in ('vnc_lite.html', 'vnc.html', 'novnc.html'):
             grant = self.grant(self.desktop, 'novnc', page)
             joined = f'{grant.access_url}&host=127.0.0.1&port={elsewhere.port}&encrypt=0&autoconnect=1'
             self.browser.open(joined)

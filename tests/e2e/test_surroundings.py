@@ -109,7 +109,7 @@ class SurroundingsTest(base.BrowserTestCase):
         (x, y), colour = VncGuest.MARK
         router = self.guests.add(SerialGuest(name='router'))
         with self.first(NO_STORAGE):
-            for page in ('vnc.html', 'novnc/vnc_lite.html', 'novnc.html'):
+            for page in ('vnc.html', 'vnc_lite.html', 'novnc.html'):
                 self.browser.open(self.grant(self.desktop, 'novnc', f'{page}?autoconnect=1').access_url)
                 wait_until(lambda: self.browser.pixel('canvas', x, y) == colour, what='the picture')
             self.browser.open(self.grant(router, 'serial', 'serial.html').access_url)

@@ -16,9 +16,9 @@ FOREIGN = 'localhost'  # a page of it has another host than the proxy, 127.0.0.1
 class ChromiumTest(base.BrowserTestCase):
     proxy_options = {'proxy': {**base.PAGES, 'match_origin_by_host': True}}
 
-    def setUp(self):
-        super().setUp()
-        self.horizon = self.useFixture(frames.Dashboard())
+    def open_page(self, page, host):
+        """Open a page of a dashboard with this host name."""
+        self.browser.open(self.serve_page(page).replace('127.0.0.1', host))
 
     def add(self, guest):
         self.guests.add(guest)
@@ -28,7 +28,7 @@ class ChromiumTest(base.BrowserTestCase):
     def open_frame(self, host='127.0.0.1'):
         """Open a page with a console in a frame, and look into the frame."""
         desktop = self.add(VncGuest())
-        self.browser.open(self.horizon.frame(self.grant(desktop, 'novnc', 'vnc_lite.html').access_url, host))
+        self.open_page(frames.frame(self.grant(desktop, 'novnc', 'vnc_auto.html').access_url), host)
         self.addCleanup(self.browser.leave_frame)
         self.browser.enter_frame()
         return desktop
@@ -51,7 +51,7 @@ class ChromiumTest(base.BrowserTestCase):
     def open_serial(self, host='127.0.0.1'):
         router = self.add(SerialGuest(name='router'))
         url = self.grant(router, 'serial', '').access_url.replace('http:', 'ws:')
-        self.browser.open(self.horizon.serial(url, host))
+        self.open_page(frames.serial(url), host)
         return router
 
     def test_a_serial_console_in_horizons_own_page(self):

@@ -91,14 +91,9 @@ class LayoutTestCase(PagesTestCase):
         ):
             self.assertIs(loaded.get(f'/novnc/{name}'), loaded.get(f'/{name}'))
         self.assertIn(b'app/ui.js', loaded.get('/vnc.html').body)
-        self.assertEqual(LITE.encode(), loaded.get('/novnc/vnc_lite.html').body)
+        self.assertEqual(LITE.encode(), loaded.get('/vnc_lite.html').body)
 
-    def test_ours_is_at_the_addresses_that_nova_hands_out(self):
-        loaded = self.load_all()
-        for name in ('vnc_lite', 'vnc_auto'):
-            self.assertIs(loaded.get('/novnc.html'), loaded.get(f'/{name}.html'))
-
-    def test_ours_is_there_whatever_the_package_has(self):
+    def test_vnc_auto_is_our_page_whatever_the_package_has(self):
         loaded = self.load(self.novnc({'vnc_auto.html': LITE}))
         self.assertIs(loaded.get('/novnc.html'), loaded.get('/vnc_auto.html'))
 
@@ -333,7 +328,7 @@ class HeadersTestCase(PagesTestCase):
             self.assertEqual(body.count('<script'), body.count('<script type="module" src="'))
 
     def test_inline_scripts_and_styles_are_allowed_by_their_hash(self):
-        policy = self.policy(self.load_all(), '/novnc/vnc_lite.html')
+        policy = self.policy(self.load_all(), '/vnc_lite.html')
         self.assertEqual(["'self'", hash_source(INLINE)], policy['script-src'])
         self.assertEqual(["'self'", hash_source(' b {} ')], policy['style-src'])
 
