@@ -23,6 +23,8 @@ ADDRESS = '192.0.2.10'  # server_proxyclient_address of the compute host (RFC 57
 COMPUTE_HOST = 'cmp1'
 RPC_RESPONSE_TIMEOUT = 10  # seconds that Nova's proxies wait for nova-compute; its default is 60
 CHECK_TIMEOUT = 5  # seconds that managers wait for it; their default is shorter than a busy machine may need
+# one worker: each remembers by itself which compute hosts were silent
+MANAGER = {'check_port_timeout': CHECK_TIMEOUT, 'workers': 1}
 NOVNC = 'http://console.example.org/vnc_lite.html'
 
 _CONF = """

@@ -37,7 +37,7 @@ class OpenTest(testtools.TestCase):
             {
                 'nova': {'connection': cls.nova.reader},
                 'DEFAULT': {'debug': True},
-                'manager': {'check_port_timeout': base.CHECK_TIMEOUT},
+                'manager': base.MANAGER,
             },
         )
         cls.manager.setUp()

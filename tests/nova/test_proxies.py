@@ -63,7 +63,7 @@ class Cell(testtools.TestCase):
                 {
                     **logs,
                     'nova': cls.options_of_nova(),
-                    'manager': {'check_port_timeout': base.CHECK_TIMEOUT},
+                    'manager': base.MANAGER,
                 },
             )
         )
