@@ -264,7 +264,8 @@ def revoke(cell: Cell) -> Outcome:
         answered=f'{counts.tokens} tokens and {counts.sessions} session revoked; after {took * 1000:.0f} ms '
         f'her terminal is closed with {code}: {text}',
         got={
-            **dataclasses.asdict(counts),
+            'tokens': counts.tokens,
+            'sessions': counts.sessions,
             'closed with': code,
             'her token': _validity(cell, cell.grants['port']),
             'free': free,

@@ -139,10 +139,12 @@ class DaemonProcess(fixtures.Fixture):
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """Send SIGKILL to the parent process and its children."""
-        for pid in [self.pid, *self.child_pids()]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """Send SIGKILL to the parent process and its children, none of which learns of the others' end."""
+        pids = [self.pid, *self.child_pids()]
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
         self._process.wait()
 
     def stop(self, timeout: float = 40.0) -> int:

@@ -18,6 +18,7 @@ import testtools
 import trustme
 from testtools.content import text_content
 
+from consoled import exception
 from consoled.context import RequestContext
 from consoled.testing import daemons
 from consoled.testing.fixtures import wait_until
@@ -92,6 +93,7 @@ class ProxyTestCase(base.CellTestCase):
         testtools.TestCase.setUp(self)  # not CellTestCase's, which would delete the row of the class's proxy
         self.context = RequestContext(user_id='user-1', project_id='project-1')
         self.instance = base.new_uuid()
+        self.addCleanup(self.forget, self.instance)
         self.guest = self.add(EchoGuest())
         self.use(self.daemon)
         self.wait_until(
@@ -123,6 +125,11 @@ class ProxyTestCase(base.CellTestCase):
         self.guests.add(guest)
         self.addCleanup(self.guests.remove, guest)
         return guest
+
+    def forget(self, instance):
+        """Delete an instance: the guest of a later test may get the port of its guest."""
+        with contextlib.suppress(exception.ManagerUnreachable):
+            self.api.clean_console_auths_for_instance(self.context, instance)
 
     # users
 
