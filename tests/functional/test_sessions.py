@@ -530,6 +530,7 @@ class OthersTest(base.CellTestCase):
         return agents
 
     def test_a_burst_of_opens_on_one_host_is_not_refused(self):
+        self.set(manager__check_port_timeout=20)  # the agent is in this busy process
         self.agent('node-1')
         proxy = self.proxy()
         opens = [functools.partial(proxy.open, token) for token in self.tokens_of(40, 'node-1')]
@@ -586,6 +587,7 @@ class OthersTest(base.CellTestCase):
 
     def test_a_console_whose_session_is_not_cut_leaves_those_of_others(self):
         self.set(serial_console__takeover='steal', manager__takeover_timeout=3)
+        self.set(manager__check_port_timeout=20)  # the agents are in this busy process
         proxy = self.proxy()
         token = self.authorize(10000).token
         proxy.open(token)
