@@ -7,14 +7,7 @@ The input is a JSON list of cases, each with ``origin``, ``host``, ``forwarded``
 
 import email.message
 import json
-import os
 import sys
-
-if os.environ.get('NOVA_PATCH'):  # releases that expect to run under eventlet
-    try:
-        import nova.monkey_patch  # noqa: F401
-    except ImportError:
-        import nova.cmd  # noqa: F401
 
 import nova.conf
 from nova import exception, objects
