@@ -22,7 +22,7 @@ MAY_IMPORT = {
     'rpc': {'backoff', 'conf', 'deadline', 'context', 'objects', 'exception', 'token'},
     'sources': {'context', 'objects'},
     'legacy': {'sources', 'objects', 'token', 'rpc', 'context', 'exception'},
-    'nova': {'conf', 'context', 'db', 'exception', 'objects', 'rpc', 'sources', 'token'},
+    'nova': {'conf', 'context', 'db', 'exception', 'listening', 'objects', 'rpc', 'sources', 'token'},
     'backoff': set(),
     'deadline': set(),
     'listening': set(),

@@ -211,7 +211,7 @@ class WatchTests:
             self.watcher.run()
         self.assertEqual([], self.proxies.cuts)
 
-    def test_the_reason_is_that_of_the_second_look(self):
+    def test_the_reason_is_what_is_read_the_second_time(self):
         session = self.open(self.proxy_id, self.token)
         self.delete_token(self.token)
         self.on_pause = lambda seconds: self.update_instance(self.guest, host='cmp2')
