@@ -23,8 +23,8 @@ from consoled.db import watch as db_watch
 from consoled.db.engine import Database
 from consoled.db.watch import Watched
 from consoled.nova.database import Instance, NovaDatabase
+from consoled.nova.end_reason import CLOCKS_DIFFER, Facts, Launch, find_end_reason
 from consoled.nova.source import NovaTokens
-from consoled.nova.verdict import CLOCKS_DIFFER, Facts, Launch, verdict
 
 LOG = logging.getLogger(__name__)
 
@@ -246,7 +246,7 @@ class Watcher:
                 token_hash = each.watched.token_hash
                 deleted = each.token_until > now and token_hash not in issued
                 facts = Facts(instance, issued.get(token_hash or ''), deleted)
-                reason = verdict(each.watched, facts, each.launch)
+                reason = find_end_reason(each.watched, facts, each.launch)
                 if reason is not None:
                     untrue.append((each.watched, reason))
                 elif instance is not None and (instance.launched_at or not each.launch):

@@ -35,7 +35,7 @@ class Launch:
     at: datetime.datetime | None
 
 
-def verdict(session: Watched, facts: Facts, before: Launch | None) -> EndReason | None:
+def find_end_reason(session: Watched, facts: Facts, before: Launch | None) -> EndReason | None:
     """Return why a session must end; None if it may go on.
 
     A token that has expired is no reason: sessions outlive their tokens, unless ``[consoleauth]
