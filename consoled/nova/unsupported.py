@@ -11,7 +11,7 @@ from typing import NamedTuple
 from consoled.nova.mapping import PAGES, Own, Values, has_certificate, served
 
 
-class _Unsupported(NamedTuple):
+class _Remark(NamedTuple):
     """An option that cannot be honoured as it is.
 
     :ivar applies: whether it is set to a value that matters
@@ -24,8 +24,8 @@ class _Unsupported(NamedTuple):
     text: str
 
 
-def _if_true(group: str, name: str, text: str) -> _Unsupported:
-    return _Unsupported(group, name, lambda nova, own: bool(nova.get(group, name)), text)
+def _is_true(group: str, name: str) -> Callable[[Values, Own], bool]:
+    return lambda nova, own: bool(nova.get(group, name))
 
 
 def _no_certificate(nova: Values, own: Own) -> bool:
@@ -60,34 +60,39 @@ def _is_name(host: str) -> bool:
     return False
 
 
-_TABLE = (
-    _Unsupported(
+_REMARKS = (
+    _Remark(
         'DEFAULT',
         'cert',
         _no_certificate,
         'names a file that does not exist: users are served without TLS, as by Nova',
     ),
-    _if_true('DEFAULT', 'record', 'has no effect: sessions are not recorded'),
-    _if_true('DEFAULT', 'daemon', 'has no effect: the program stays in the foreground'),
-    _Unsupported(
+    _Remark('DEFAULT', 'record', _is_true('DEFAULT', 'record'), 'has no effect: sessions are not recorded'),
+    _Remark(
+        'DEFAULT',
+        'daemon',
+        _is_true('DEFAULT', 'daemon'),
+        'has no effect: the program stays in the foreground',
+    ),
+    _Remark(
         'DEFAULT',
         'source_is_ipv6',
         _name_over_ipv6,
         'has no effect on a host name: write the IPv6 address to listen on',
     ),
-    _Unsupported(
+    _Remark(
         'DEFAULT',
         'web',
         _no_pages,
         'has no pages of noVNC or spice-html5: those of [proxy] novnc_path and spice_path are served',
     ),
-    _Unsupported(
+    _Remark(
         'console',
         'ssl_minimum_version',
         lambda nova, own: nova.get('console', 'ssl_minimum_version') == 'tlsv1_1',
         'is tlsv1_1: TLS 1.2 is the oldest version here',
     ),
-    _Unsupported(
+    _Remark(
         'vnc',
         'auth_schemes',
         lambda nova, own: (
@@ -96,26 +101,30 @@ _TABLE = (
         'lists vencrypt: as by Nova, the certificate of a hypervisor is checked, but not its name. Set [vnc] '
         'vencrypt_check_name if certificates name the addresses of consoles',
     ),
-    _Unsupported(
+    _Remark(
         'vnc',
         'vencrypt_client_cert',
         _half_of_vencrypt,
         'has no effect: vencrypt_client_cert and vencrypt_client_key are needed both',
     ),
-    _Unsupported(
+    _Remark(
         'vnc',
         'xvpvncproxy_host',
         lambda nova, own: nova.is_set('vnc', 'xvpvncproxy_host'),
         'has no effect: XVP consoles are not served',
     ),
-    _if_true('rdp', 'enabled', 'has no effect: RDP consoles are not served'),
-    _if_true(
+    _Remark('rdp', 'enabled', _is_true('rdp', 'enabled'), 'has no effect: RDP consoles are not served'),
+    _Remark(
         'workarounds',
         'enable_consoleauth',
+        _is_true('workarounds', 'enable_consoleauth'),
         'has no effect: tokens are read from the database, and not from nova-consoleauth',
     ),
-    _if_true(
-        'cells', 'enable', 'is true: tokens of cells v1 are in nova-consoleauth, and none of them opens here'
+    _Remark(
+        'cells',
+        'enable',
+        _is_true('cells', 'enable'),
+        'is true: tokens of cells v1 are in nova-consoleauth, and none of them opens here',
     ),
 )
 
@@ -125,6 +134,6 @@ def unusable(nova: Values, own: Own, where: Callable[[str, str], str]) -> Iterat
 
     :param where: returns how to name an option
     """
-    for each in _TABLE:
-        if each.applies(nova, own):
-            yield f'{where(each.group, each.name)} {each.text}.'
+    for remark in _REMARKS:
+        if remark.applies(nova, own):
+            yield f'{where(remark.group, remark.name)} {remark.text}.'
