@@ -46,12 +46,12 @@ def load(
 ) -> None:
     """Register every option on ``conf``, then parse the arguments and the configuration files.
 
+    What these do not set is taken from Nova's files, if ``[nova] config_file`` is set.
+
     :param argv: arguments without the program's name
     :param prog: name of the program, which also names its second configuration file
     :param description: first paragraph of ``--help``
     :param epilog: last paragraph of ``--help``
-    What they do not set is taken from Nova's, if ``[nova] config_file`` is set.
-
     :raises cfg.Error: a file cannot be read or parsed, or the value of an option is invalid. The text names
         the file, and has nothing of what the file contains
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[nova]: tokens that Nova issues, read from Nova's cell database."""
+"""[nova]: an unmodified Nova, whose tokens open here, and whose configuration is read."""
 
 from oslo_config import cfg, types
 
@@ -56,11 +56,11 @@ OPTS = [
         default=2.0,
         min=0.5,
         max=60.0,
-        help="Seconds between two looks of a manager at Nova's database for what has become of the guests "
-        'with open sessions. A session is cut within this time and one second after its guest was deleted, '
-        'moved, shelved, rebuilt, resized or evacuated, or Nova has deleted its token. Raise it if the '
-        'queries are too many for that database: a look at 10,000 sessions is 20 to 40 queries. One manager '
-        'of a cell looks at a time. Use the same value on all of them.',
+        help="Seconds between two passes, in which a manager asks Nova's database what has become of the "
+        'guests with open sessions. A session is cut within this time and one second after its guest was '
+        'deleted, moved, shelved, rebuilt, resized or evacuated, or Nova has deleted its token. Raise it if '
+        'the queries are too many for that database: a pass over 10,000 sessions is 20 to 40 queries. One '
+        'manager of a cell makes them. Use the same value on all of them.',
     ),
 ]
 

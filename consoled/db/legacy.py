@@ -72,7 +72,8 @@ class Provenance:
     :ivar source: a ``source`` of ``legacy_use``
     :ivar ttl: lifetime in seconds from when it was issued
     :ivar issued_at: seconds since 1970 UTC by the issuer's clock; None if it is being issued now
-    :ivar expires_in: seconds until it expires, if the issuer says so; then ``ttl`` does not count
+    :ivar expires_in: seconds until it expires, if the issuer says so; then ``ttl`` only says for how long
+        revocations of such tokens are remembered
     """
 
     source: str

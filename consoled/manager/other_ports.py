@@ -41,9 +41,8 @@ class OtherPorts:
         :raises ConsoleGone: there is no such port, or it is not defined any more
         :raises InvalidArgument: the user may not choose
         """
-        own = (request.console.host, request.console.port)
         if request.opened_at is not None:
-            if request.opened_at == own:
+            if request.opened_at == (request.console.host, request.console.port):
                 return request
             return self._at(request, ports.find(self._db, request.console.instance_uuid, *request.opened_at))
         if number is None:
@@ -51,7 +50,7 @@ class OtherPorts:
         if request.contested:
             self._token_service.refuse_contested(request.console)
         port = next((each for each in self._defined(request) if each.number == number), None)
-        if port is not None and (port.console.host, port.console.port) == own:
+        if port is not None and _is_at(port, request.console):
             return request
         if not self._allowed(request):
             raise exception.InvalidArgument(argument='serial_port', reason='cannot be chosen')
@@ -82,7 +81,7 @@ class OtherPorts:
         return {'serial_ports': len(found), 'free_ports': free} if free else {}
 
     def _allowed(self, request: OpenRequest) -> bool:
-        return self._conf.serial_console.other_ports != 'refuse' and bool(_is_defined(request))
+        return self._conf.serial_console.other_ports != 'refuse' and _is_defined(request)
 
     def _defined(self, request: OpenRequest) -> list[Port]:
         return ports.list_ports(self._db, request.console.instance_uuid) if _is_defined(request) else []

@@ -209,9 +209,9 @@ class Housekeeper(_DaemonProcess):
         watch = nova_bridge.watch_from_conf(self._conf, self._db, cutter, Metrics(self._conf.cell.name))
         if watch is not None:
             self._resources.callback(watch.end)
-            looks = loopingcall.DynamicLoopingCall(watch.run)
-            looks.start(stop_on_exception=False)
-            self._resources.callback(looks.stop)
+            passes = loopingcall.DynamicLoopingCall(watch.run)
+            passes.start(stop_on_exception=False)
+            self._resources.callback(passes.stop)
 
     def _next_sweep(self) -> float:
         return backoff.jittered(self._conf.manager.sweep_interval)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens and guests of an unmodified Nova, while ``[nova] connection`` is set.
+"""An unmodified Nova: its tokens and guests, and its configuration. Loaded only while ``[nova]`` names them.
 
 Nothing else of consoled knows Nova's tables, its RPC interface or its configuration.
 """

@@ -41,6 +41,7 @@ _WRITES = {
 }
 
 _DENIED = (db_exc.DBError, sa_exc.SQLAlchemyError)
+_FAILED = (exception.DatabaseUnavailable, *_DENIED)
 
 
 class Level(enum.Enum):
@@ -87,9 +88,7 @@ def check_database(nova: Database) -> Finding:
     try:
         nova.ping()
         unreadable = [name for table in database.TABLES for name in _unreadable(nova, table)]
-    except exception.DatabaseUnavailable:
-        unreadable = None
-    except _DENIED:
+    except _FAILED:
         unreadable = None
     if unreadable is None:
         text = (
@@ -143,7 +142,7 @@ def check_account(nova: Database) -> Finding:
 def _succeeds(nova: Database, statement: str) -> bool:
     try:
         nova.single(lambda conn: conn.exec_driver_sql(statement).close())
-    except (exception.DatabaseUnavailable, *_DENIED):
+    except _FAILED:
         return False
     return True
 
@@ -153,7 +152,7 @@ def check_clock(nova: Database, cell: Database) -> Finding:
     try:
         ours = clock.now(cell).timestamp()
         theirs = nova.single(lambda conn: float(conn.execute(sa.select(database.unix_now())).scalar_one()))
-    except (exception.DatabaseUnavailable, *_DENIED):
+    except _FAILED:
         return Finding('Nova clock', Level.WARNING, 'Unknown: a database does not answer.')
     return compare_clocks(theirs, ours)
 
@@ -175,7 +174,7 @@ def list_hosts(nova: Database) -> list[str]:
     """Return the names of some compute hosts that have instances."""
     try:
         return list(nova.single(lambda conn: conn.execute(database.SOME_HOSTS, {'n': _HOSTS}).scalars()))
-    except (exception.DatabaseUnavailable, *_DENIED):
+    except _FAILED:
         return []
 
 

@@ -13,9 +13,9 @@ from oslo_config import cfg, types
 from oslo_utils import netutils
 
 from consoled.conf import files, written
-from consoled.nova import remarks
+from consoled.nova import unsupported
+from consoled.nova.mapping import TABLE, Own, Row
 from consoled.nova.options import OLD_NAMES, OPTIONS, Name
-from consoled.nova.settings import TABLE, Own, Row
 
 LOG = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def read(conf: cfg.ConfigOpts) -> Settings:
         value = None if row.ours in kept else row.value(nova, own)
         if value is not None:
             taken.append(Taken(row, options[row.ours], value))
-    return Settings(nova, taken, list(remarks.unusable(nova, own, nova.where)))
+    return Settings(nova, taken, list(unsupported.unusable(nova, own, nova.where)))
 
 
 def apply(conf: cfg.ConfigOpts, *, mutable: bool = False) -> Settings:

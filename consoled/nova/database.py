@@ -126,6 +126,9 @@ _COUNT_TOKENS = (
     .select_from(_tokens)
     .where(_T.token_hash.in_(sa.bindparam('hashes', expanding=True)))
 )
+SOME_HOSTS = (
+    sa.select(_I.host).where(_I.deleted == 0, _I.host.is_not(None)).distinct().limit(sa.bindparam('n'))
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,11 +145,6 @@ class Instance:
     host: str | None
     launched_at: datetime.datetime | None
     state: str | None
-
-
-SOME_HOSTS = (
-    sa.select(_I.host).where(_I.deleted == 0, _I.host.is_not(None)).distinct().limit(sa.bindparam('n'))
-)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,13 +23,12 @@ from consoled.db import watch as db_watch
 from consoled.db.engine import Database
 from consoled.db.watch import Watched
 from consoled.nova.database import Instance, NovaDatabase
-from consoled.nova.verdict import CLOCKS_DIFFER, Facts, Launch, verdict
+from consoled.nova.end_reason import CLOCKS_DIFFER, Facts, Launch, find_end_reason
+from consoled.nova.source import NovaTokens
 
 LOG = logging.getLogger(__name__)
 
 T = TypeVar('T')
-
-SOURCE = 'nova'
 
 # Called with the ids of the sessions to cut and the reason.
 Cut = Callable[[list[str], str], None]
@@ -138,7 +137,7 @@ class Watcher:
                 return None, self._trouble
             self._refresh()
             try:
-                self._look()
+                self._cut_untrue()
             except exception.SourceUnavailable as exc:
                 self._give_up_turn()  # another manager may reach it
                 return 'unavailable', _said(exc)
@@ -157,7 +156,8 @@ class Watcher:
         return self._has_tables
 
     def _take_turn(self) -> bool:
-        had, self._has_turn = self._has_turn, db_watch.take_turn(self._db, SOURCE, self._manager, self._turn)
+        had = self._has_turn
+        self._has_turn = db_watch.take_turn(self._db, NovaTokens.name, self._manager, self._turn)
         if self._has_turn and not had:
             self._listed_all_at = -math.inf
         return self._has_turn
@@ -165,19 +165,19 @@ class Watcher:
     def _give_up_turn(self) -> None:
         if self._has_turn:
             self._has_turn = False
-            db_watch.end_turn(self._db, SOURCE, self._manager)
+            db_watch.end_turn(self._db, NovaTokens.name, self._manager)
 
     def _refresh(self) -> None:
         """Learn which sessions have begun, and once a minute which have ended."""
         now = time.monotonic()
         if now - self._listed_all_at > _LIST_ALL:
-            listed = db_watch.list_watched(self._db, SOURCE)
+            listed = db_watch.list_watched(self._db, NovaTokens.name)
             self._forget_all_but({session.id for session in listed})
             self._listed_all_at = now
         else:
             # A session that was being opened at the last list is older than the list, and was not in it.
             within = math.ceil(now - self._listed_at) + proxies.OPEN_TAKES_AT_MOST
-            listed = db_watch.list_watched(self._db, SOURCE, within=within)
+            listed = db_watch.list_watched(self._db, NovaTokens.name, within=within)
         self._listed_at = now
         for each in listed:
             guest = self._guests.setdefault(each.instance_uuid, _Guest({}))
@@ -192,8 +192,8 @@ class Watcher:
             if not guest.sessions:
                 del self._guests[uuid]
 
-    def _look(self) -> None:
-        """Cut what is found untrue twice.
+    def _cut_untrue(self) -> None:
+        """Cut the sessions that are found untrue twice.
 
         :raises SourceUnavailable: Nova's database does not answer
         """
@@ -246,7 +246,7 @@ class Watcher:
                 token_hash = each.watched.token_hash
                 deleted = each.token_until > now and token_hash not in issued
                 facts = Facts(instance, issued.get(token_hash or ''), deleted)
-                reason = verdict(each.watched, facts, each.launch)
+                reason = find_end_reason(each.watched, facts, each.launch)
                 if reason is not None:
                     untrue.append((each.watched, reason))
                 elif instance is not None and (instance.launched_at or not each.launch):

@@ -26,9 +26,8 @@ from consoled.proxy.origin_policy import OriginPolicy, WebPage
 TOKEN_HEADER = 'consoled-token'  # noqa: S105 - a name
 TOKEN_PROTOCOL = 'consoled.token.'  # noqa: S105 - a prefix
 COOKIE = 'consoled_token'
-NOVA_COOKIE = (
-    'token'  # of the pages of noVNC before 1.1 and spice-html5, and of programs made for Nova's proxies
-)
+# Set by the pages of noVNC before 1.1 and of spice-html5, and by programs made for Nova's proxies.
+NOVA_COOKIE = 'token'
 
 # In order of preference. The subprotocol that carries the token is never echoed.
 SUBPROTOCOLS = (*flow.PROTOCOLS, 'binary', 'consoled')

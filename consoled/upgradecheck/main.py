@@ -17,12 +17,11 @@ from consoled.upgradecheck.cell import inspect_database
 # oslo.upgradecheck's exit codes are 0 success, 1 warning, 2 failure, and this one if no check was made.
 _NOT_CHECKED = 255
 
-
 _CODES = {code.name: code for code in upgradecheck.Code}
 
 
 class UpgradeCheck(database_app.DatabaseCommand):
-    """Check the schema, the live managers, the fallback to an old consoleauth, and the options
+    """Check the schema, the live managers, the fallback to an old consoleauth, Nova, and the options
 
     Each check says what to do next. Run it with the new release before and after "consoled-manage db
     upgrade", and once more when all managers have been restarted: by then every check succeeds or names an

@@ -11,6 +11,7 @@ import pathlib
 import statistics
 import time
 import uuid
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -18,6 +19,7 @@ from consoled import token as tokens
 from consoled.db import clock, migration, models, proxies
 from consoled.db.engine import Database
 from consoled.nova.database import NovaDatabase
+from consoled.nova.source import NovaTokens
 from consoled.nova.watch import Watcher
 from consoled.testing import services
 from tests.bench.command_line import EPILOG, print_section
@@ -26,6 +28,7 @@ from tests.unit.nova import base as nova_tables
 _HOSTS = 1000
 _BATCH = 1000  # rows in one INSERT
 _INTERVAL = 2.0  # the default of [nova] watch_interval
+_HOUR, _DAY = datetime.timedelta(hours=1), datetime.timedelta(days=1)
 
 
 def _arguments() -> argparse.Namespace:
@@ -115,107 +118,84 @@ def _load(cell: Database, nova: Database, count: int) -> None:
     proxies.register(cell, proxy, 'bench', 86400)
     now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0)
     for start in range(0, count, _BATCH):
-        numbers = range(start + 1, min(start + _BATCH, count) + 1)
-        _insert(cell, nova, numbers, proxy, now)
+        guests = [_Guest(number) for number in range(start + 1, min(start + _BATCH, count) + 1)]
+        nova.transaction(functools.partial(_fill, rows=_rows_of_nova(guests, now)))
+        cell.transaction(functools.partial(_fill, rows=_rows_of_cell(guests, now, proxy)))
 
 
-def _insert(cell: Database, nova: Database, numbers: range, proxy: str, now: datetime.datetime) -> None:
-    uuids = {number: str(uuid.uuid4()) for number in numbers}
-    hashes = {number: tokens.hashed(str(uuid.uuid4())) for number in numbers}
-    hour, day = datetime.timedelta(hours=1), datetime.timedelta(days=1)
-    where = {number: {'host': '192.0.2.10', 'port': 5900 + number} for number in numbers}
+class _Guest:
+    """An instance with a token that has opened a session.
 
-    def compute_host(number: int) -> str:
-        return f'compute-{number % _HOSTS:04}.example.org'
+    :ivar console: columns that all tables of the cell have in common
+    """
 
-    def fill_nova(conn: sa.Connection) -> None:
-        conn.execute(
-            sa.insert(nova_tables.INSTANCES),
-            [
-                {
-                    'id': number,
-                    'uuid': uuids[number],
-                    'host': compute_host(number),
-                    'project_id': 'project-1',
-                    'launched_at': now - day,
-                    'deleted': 0,
-                }
-                for number in numbers
-            ],
-        )
-        conn.execute(
-            sa.insert(nova_tables.TOKENS),
-            [
-                {
-                    'created_at': now,
-                    'token_hash': hashes[number],
-                    'console_type': 'novnc',
-                    'instance_uuid': uuids[number],
-                    'expires': 2**31 - 1,
-                    **where[number],
-                }
-                for number in numbers
-            ],
-        )
-
-    def fill_cell(conn: sa.Connection) -> None:
-        console = {
-            number: {'instance_uuid': uuids[number], 'compute_host': compute_host(number), **where[number]}
-            for number in numbers
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.token_hash = tokens.hashed(str(uuid.uuid4()))
+        self.console = {
+            'instance_uuid': str(uuid.uuid4()),
+            'compute_host': f'compute-{number % _HOSTS:04}.example.org',
+            'host': '192.0.2.10',
+            'port': 5900 + number,
         }
-        conn.execute(
-            sa.insert(models.instances),
-            [
-                {'uuid': each['instance_uuid'], 'compute_host': each['compute_host'], 'created_at': now}
-                for each in console.values()
-            ],
-        )
-        conn.execute(
-            sa.insert(models.console_connection),
-            [
-                {
-                    'instance_uuid': each['instance_uuid'],
-                    **where[number],
-                    'console_type': 'novnc',
-                    'options': '{}',
-                    'created_at': now,
-                    'updated_at': now,
-                }
-                for number, each in console.items()
-            ],
-        )
-        conn.execute(
-            sa.insert(models.console_auth_token),
-            [
-                {
-                    'id': number,
-                    'token_hash': hashes[number],
-                    'expires': now + hour,
-                    'created_at': now,
-                    'source': 'nova',
-                    **each,
-                }
-                for number, each in console.items()
-            ],
-        )
-        conn.execute(
-            sa.insert(models.console_session),
-            [
-                {
-                    'id': str(uuid.uuid4()),
-                    'proxy_id': proxy,
-                    'console_type': 'novnc',
-                    'token_id': number,
-                    'connected_at': now - hour,
-                    'source': 'nova',
-                    **each,
-                }
-                for number, each in console.items()
-            ],
-        )
 
-    nova.transaction(fill_nova)
-    cell.transaction(fill_cell)
+    def only(self, *names: str) -> dict[str, Any]:
+        return {name: self.console[name] for name in names}
+
+
+Rows = dict[sa.Table, list[dict[str, Any]]]
+
+
+def _fill(conn: sa.Connection, rows: Rows) -> None:
+    for table, values in rows.items():
+        conn.execute(sa.insert(table), values)
+
+
+def _rows_of_nova(guests: list[_Guest], now: datetime.datetime) -> Rows:
+    launched = {'launched_at': now - _DAY, 'project_id': 'project-1', 'deleted': 0}
+    issued = {'console_type': 'novnc', 'created_at': now, 'expires': 2**31 - 1}
+    return {
+        nova_tables.INSTANCES: [
+            {
+                'id': guest.number,
+                'uuid': guest.console['instance_uuid'],
+                'host': guest.console['compute_host'],
+                **launched,
+            }
+            for guest in guests
+        ],
+        nova_tables.TOKENS: [
+            {'token_hash': guest.token_hash, **guest.only('instance_uuid', 'host', 'port'), **issued}
+            for guest in guests
+        ],
+    }
+
+
+def _rows_of_cell(guests: list[_Guest], now: datetime.datetime, proxy: str) -> Rows:
+    defined = {'console_type': 'novnc', 'options': '{}', 'created_at': now, 'updated_at': now}
+    adopted = {'expires': now + _HOUR, 'created_at': now, 'source': NovaTokens.name}
+    opened = {
+        'proxy_id': proxy,
+        'console_type': 'novnc',
+        'connected_at': now - _HOUR,
+        'source': NovaTokens.name,
+    }
+    return {
+        models.instances: [
+            {'uuid': guest.console['instance_uuid'], 'created_at': now, **guest.only('compute_host')}
+            for guest in guests
+        ],
+        models.console_connection: [
+            {**guest.only('instance_uuid', 'host', 'port'), **defined} for guest in guests
+        ],
+        models.console_auth_token: [
+            {'id': guest.number, 'token_hash': guest.token_hash, **guest.console, **adopted}
+            for guest in guests
+        ],
+        models.console_session: [
+            {'id': str(uuid.uuid4()), 'token_id': guest.number, **guest.console, **opened} for guest in guests
+        ],
+    }
 
 
 if __name__ == '__main__':

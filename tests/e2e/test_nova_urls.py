@@ -1,26 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The URLs that Nova hands out, in a browser; and a dashboard at another port of the same host."""
+"""The URLs that Nova hands out, in a browser."""
 
 from consoled.testing.fixtures import wait_until
 from consoled.testing.guests.serial_guest import SerialGuest
 from consoled.testing.guests.vnc_guest import VncGuest
-from tests.e2e import base, firefox
+from tests.e2e import base
 
 _REASON = "return document.getElementById('consoled-reason')?.textContent ?? null"
 
-# What Horizon shows for a screen, and does for a serial console.
-_DASHBOARD = """<!doctype html>
-<title>waiting</title>
-<iframe src="{screen}" width="600" height="400"></iframe>
-<script>
-  const socket = new WebSocket('{serial}', ['binary', 'base64']);
-  socket.onopen = () => {{ document.title = 'open ' + socket.protocol; }};
-  socket.onclose = () => {{ document.title = 'closed'; }};
-</script>
-"""
 
-
-class _NovaUrls:
+class NovaUrlsTest(base.BrowserTestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -34,10 +23,6 @@ class _NovaUrls:
     def with_token(self, page, guest, console_type):
         """Return the URL of a page with the query argument ``token``, as Nova wrote it before noVNC 1.1."""
         return f'{self.url}/{page}?token={self.grant(guest, console_type, page).token}'
-
-
-class NovaUrlsTest(_NovaUrls, base.BrowserTestCase):
-    proxy_options = {'proxy': {**base.PAGES, 'close_timeout': 1}}
 
     def reason(self):
         return self.browser.driver.execute_script(_REASON)
@@ -81,26 +66,3 @@ class NovaUrlsTest(_NovaUrls, base.BrowserTestCase):
         self.browser.wait_for_state('connected')
         wait_until(lambda: 'router>' in self.browser.terminal(), what='the prompt')
         self.assertEqual([], self.browser.violations())
-
-
-class _Dashboard(_NovaUrls):
-    proxy_options = {'proxy': {**base.PAGES, 'close_timeout': 1, 'match_origin_by_host': True}}
-
-    def test_a_dashboard_at_another_port_shows_screens_and_opens_serial_consoles(self):
-        drawn = self.desktop.connections
-        screen = self.grant(self.desktop, 'novnc', 'vnc_lite.html').access_url
-        serial = self.with_token('', self.router, 'serial').replace('http:', 'ws:')
-        self.browser.open(self.serve_page(_DASHBOARD.format(screen=screen, serial=serial)))
-        title = 'return document.title'
-        wait_until(lambda: self.browser.driver.execute_script(title) != 'waiting', what='the serial console')
-        self.assertEqual('open binary', self.browser.driver.execute_script(title))
-        wait_until(lambda: self.desktop.connections == drawn + 1, what='the screen in its frame')
-        wait_until(lambda: self.count('console_session') == 2, what='both sessions')
-
-
-class ChromiumDashboardTest(_Dashboard, base.BrowserTestCase):
-    pass
-
-
-class FirefoxDashboardTest(_Dashboard, base.BrowserTestCase):
-    browser_fixture = firefox.Firefox

@@ -13,7 +13,10 @@ ROUNDS = 5
 
 
 class RacesTest(base.CellTestCase):
-    options = {'manager__check_port': False}  # an agent has threads for two users of a guest at a time
+    options = {
+        'manager__check_port': False,  # an agent has threads for two users of a guest at a time
+        'manager__check_port_timeout': 30.0,  # for as long a user goes from one free port to the next
+    }
 
     def race(self, *choices):
         """Let users open sessions at once, all with tokens for the first port.

@@ -12,8 +12,13 @@ import unittest
 
 import fixtures
 import sqlalchemy as sa
+import testtools
+from testtools.content import text_content
 
+from consoled.rpc.client import ConsoleAuthAPI
+from consoled.rpc.transport import get_transport
 from consoled.testing import services
+from consoled.testing.fixtures import Conf, FakeProxy
 from consoled.testing.service_process import spawn
 
 VERSION = os.environ.get('CONSOLED_TEST_NOVA', '34.0.0')
@@ -26,6 +31,7 @@ CHECK_TIMEOUT = 5  # seconds that managers wait for it; their default is shorter
 # one worker: each remembers by itself which compute hosts were silent
 MANAGER = {'check_port_timeout': CHECK_TIMEOUT, 'workers': 1}
 NOVNC = 'http://console.example.org/vnc_lite.html'
+TABLES = ('console_auth_tokens', 'instances')  # those that consoled reads
 
 _CONF = """
 [DEFAULT]
@@ -53,21 +59,54 @@ _GUEST = """
 """
 
 
-def nova_environment():
-    """Return the environment of programs that use Nova's code: it says whether eventlet patches them."""
+def nova_environment(patched=MAJOR < 33):
+    """Return the environment of programs that use Nova's code.
+
+    :param patched: whether eventlet patches them, as their release expects
+    """
     environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
-    if MAJOR >= 33:
-        return {**environment, 'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'}
-    return {**environment, 'NOVA_PATCH': '1'}  # read by nova_side.py
+    if patched:
+        return {**environment, 'NOVA_PATCH': '1'}  # read by nova_side.py
+    return {**environment, 'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'}
 
 
 def nova_python():
-    """Return the interpreter of tools/setup-nova.sh; skip the test (or fail it) if that has not run."""
-    found = ROOT / f'.venv-nova-{VERSION}' / 'bin' / 'python'
+    """Return the interpreter that has Nova. Raises what ``python_of`` raises."""
+    return python_of(f'.venv-nova-{VERSION}', f'tools/setup-nova.sh {VERSION}')
+
+
+def python_of(environment, tool):
+    """Return the interpreter of a virtual environment, which a tool makes.
+
+    :raises SkipTest: that has not run; ``MissingService`` where it should have
+    """
+    found = ROOT / environment / 'bin' / 'python'
     if found.exists():
         return str(found)
     required = os.environ.get('CONSOLED_REQUIRE_SERVICES') == '1'
-    raise (services.MissingService if required else unittest.SkipTest)(f'run tools/setup-nova.sh {VERSION}')
+    raise (services.MissingService if required else unittest.SkipTest)(f'run {tool}')
+
+
+def plain(url):
+    """Return a URL as it is in nova.conf, without time limits."""
+    return sa.make_url(url).set(query={'charset': 'utf8'}).render_as_string(hide_password=False)
+
+
+def execute(url, *statements):
+    """Run SQL in a database, as its owner."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level='AUTOCOMMIT')
+    with engine.connect() as conn:
+        for statement in statements:
+            conn.exec_driver_sql(statement)
+
+
+def make_reader(url):
+    """Make an account that may only read what consoled reads, and return the URL of the database for it."""
+    owner = sa.make_url(url)
+    reader = owner.set(username=f'reader_{owner.database[-8:]}', password='canary-of-reader')
+    execute(url, f"CREATE USER {reader.username}@'%%' IDENTIFIED BY '{reader.password}'")
+    execute(url, *(f"GRANT SELECT ON {table} TO {reader.username}@'%%'" for table in TABLES))
+    return reader.render_as_string(hide_password=False)
 
 
 class NovaProcess(fixtures.Fixture):
@@ -149,7 +188,7 @@ class Nova(fixtures.Fixture):
         self.directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
         mariadb = self._mariadb or services.shared(services.MariaDB)
         self.bus = services.shared(services.RabbitMQ).new_vhost()
-        self.database, api_database = (_plain(mariadb.new_database()) for _ in range(2))
+        self.database, api_database = (plain(mariadb.new_database()) for _ in range(2))
         self._guests = self.directory / 'guests.json'
         self._xml = {}
         self._write_guests()
@@ -173,33 +212,18 @@ class Nova(fixtures.Fixture):
             stderr=subprocess.DEVNULL,
             env=nova_environment(),
         )
-        self._make_reader()
+        self.reader = make_reader(self.database)
         self._objects = self.useFixture(NovaProcess(str(self.conf), 'objects'))
         self.compute = self.useFixture(NovaProcess(str(self.conf), 'compute', str(self._guests)))
 
     def execute(self, *statements):
         """Run SQL in Nova's database, as its owner."""
-        engine = sa.create_engine(self.database, poolclass=sa.NullPool, isolation_level='AUTOCOMMIT')
-        with engine.connect() as conn:
-            for statement in statements:
-                conn.exec_driver_sql(statement)
-
-    def _make_reader(self):
-        url = sa.make_url(self.database)
-        self._user = f'reader_{url.database[-8:]}'
-        self.execute(f"CREATE USER {self._user}@'%%' IDENTIFIED BY 'canary-of-reader'")
-        self.grant()
-        reader = url.set(username=self._user, password='canary-of-reader')
-        self.reader = reader.render_as_string(hide_password=False)
+        execute(self.database, *statements)
 
     def grant(self, verb='GRANT', preposition='TO'):
-        """Give the reader its rights, or take them (``REVOKE``, ``FROM``)."""
-        self.execute(
-            *(
-                f"{verb} SELECT ON {table} {preposition} {self._user}@'%%'"
-                for table in ('console_auth_tokens', 'instances')
-            )
-        )
+        """Give the reader its rights again, or take them (``REVOKE``, ``FROM``)."""
+        user = sa.make_url(self.reader).username
+        self.execute(*(f"{verb} SELECT ON {table} {preposition} {user}@'%%'" for table in TABLES))
 
     def add_guest(self, vnc=5901, serial=10000, address=ADDRESS, **values):
         """Create an instance that runs, with a screen and a serial port; return its UUID."""
@@ -230,6 +254,46 @@ class Nova(fixtures.Fixture):
         return self._objects.call(name, instance_uuid=uuid, **values)
 
 
-def _plain(url):
-    """Return a URL as it is in nova.conf, without time limits."""
-    return sa.make_url(url).set(query={'charset': 'utf8'}).render_as_string(hide_password=False)
+class SharedFixtures(testtools.TestCase):
+    """A test case with fixtures that all tests of a class use."""
+
+    @classmethod
+    def share(cls, fixture):
+        """Set a fixture up until the tests of the class have run, and return it."""
+        fixture.setUp()
+        cls.addClassCleanup(fixture.cleanUp)
+        return fixture
+
+    def add_logs(self, **daemons):
+        """Add the ends of the logs of daemons to the report, if the test fails."""
+        for name, daemon in daemons.items():
+            self.addOnException(
+                lambda _, name=name, daemon=daemon: self.addDetail(name, text_content(daemon.log()[-20000:]))
+            )
+
+
+class NovaTestCase(SharedFixtures):
+    """A cell of Nova for all tests of a class.
+
+    :cvar mariadb: the server of its database, as for ``Nova``
+    :cvar rabbit: options of its bus, as for ``Nova``
+    """
+
+    mariadb = None
+    rabbit = ''
+    nova: Nova
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.nova = cls.share(Nova(cls.mariadb, cls.rabbit))
+
+    def connect(self, bus=None):
+        """Add clients of the managers: ``transport``, ``api`` and ``proxy``, which opens tokens as users do.
+
+        :param bus: URL of the managers' bus; default: Nova's
+        """
+        self.transport = get_transport(self.useFixture(Conf(transport_url=bus or self.nova.bus)).conf)
+        self.addCleanup(self.transport.cleanup)
+        self.api = ConsoleAuthAPI(self.transport)
+        self.proxy = self.useFixture(FakeProxy(self.transport, self.api))

@@ -122,7 +122,7 @@ _AUTHTOKEN = 'paste.filter_factory = keystonemiddleware.auth_token:filter_factor
 
 def skip_old_releases():
     """Skip the test if the release of Nova is one that ``Cloud`` cannot run."""
-    if int(base.VERSION.partition('.')[0]) < OLDEST:
+    if base.MAJOR < OLDEST:
         raise unittest.SkipTest(f'a whole Nova is run from release {OLDEST} on, not {base.VERSION}')
 
 
@@ -167,14 +167,14 @@ class Cloud(fixtures.Fixture):
         self.bus = services.shared(services.RabbitMQ).new_vhost()
         mariadb = services.shared(services.MariaDB)
         databases = ('api', 'cell0', 'cell1', 'placement')
-        self._databases = {name: base._plain(mariadb.new_database()) for name in databases}
+        self._databases = {name: base.plain(mariadb.new_database()) for name in databases}
         self._running = {}
         port = services.free_port()
         self.url = f'http://127.0.0.1:{port}'
         self._write_files()
         self._start('api', 'python', '-W', 'ignore', self._side(), self.directory, port)
         self._wait(self._answers, "Nova's API")
-        self._make_reader()
+        self.reader = base.make_reader(self._databases['cell1'])
         for name in ('conductor', 'scheduler', 'compute'):
             conf = 'compute.conf' if name == 'compute' else 'nova.conf'
             self._start(name, f'nova-{name}', '--config-file', self.directory / conf)
@@ -241,24 +241,6 @@ class Cloud(fixtures.Fixture):
     def logs(self):
         """Return what Nova's services have logged, by name."""
         return {path.name: path.read_text(errors='replace') for path in self.directory.glob('*.log')}
-
-    def _make_reader(self):
-        self.execute("CREATE USER console_reader@'%%' IDENTIFIED BY 'canary-of-reader'")
-        for table in ('console_auth_tokens', 'instances'):
-            self.execute(f"GRANT SELECT ON {table} TO console_reader@'%%'")
-        self.addCleanup(self.execute, "DROP USER console_reader@'%%'")
-        url = sa.make_url(self._databases['cell1'])
-        reader = url.set(username='console_reader', password='canary-of-reader')
-        self.reader = reader.render_as_string(hide_password=False)
-
-    def execute(self, statement):
-        """Run SQL in the cell's database, as its owner, and return the rows."""
-        engine = sa.create_engine(
-            self._databases['cell1'], poolclass=sa.NullPool, isolation_level='AUTOCOMMIT'
-        )
-        with engine.connect() as conn:
-            result = conn.exec_driver_sql(statement)
-            return result.all() if result.returns_rows else []
 
     # the API
 

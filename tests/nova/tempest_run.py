@@ -5,9 +5,7 @@ import os
 import pathlib
 import shutil
 import subprocess
-import unittest
 
-from consoled.testing import services
 from tests.nova import base, cloud
 
 NOVNC = 'tempest.api.compute.servers.test_novnc'
@@ -53,12 +51,8 @@ _ACCOUNT = """
 
 
 def python():
-    """Return the interpreter that has Tempest; skip the test (or fail it) without."""
-    found = base.ROOT / '.venv-nova-tempest' / 'bin' / 'python'
-    if found.exists():
-        return str(found)
-    required = os.environ.get('CONSOLED_REQUIRE_SERVICES') == '1'
-    raise (services.MissingService if required else unittest.SkipTest)('run tools/setup-cloud.sh')
+    """Return the interpreter that has Tempest. Raises what ``base.python_of`` raises."""
+    return base.python_of('.venv-nova-tempest', 'tools/setup-cloud.sh')
 
 
 def run(nova, *modules):

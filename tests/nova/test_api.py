@@ -3,14 +3,13 @@
 
 import time
 
-import testtools
 from testtools.content import text_content
 
 from consoled.testing import daemons, services
 from consoled.testing.fixtures import wait_until
 from tests.e2e import base as screens
 from tests.functional import base as functional_base
-from tests.nova import cloud, frames, tempest_run
+from tests.nova import base, cloud, frames, tempest_run
 
 WITHIN = 3.0  # seconds until a session of a deleted server is cut
 SLACK = 5.0  # additional seconds on a busy machine
@@ -22,7 +21,7 @@ _WHY = "return document.querySelector('#consoled-reason, #why')?.textContent"
 DEBUG = {'debug': True}  # whatever is logged, no token may be in it
 
 
-class CloudTestCase(testtools.TestCase):
+class CloudTestCase(base.SharedFixtures):
     """All of Nova, and consoled where its proxies would be."""
 
     serve_page = screens.BrowserTestCase.serve_page
@@ -35,20 +34,14 @@ class CloudTestCase(testtools.TestCase):
         options = {'match_origin_by_host': True, 'additional_addresses': f'127.0.0.1:{serial}'}
         proxy = daemons.ProxyProcess('fake://', {'DEFAULT': DEBUG, 'proxy': {**screens.PAGES, **options}})
         cls.url = f'http://127.0.0.1:{proxy.port}'
-        cls.cloud = cls.fixture(cloud.Cloud(proxy.port, serial))
+        cls.cloud = cls.share(cloud.Cloud(proxy.port, serial))
         cls.database = functional_base.database_url(cls, 'mariadb')
         options = {'nova': {'connection': cls.cloud.reader}, 'DEFAULT': DEBUG}
-        cls.manager = cls.fixture(daemons.ManagerProcess(cls.cloud.bus, cls.database, options))
+        cls.manager = cls.share(daemons.ManagerProcess(cls.cloud.bus, cls.database, options))
         proxy.options['DEFAULT']['transport_url'] = cls.cloud.bus
-        cls.proxy = cls.fixture(proxy)
+        cls.proxy = cls.share(proxy)
         cls.proxy.wait_ready()
-        cls.browser = cls.fixture(screens.Browser())
-
-    @classmethod
-    def fixture(cls, fixture):
-        fixture.setUp()
-        cls.addClassCleanup(fixture.cleanUp)
-        return fixture
+        cls.browser = cls.share(screens.Browser())
 
     def setUp(self):
         super().setUp()

@@ -25,25 +25,32 @@ class ChromiumTest(base.BrowserTestCase):
         self.addCleanup(self.guests.remove, guest)
         return guest
 
-    def open_frame(self, host='127.0.0.1'):
+    def open_frame(self, page='vnc_auto.html', host='127.0.0.1'):
         """Open a page with a console in a frame, and look into the frame."""
         desktop = self.add(VncGuest())
-        self.open_page(frames.frame(self.grant(desktop, 'novnc', 'vnc_auto.html').access_url), host)
+        self.open_page(frames.frame(self.grant(desktop, 'novnc', page).access_url), host)
         self.addCleanup(self.browser.leave_frame)
         self.browser.enter_frame()
         return desktop
 
+    def wait_for_picture(self):
+        (x, y), colour = VncGuest.MARK
+        wait_until(lambda: self.browser.pixel('#screen canvas', x, y) == colour, what='the picture')
+
     def test_a_screen_in_a_frame(self):
         desktop = self.open_frame()
         self.browser.wait_for_state('connected')
-        (x, y), colour = VncGuest.MARK
-        wait_until(lambda: self.browser.pixel('#screen canvas', x, y) == colour, what='the picture')
+        self.wait_for_picture()
         self.assertEqual('guest(1)', self.browser.text_of('title'))
         self.assertEqual(1, desktop.connections)
 
+    def test_a_screen_in_a_frame_by_novncs_own_page(self):
+        self.open_frame('vnc_lite.html')
+        self.wait_for_picture()
+
     def test_a_screen_in_a_frame_of_a_foreign_host(self):
         """The browser shows nothing: the page does not even begin to load."""
-        desktop = self.open_frame(FOREIGN)
+        desktop = self.open_frame(host=FOREIGN)
         self.assertIsNone(self.browser.state[0])
         self.guests.settle()
         self.assertEqual(0, desktop.connections)

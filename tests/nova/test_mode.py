@@ -2,7 +2,6 @@
 """``consoled-nova`` with the nova.conf of an unmodified Nova: Nova's tokens open consoles on Nova's ports."""
 
 import json
-import os
 import subprocess
 
 import testtools
@@ -133,7 +132,7 @@ class OptionsTest(testtools.TestCase):
     def test_options_have_the_defaults_and_the_old_names_that_they_have_in_nova(self):
         done = subprocess.run(
             [base.nova_python(), '-W', 'ignore', '-c', LIST],
-            env={**os.environ, 'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'},
+            env=base.nova_environment(patched=False),
             capture_output=True,
             text=True,
             check=True,

@@ -4,13 +4,10 @@
 import contextlib
 
 import sqlalchemy as sa
-import testtools
 
 from consoled import exception
 from consoled.context import RequestContext
-from consoled.rpc.client import ConsoleAuthAPI
-from consoled.rpc.transport import get_transport
-from consoled.testing import daemons, fixtures, services
+from consoled.testing import daemons, services
 from consoled.testing.fixtures import wait_until
 from tests.functional import base as functional_base
 from tests.nova import base
@@ -18,42 +15,31 @@ from tests.nova import base
 CONTEXT = RequestContext()
 
 
-class OpenTest(testtools.TestCase):
+class OpenTest(base.NovaTestCase):
     """The manager is a daemon on the bus of Nova, and an account of Nova's database that may only read."""
 
-    nova: base.Nova
     manager: daemons.ManagerProcess
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.nova = base.Nova()
-        cls.nova.setUp()
-        cls.addClassCleanup(cls.nova.cleanUp)
         cls.tokens = []
-        cls.manager = daemons.ManagerProcess(
-            cls.nova.bus,
-            services.shared(services.MariaDB).new_database(),
-            {
-                'nova': {'connection': cls.nova.reader},
-                'DEFAULT': {'debug': True},
-                'manager': base.MANAGER,
-            },
+        cls.manager = cls.share(
+            daemons.ManagerProcess(
+                cls.nova.bus,
+                services.shared(services.MariaDB).new_database(),
+                {
+                    'nova': {'connection': cls.nova.reader},
+                    'DEFAULT': {'debug': True},
+                    'manager': base.MANAGER,
+                },
+            )
         )
-        cls.manager.setUp()
-        cls.addClassCleanup(cls.manager.cleanUp)
 
     def setUp(self):
         super().setUp()
-        self.addOnException(
-            lambda exc_info: self.addDetail(
-                'manager', testtools.content.text_content(self.manager.log()[-20000:])
-            )
-        )
-        transport = get_transport(self.useFixture(fixtures.Conf(transport_url=self.nova.bus)).conf)
-        self.addCleanup(transport.cleanup)
-        self.api = ConsoleAuthAPI(transport)
-        self.proxy = self.useFixture(fixtures.FakeProxy(transport, self.api))
+        self.add_logs(manager=self.manager)
+        self.connect()
         self.guest = self.nova.add_guest()
 
     def authorize(self, *args, **values):

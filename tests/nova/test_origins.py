@@ -3,7 +3,6 @@
 
 import itertools
 import json
-import os
 import pathlib
 import subprocess
 
@@ -44,14 +43,13 @@ def judged_here(case):
 
 class OriginsTest(testtools.TestCase):
     def judged_by_nova(self, cases):
-        environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
         script = str(pathlib.Path(__file__).with_name('origin_side.py'))
         done = subprocess.run(
             [base.nova_python(), '-W', 'ignore', script],
             input=json.dumps(cases),
             capture_output=True,
             text=True,
-            env={**environment, 'OS_NOVA_DISABLE_EVENTLET_PATCHING': 'true'},
+            env=base.nova_environment(patched=False),
         )
         self.assertEqual(0, done.returncode, done.stderr)
         return json.loads(done.stdout)

@@ -44,19 +44,14 @@ def opened(port, token):
         return answer.status, None
 
 
-class Cell(testtools.TestCase):
+class Cell(base.NovaTestCase):
     """A Nova, a manager and a proxy of consoled, and a stock nova-novncproxy in front of the same guest."""
-
-    rabbit = ''
-    nova: base.Nova
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.mariadb = cls.use(services.MariaDB())
-        cls.nova = cls.use(base.Nova(cls.mariadb, cls.rabbit))
         logs = {'DEFAULT': {'debug': True, 'default_log_levels': LOG_ALL}}
-        cls.manager = cls.use(
+        cls.manager = cls.share(
             daemons.ManagerProcess(
                 services.shared(services.RabbitMQ).new_vhost(),
                 services.shared(services.MariaDB).new_database(),
@@ -67,7 +62,7 @@ class Cell(testtools.TestCase):
                 },
             )
         )
-        cls.proxy = cls.use(
+        cls.proxy = cls.share(
             daemons.ProxyProcess(
                 cls.manager.transport_url,
                 {**logs, 'proxy': {'authorize_timeout': 2 * base.CHECK_TIMEOUT}},
@@ -75,7 +70,7 @@ class Cell(testtools.TestCase):
         )
         cls.proxy.wait_ready()
         cls.serial = services.free_port()
-        cls.qemu = cls.use(
+        cls.qemu = cls.share(
             Qemu(
                 *('-vnc', '127.0.0.1:{vnc}', '-device', 'isa-serial,chardev=port'),
                 *('-chardev', f'socket,id=port,host=127.0.0.1,port={cls.serial},server=on,wait=off'),
@@ -87,20 +82,10 @@ class Cell(testtools.TestCase):
     def options_of_nova(cls):
         return {'connection': cls.nova.reader, 'transport_url': cls.nova.bus}
 
-    @classmethod
-    def use(cls, fixture):
-        fixture.setUp()
-        cls.addClassCleanup(fixture.cleanUp)
-        return fixture
-
     def setUp(self):
         super().setUp()
-        self.addOnException(self._add_logs)
+        self.add_logs(manager=self.manager, proxy=self.proxy)
         self.guest = self.nova.add_guest(vnc=self.qemu.port, serial=self.serial, address=LOOPBACK)
-
-    def _add_logs(self, exc_info):
-        for name, daemon in (('manager', self.manager), ('proxy', self.proxy)):
-            self.addDetail(name, testtools.content.text_content(daemon.log()[-20000:]))
 
     def authorize(self, console_type='novnc', port=None):
         token = self.nova.authorize(self.guest, console_type, port or self.qemu.port, host=LOOPBACK)
@@ -120,8 +105,9 @@ class Cell(testtools.TestCase):
 class CasesTest(Cell):
     @classmethod
     def setUpClass(cls):
+        cls.mariadb = cls.share(services.MariaDB())  # of its own, which a test stops
         super().setUpClass()
-        cls.stock = cls.use(stock.NovncProxy(cls.nova))
+        cls.stock = cls.share(stock.NovncProxy(cls.nova))
 
     def compare(self, consoled, nova, token):
         """Open a token through both proxies."""

@@ -1,12 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serial ports of guests of Nova: with nova-compute alone, and with an agent of consoled beside it."""
 
-import testtools
-
 from consoled import exception, objects
 from consoled.context import RequestContext
-from consoled.rpc.client import ConsoleAuthAPI
-from consoled.rpc.transport import get_transport
 from consoled.testing import daemons, fixtures
 from tests.functional import base as functional_base
 from tests.nova import base
@@ -15,14 +11,7 @@ CONTEXT = RequestContext()
 LISTENS_AT = '198.51.100.7'  # not what nova.conf says, and Nova stores
 
 
-class SerialPortsTest(testtools.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.nova = base.Nova()
-        cls.nova.setUp()
-        cls.addClassCleanup(cls.nova.cleanUp)
-
+class SerialPortsTest(base.NovaTestCase):
     def start(self, other_ports='offer'):
         """Start a manager with this option, and create a guest."""
         options = {
@@ -31,10 +20,7 @@ class SerialPortsTest(testtools.TestCase):
         }
         database = functional_base.database_url(self, 'mariadb')
         self.useFixture(daemons.ManagerProcess(self.nova.bus, database, options))
-        self.transport = get_transport(self.useFixture(fixtures.Conf(transport_url=self.nova.bus)).conf)
-        self.addCleanup(self.transport.cleanup)
-        self.api = ConsoleAuthAPI(self.transport)
-        self.proxy = self.useFixture(fixtures.FakeProxy(self.transport, self.api))
+        self.connect()
         self.guest = self.nova.add_guest()
 
     def authorize(self):

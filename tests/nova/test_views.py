@@ -8,35 +8,23 @@ import re
 import sqlalchemy as sa
 
 from consoled import exception
-from consoled.context import RequestContext
 from consoled.db import models
-from consoled.rpc.client import ConsoleAuthAPI
-from consoled.rpc.transport import get_transport
-from consoled.testing import daemons, fixtures
+from consoled.testing import daemons
 from tests.functional import base as functional_base
 from tests.functional.test_cli import ToolsCase
 from tests.nova import base
 
-CONTEXT = RequestContext()
 SUCCESS, WARNING, FAILURE = 0, 1, 2  # of oslo.upgradecheck
 
 
-class ViewsCase(ToolsCase):
+class ViewsCase(base.NovaTestCase, ToolsCase):
     """A cell of Nova for all tests of a class, and a database of consoled for each."""
 
-    rabbit = ''
     query = ''  # of the URL of Nova's bus
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.nova = base.Nova(rabbit=cls.rabbit)
-        cls.nova.setUp()
-        cls.addClassCleanup(cls.nova.cleanUp)
-        cls.bus = cls.nova.bus + cls.query
 
     def setUp(self):
         super().setUp()
+        self.bus = self.nova.bus + self.query
         self.database_url = functional_base.database_url(self, 'mariadb')
         self.guest = self.nova.add_guest()
 
@@ -56,9 +44,7 @@ class ConsolectlTest(ViewsCase):
         self.manager = self.useFixture(
             daemons.ManagerProcess(self.bus, self.database_url, {'nova': {'connection': self.nova.reader}})
         )
-        transport = get_transport(self.useFixture(fixtures.Conf(transport_url=self.bus)).conf)
-        self.addCleanup(transport.cleanup)
-        self.proxy = self.useFixture(fixtures.FakeProxy(transport, ConsoleAuthAPI(transport)))
+        self.connect(self.bus)
 
     def issued(self, *args, age=60, guest=None):
         """Return a token that Nova has issued ``age`` seconds ago."""
@@ -246,7 +232,7 @@ class StatusTest(StatusCase):
 class QuorumStatusTest(StatusCase):
     """Nova's queues are quorum queues; durable ones where its oslo.messaging has no others."""
 
-    kind = 'rabbit_quorum_queue' if int(base.VERSION.partition('.')[0]) > 26 else 'amqp_durable_queues'
+    kind = 'rabbit_quorum_queue' if base.MAJOR > 26 else 'amqp_durable_queues'
     rabbit = f'{kind} = true'
     query = f'?{kind}=true'
 

@@ -4,54 +4,36 @@
 import queue
 
 import sqlalchemy as sa
-import testtools
 
 from consoled.context import RequestContext
 from consoled.db import models
 from consoled.db.engine import Database
-from consoled.rpc.client import ConsoleAuthAPI
-from consoled.rpc.transport import get_transport
-from consoled.testing import daemons, fixtures
+from consoled.testing import daemons
+from consoled.testing.fixtures import wait_until
 from tests.functional import base as functional_base
 from tests.nova import base
 
 INTERVAL = 0.5  # seconds
 
 
-class WatchTest(testtools.TestCase):
+class WatchTest(base.NovaTestCase):
     """Two managers, daemons beside Nova, and an account of Nova's database that may only read."""
-
-    nova: base.Nova
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.nova = base.Nova()
-        cls.nova.setUp()
-        cls.addClassCleanup(cls.nova.cleanUp)
         database = functional_base.database_url(cls, 'mariadb')
         cls.db = Database(database)
         cls.addClassCleanup(cls.db.dispose)
-        cls.managers = {}
-        for _ in range(2):
-            options = {'nova': {'connection': cls.nova.reader, 'watch_interval': INTERVAL}}
-            manager = daemons.ManagerProcess(cls.nova.bus, database, options)
-            manager.setUp()
-            cls.addClassCleanup(manager.cleanUp)
-            cls.managers[manager.host] = manager
+        options = {'nova': {'connection': cls.nova.reader, 'watch_interval': INTERVAL}}
+        managers = [cls.share(daemons.ManagerProcess(cls.nova.bus, database, options)) for _ in range(2)]
+        cls.managers = {manager.host: manager for manager in managers}
 
     def setUp(self):
         super().setUp()
-        self.addOnException(self.attach_logs)
-        transport = get_transport(self.useFixture(fixtures.Conf(transport_url=self.nova.bus)).conf)
-        self.addCleanup(transport.cleanup)
-        self.api = ConsoleAuthAPI(transport)
-        self.proxy = self.useFixture(fixtures.FakeProxy(transport, self.api))
+        self.add_logs(**self.managers)
+        self.connect()
         self.guest = self.nova.add_guest()
-
-    def attach_logs(self, exc_info):
-        for host, manager in self.managers.items():
-            self.addDetail(host, testtools.content.text_content(manager.log()[-10000:]))
 
     def logged(self, text):
         return sum(manager.log().count(text) for manager in self.managers.values())
@@ -104,7 +86,7 @@ class WatchTest(testtools.TestCase):
         self.nova.execute('UPDATE console_auth_tokens SET expires = UNIX_TIMESTAMP() - 1')
         self.nova.grant('REVOKE', 'FROM')
         try:
-            fixtures.wait_until(lambda: self.logged('cannot watch the sessions of Nova: SELECT command'))
+            wait_until(lambda: self.logged('cannot watch the sessions of Nova: SELECT command'))
         finally:
             self.nova.grant()
         last = self.open(self.nova.add_guest())

@@ -20,7 +20,7 @@ COVERED_BY = {
         'conf/messaging.py': 'unit/test_sample.py',
         'conf/monitoring.py': 'unit/test_sample.py',
         'conf/nova.py': 'unit/test_sample.py',
-        'nova/options.py': 'unit/nova/test_settings.py',
+        'nova/options.py': 'unit/nova/test_mapping.py',
         'conf/proxy.py': 'unit/test_sample.py',
         'conf/upgrade_levels.py': 'unit/test_sample.py',
         'conf/workarounds.py': 'unit/test_sample.py',

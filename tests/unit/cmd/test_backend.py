@@ -17,6 +17,9 @@ from consoled.cmd import _backend
 class SelectTest(testtools.TestCase):
     def setUp(self):
         super().setUp()
+        modules = mock.patch.dict(sys.modules)  # other tests may import eventlet
+        modules.start()
+        self.addCleanup(modules.stop)
         self.init = self.useFixture(fixtures.MockPatchObject(backend, 'init_backend')).mock
 
     def select(self, value, only=None):
@@ -35,11 +38,10 @@ class SelectTest(testtools.TestCase):
         self.init.assert_called_once_with(backend.BackendType.THREADING)
 
     def test_threading_does_not_load_eventlet(self):
-        with mock.patch.dict(sys.modules):
-            for name in [name for name in sys.modules if name.partition('.')[0] == 'eventlet']:
-                del sys.modules[name]
-            self.select('threading')
-            self.assertRaises(ImportError, importlib.import_module, 'eventlet.patcher')
+        for name in [name for name in sys.modules if name.partition('.')[0] == 'eventlet']:
+            del sys.modules[name]
+        self.select('threading')
+        self.assertRaises(ImportError, importlib.import_module, 'eventlet.patcher')
 
     def test_a_program_may_support_one_only(self):
         for value in ('eventlet', 'nonsense'):

@@ -18,7 +18,7 @@ with contextlib.redirect_stdout(io.StringIO()):
     program.main(['--help'])
 print(*sys.modules)
 """
-PROGRAMS = ('compute', 'consolectl', 'demo', 'manage', 'manager', 'proxy', 'status')
+PROGRAMS = ('compute', 'consolectl', 'demo', 'manage', 'manager', 'nova', 'proxy', 'status')
 
 
 def run(program):

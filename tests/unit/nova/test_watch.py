@@ -211,7 +211,7 @@ class WatchTests:
             self.watcher.run()
         self.assertEqual([], self.proxies.cuts)
 
-    def test_the_reason_is_that_of_the_second_look(self):
+    def test_the_reason_is_what_is_read_the_second_time(self):
         session = self.open(self.proxy_id, self.token)
         self.delete_token(self.token)
         self.on_pause = lambda seconds: self.update_instance(self.guest, host='cmp2')
@@ -314,7 +314,8 @@ class WatchTests:
         self.assertEqual([(session.id, 'instance_gone')], self.proxies.cuts)
 
     def test_the_next_pass_begins_an_interval_after_this_one(self):
-        self.assertTrue(1 < self.watcher.run() <= 2)
+        self.watcher.interval = 600.0  # a busy machine takes seconds for a pass
+        self.assertTrue(0 < self.watcher.run() < 600)
 
     def test_a_database_of_the_previous_release(self):
         self.db.transaction(models.session_watch.drop)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from consoled.db.watch import Watched
 from consoled.nova.database import Instance
-from consoled.nova.verdict import Facts, Launch, verdict
+from consoled.nova.end_reason import Facts, Launch, find_end_reason
 
 BEGAN = datetime.datetime(2026, 11, 30, 12, 0)
 MINUTES = st.integers(-10_000, 10_000).map(lambda minutes: BEGAN + datetime.timedelta(minutes=minutes))
@@ -21,15 +21,15 @@ def at(seconds):
 
 
 def reason(*, host='cmp1', launched=-3600, issued=-5, deleted=False, before=None, exists=True):
-    """Return the verdict on a session on cmp1; moments are seconds from its beginning, or None."""
+    """Return why a session on cmp1 must end; moments are seconds from its beginning, or None."""
     launched_at = None if launched is None else at(launched)
     instance = Instance(1, 'uuid', host, launched_at, 'state') if exists else None
     facts = Facts(instance, None if issued is None else at(issued), deleted)
     session = Watched('id', 'uuid', 'cmp1', BEGAN, 'hash', 600)
-    return verdict(session, facts, before)
+    return find_end_reason(session, facts, before)
 
 
-class VerdictTest(testtools.TestCase):
+class EndReasonTest(testtools.TestCase):
     def test_what_is_as_it_was(self):
         for before in (None, Launch(at(-3600))):
             self.assertIsNone(reason(before=before))
@@ -73,7 +73,7 @@ class VerdictTest(testtools.TestCase):
     ):
         session = Watched('id', 'uuid', 'cmp1', BEGAN, 'hash', 600)
         instance = Instance(1, 'uuid', host, launched_at, 'state')
-        if verdict(session, Facts(instance, issued_at, deleted), before) is None:
+        if find_end_reason(session, Facts(instance, issued_at, deleted), before) is None:
             self.assertEqual(('cmp1', False), (host, deleted))
             if before is not None and before.at is not None:
                 self.assertIn(launched_at, (before.at, None))

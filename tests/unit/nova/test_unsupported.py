@@ -5,7 +5,7 @@ from consoled.nova import conf_file
 from tests.unit.nova.conf_base import NovaConfCase
 
 GOOD = '[database]\nconnection = mysql+pymysql://n@h/n\n'
-REMARKS = (
+UNUSABLE = (
     ('[DEFAULT]\ncert = /missing.pem', '[DEFAULT] cert in {file} names a file that does not exist'),
     ('[DEFAULT]\nrecord = /r', '[DEFAULT] record in {file} has no effect'),
     ('[DEFAULT]\ndaemon = true', '[DEFAULT] daemon in {file} has no effect'),
@@ -31,18 +31,18 @@ SILENT = (
 )
 
 
-class RemarksTest(NovaConfCase):
+class UnusableTest(NovaConfCase):
     def unusable(self, nova, own=''):
         return conf_file.read(self.load(nova, own)).unusable
 
     def test_each_is_one_sentence_that_names_the_option_and_the_file(self):
-        for nova, expected in REMARKS:
+        for nova, expected in UNUSABLE:
             found = self.unusable(GOOD + nova)
             self.assertEqual(1, len(found), (nova, found))
             self.assertTrue(found[0].startswith(expected.format(file=self.nova)), found)
             self.assertTrue(found[0].endswith('.'), found)
 
-    def test_what_has_its_effect_is_not_remarked_on(self):
+    def test_nothing_is_said_of_what_has_its_effect(self):
         for nova in SILENT:
             self.assertEqual([], self.unusable(GOOD + nova), nova)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import sqlalchemy as sa
 
+from consoled.listening import show_address
 from consoled.nova.options import BUS_FLAGS, BUS_TLS, Name
 
 
@@ -148,8 +149,7 @@ def _first(part: int) -> Value:
 
 def _others(nova: Values, own: Own) -> list[str] | None:
     addresses = served(nova, own)
-    others = [f'[{host}]:{port}' if ':' in host else f'{host}:{port}' for host, port in addresses[1:]]
-    return others if addresses else None
+    return [show_address(address) for address in addresses[1:]] if addresses else None
 
 
 _HOSTS = tuple((proxy.group, proxy.host) for proxy in PROXIES.values())

@@ -35,13 +35,13 @@ class Launch:
     at: datetime.datetime | None
 
 
-def verdict(session: Watched, facts: Facts, before: Launch | None) -> EndReason | None:
+def find_end_reason(session: Watched, facts: Facts, before: Launch | None) -> EndReason | None:
     """Return why a session must end; None if it may go on.
 
     A token that has expired is no reason: sessions outlive their tokens, unless ``[consoleauth]
     enforce_session_timeout`` ends them.
 
-    :param before: None if this is the first look at the session
+    :param before: None if this is the first pass over the session
     """
     instance = facts.instance
     if instance is None or instance.host is None:  # deleted; shelved
@@ -61,7 +61,7 @@ def _launched_again(
 ) -> bool:
     """Return whether the instance was rebuilt, resized, evacuated or unshelved since the session began.
 
-    Any change tells, whatever the clocks say. At the first look the launch is compared with the token, as at
+    Any change tells, whatever the clocks say. At the first pass the launch is compared with the token, as at
     an open, or with the beginning of the session if Nova has deleted the token.
     """
     if launched_at is None:

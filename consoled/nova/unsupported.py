@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from consoled.nova.settings import PAGES, Own, Values, served
+from consoled.nova.mapping import PAGES, Own, Values, has_certificate, served
 
 
 class _Remark(NamedTuple):
@@ -29,8 +29,8 @@ def _is_true(group: str, name: str) -> Callable[[Values, Own], bool]:
 
 
 def _no_certificate(nova: Values, own: Own) -> bool:
-    cert = nova.get('DEFAULT', 'cert') if nova.is_set('DEFAULT', 'cert') else ''
-    return bool(cert) and not nova.get('DEFAULT', 'ssl_only') and not os.path.exists(cert)
+    named = nova.is_set('DEFAULT', 'cert') and bool(nova.get('DEFAULT', 'cert'))
+    return named and not has_certificate(nova)
 
 
 def _no_pages(nova: Values, own: Own) -> bool:

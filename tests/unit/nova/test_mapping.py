@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consoled.conf import written
-from consoled.nova import settings
+from consoled.nova import mapping
 from consoled.nova.options import OLD_NAMES, OPTIONS
 from consoled.proxy.forwarded import parse_networks
 from tests.unit.nova.conf_base import NovaConfCase
@@ -101,10 +101,10 @@ class AsTheyAreTest(NovaConfCase):
     def test_every_option_of_consoled_in_the_table_exists(self):
         conf = self.load('')
         known = {(group, option.dest) for group, option in written.options(conf)}
-        self.assertEqual(set(), {row.ours for row in settings.TABLE} - known)
+        self.assertEqual(set(), {row.ours for row in mapping.TABLE} - known)
 
     def test_every_option_of_nova_in_the_tables_is_registered(self):
-        theirs = {name for row in settings.TABLE for name in row.theirs} | set(OLD_NAMES)
+        theirs = {name for row in mapping.TABLE for name in row.theirs} | set(OLD_NAMES)
         known = {(group, option.name) for group, options in OPTIONS.items() for option in options}
         self.assertEqual(set(), theirs - known)
 
