@@ -21,9 +21,12 @@ def parse_address(text: str) -> Address:
     :raises ValueError: the text is malformed
     """
     match = _ADDRESS.fullmatch(text.strip())
-    if match is None or int(match['port']) > 65535:
-        raise ValueError(f'{text!r} is not an address such as 192.0.2.1:6080 or [2001:db8::1]:6080')
-    return match['name'] or str(ipaddress.IPv6Address(match['ipv6'])), int(match['port'])
+    try:
+        if match is not None and int(match['port']) <= 65535:
+            return match['name'] or str(ipaddress.IPv6Address(match['ipv6'])), int(match['port'])
+    except ValueError:
+        pass  # it does not say what would be right
+    raise ValueError(f'{text!r} is not an address such as 192.0.2.1:6080 or [2001:db8::1]:6080')
 
 
 def show_address(address: Address) -> str:
@@ -51,8 +54,11 @@ def bind(group: str, host: str, port: int, *, option: str | None = None, backlog
     """
     dual = host == _ANY
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
+    address: tuple[object, ...] = (host, port)
     try:
-        return socket.create_server((host, port), family=family, backlog=backlog, dualstack_ipv6=dual)
+        if family == socket.AF_INET6:  # with the number of its zone, which create_server does not look up
+            [(*_, address), *_] = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+        return socket.create_server(address, family=family, backlog=backlog, dualstack_ipv6=dual)
     except PermissionError as exc:
         raise ValueError(
             f'[{group}] {option or "port"}: {host}:{port} may not be bound: {exc.strerror}'

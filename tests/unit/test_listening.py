@@ -22,6 +22,12 @@ class BindTest(testtools.TestCase):
         self.assertEqual('127.0.0.1', self.bind('127.0.0.1').getsockname()[0])
         self.assertEqual(socket.AF_INET6, self.bind('::1').family)
 
+    def test_a_link_local_address_has_its_zone(self):
+        with mock.patch('socket.create_server') as create_server:
+            listening.bind('proxy', *listening.parse_address('[fe80::1%lo]:6083'))
+        (host, port, _, zone), *_ = create_server.call_args.args
+        self.assertEqual((6083, socket.if_nametoindex('lo')), (port, zone))
+
     def test_a_port_in_use(self):
         host, port = self.bind('127.0.0.1').getsockname()
         error = self.assertRaises(OSError, self.bind, host, port)
@@ -82,7 +88,8 @@ class AddressTest(testtools.TestCase):
             'a b:6080',
             '*:6080',
         ):
-            self.assertRaises(ValueError, listening.parse_address, text)
+            error = self.assertRaises(ValueError, listening.parse_address, text)
+            self.assertIn('is not an address such as', str(error))
 
     @given(st.text())
     def test_any_text_is_an_address_or_an_error(self, text):
