@@ -39,6 +39,7 @@ const REPEATED = ['I', 'L', 'M', 'S', 'T', 'Z', 'b'];
 const MAX_REPEATED = 2000;  // more than a screen has rows or columns
 
 const MOST_OFFERED = 16;  // serial ports, each by a button
+const UNCHOOSABLE = ['console_gone', 'invalid_argument'];  // why a port that was offered cannot be opened any more
 
 const SILENCE = 1000;  // ms after which the page says that the guest is silent
 
@@ -168,6 +169,10 @@ async function open() {
   show(current);
   const how = await ending(current);
   socket = null;
+  if (chosen !== null && !how.retryable && UNCHOOSABLE.includes(how.reason)) {
+    chosen = null;  // the guest has changed since the port was offered, so try that of the token again
+    how.retryable = true;
+  }
   return how;
 }
 
