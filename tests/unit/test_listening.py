@@ -31,7 +31,17 @@ class BindTest(testtools.TestCase):
     def test_a_port_in_use(self):
         host, port = self.bind('127.0.0.1').getsockname()
         error = self.assertRaises(OSError, self.bind, host, port)
-        self.assertEqual(f'[monitoring] port: {host}:{port} is in use by another program', error.strerror)
+        self.assertEqual(f'[monitoring] port: {host}:{port} is in use already', error.strerror)
+
+    def test_a_port_in_use_of_ipv6(self):
+        port = self.bind('::1').getsockname()[1]
+        error = self.assertRaises(OSError, self.bind, '::1', port)
+        self.assertEqual(f'[monitoring] port: [::1]:{port} is in use already', error.strerror)
+
+    def test_any_spelling_of_the_address_for_both_families(self):
+        for host in ('::', '::0', '0:0:0:0:0:0:0:0'):
+            port = self.bind(host).getsockname()[1]
+            socket.create_connection(('127.0.0.1', port)).close()
 
     def test_an_address_of_another_machine(self):
         error = self.assertRaises(OSError, self.bind, '192.0.2.1')
@@ -45,7 +55,7 @@ class BindTest(testtools.TestCase):
     def test_an_address_of_another_option(self):
         host, port = self.bind('127.0.0.1').getsockname()
         error = self.assertRaises(OSError, self.bind, host, port, option='others')
-        self.assertEqual(f'[monitoring] others: {host}:{port} is in use by another program', error.strerror)
+        self.assertEqual(f'[monitoring] others: {host}:{port} is in use already', error.strerror)
         error = self.assertRaises(OSError, self.bind, '192.0.2.1', option='others')
         self.assertTrue(error.strerror.startswith('[monitoring] others: 192.0.2.1 '), error.strerror)
         with mock.patch('socket.create_server', side_effect=PermissionError(13, 'Permission denied')):
@@ -117,7 +127,7 @@ class AddressTest(testtools.TestCase):
             self.assertEqual(expected, listening.overlap(*reversed(pair)), pair)
 
     def test_the_kernel_agrees(self):
-        hosts = ['127.0.0.1', '127.0.0.2', '0.0.0.0', '::', '::1']
+        hosts = ['127.0.0.1', '127.0.0.2', '0.0.0.0', '::', '::0', '::1']
         for one, other in itertools.permutations(hosts, 2):
             with listening.bind('proxy', one, 0) as first:
                 port = first.getsockname()[1]
