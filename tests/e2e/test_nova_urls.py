@@ -76,6 +76,15 @@ class NovaUrlsTest(_NovaUrls, base.BrowserTestCase):
         wait_until(self.reason, what='the reason')
         self.assertIn('not valid or has expired', self.reason())
 
+    def test_pages_without_a_token_say_so(self):
+        self.browser.open(f'{self.url}/vnc_lite.html')
+        wait_until(self.reason, what='the reason')
+        self.assertIn('has no token', self.reason())
+        for query in ('', '?path=websockify'):
+            self.browser.open(f'{self.url}/vnc_auto.html{query}')
+            self.browser.wait_for_state('ended', 'bad_address')
+            self.assertIn('has no token', self.browser.text_of('why'))
+
     def test_the_url_of_a_serial_websocket_pasted_into_a_browser_shows_the_terminal(self):
         self.browser.open(self.with_token('', self.router, 'serial'))
         self.browser.wait_for_state('connected')
