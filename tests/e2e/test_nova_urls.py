@@ -91,6 +91,12 @@ class NovaUrlsTest(_NovaUrls, base.BrowserTestCase):
         wait_until(lambda: 'router>' in self.browser.terminal(), what='the prompt')
         self.assertEqual([], self.browser.violations())
 
+    def test_the_url_of_another_websocket_pasted_into_a_browser(self):
+        self.browser.open(self.with_token('', self.desktop, 'novnc'))
+        self.browser.wait_for_state('ended', 'wrong_page')
+        self.assertIn('the screen of a guest', self.browser.text_of('why'))
+        wait_until(lambda: self.count('console_session') == 0, what='the end of the session')
+
 
 class _Dashboard(_NovaUrls):
     proxy_options = {'proxy': {**base.PAGES, 'close_timeout': 1, 'match_origin_by_host': True}}
