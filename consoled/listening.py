@@ -21,9 +21,12 @@ def parse_address(text: str) -> Address:
     :raises ValueError: the text is malformed
     """
     match = _ADDRESS.fullmatch(text.strip())
-    if match is None or int(match['port']) > 65535:
-        raise ValueError(f'{text!r} is not an address such as 192.0.2.1:6080 or [2001:db8::1]:6080')
-    return match['name'] or str(ipaddress.IPv6Address(match['ipv6'])), int(match['port'])
+    try:
+        if match is not None and int(match['port']) <= 65535:
+            return match['name'] or str(ipaddress.IPv6Address(match['ipv6'])), int(match['port'])
+    except ValueError:
+        pass  # it does not say what would be right
+    raise ValueError(f'{text!r} is not an address such as 192.0.2.1:6080 or [2001:db8::1]:6080')
 
 
 def show_address(address: Address) -> str:
@@ -34,11 +37,19 @@ def show_address(address: Address) -> str:
 
 def overlap(one: Address, other: Address) -> bool:
     """Return whether two addresses cannot both be listened on: one is, or contains, the other."""
-    hosts = {host.lower() for host, _ in (one, other)}
+    hosts = {_canonical(host) for host, _ in (one, other)}
     if one[1] != other[1] or one[1] == 0:
         return False
     both_ipv4 = not any(':' in host for host in hosts)
     return len(hosts) == 1 or _ANY in hosts or _ANY_IPV4 in hosts and both_ipv4
+
+
+def _canonical(host: str) -> str:
+    """Return the one spelling of an address, or a name in lower case: ``::0`` is ``::``."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower()
 
 
 def bind(group: str, host: str, port: int, *, option: str | None = None, backlog: int = 128) -> socket.socket:
@@ -49,20 +60,19 @@ def bind(group: str, host: str, port: int, *, option: str | None = None, backlog
     :raises OSError: the address is in use, or not of this machine: that may change
     :raises ValueError: it may not be used, as a privileged port by an ordinary user
     """
-    dual = host == _ANY
+    dual = _canonical(host) == _ANY
+    where = f'[{group}] {option or "port"}: {show_address((host, port))}'
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
+    address: tuple[object, ...] = (host, port)
     try:
-        return socket.create_server((host, port), family=family, backlog=backlog, dualstack_ipv6=dual)
+        if family == socket.AF_INET6:  # with the number of its zone, which create_server does not look up
+            [(*_, address), *_] = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+        return socket.create_server(address, family=family, backlog=backlog, dualstack_ipv6=dual)
     except PermissionError as exc:
-        raise ValueError(
-            f'[{group}] {option or "port"}: {host}:{port} may not be bound: {exc.strerror}'
-        ) from None
+        raise ValueError(f'{where} may not be bound: {exc.strerror}') from None
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
-            name = option or 'port'
-            raise OSError(
-                exc.errno, f'[{group}] {name}: {host}:{port} is in use by another program'
-            ) from None
+            raise OSError(exc.errno, f'{where} is in use already') from None
         # create_server adds the address to the reason, in parentheses
         reason = str(exc.strerror).partition(' (')[0]
         raise OSError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import urllib.parse
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -170,6 +171,23 @@ def _ssl_only(nova: Values, own: Own) -> bool | None:
     return bool(nova.get('DEFAULT', 'ssl_only')) if has_certificate(nova) else None
 
 
+_ORIGIN = re.compile(r'(?:https?://)?[A-Za-z0-9._-]*[A-Za-z0-9_-](?::[0-9]{1,5})?')
+
+
+def _is_origin(text: str) -> bool:
+    """Return whether a text has a host that an Origin header may have. Nova compares any other in vain."""
+    try:
+        return _ORIGIN.fullmatch(text) is not None or bool(ipaddress.IPv6Address(text.strip('[]')))
+    except ValueError:
+        return False
+
+
+def allowed_origins(nova: Values, own: Own) -> list[str] | None:
+    """Return the values of Nova's option that can have an effect: not ``*``, nor a URL with a path."""
+    found: list[str] | None = _same('console', 'allowed_origins')(nova, own)
+    return None if found is None else [text for text in found if _is_origin(text)]
+
+
 def _minimum_version(nova: Values, own: Own) -> str | None:
     version: str = nova.get('console', 'ssl_minimum_version')
     return version if version in ('tlsv1_2', 'tlsv1_3') else None
@@ -282,7 +300,7 @@ TABLE: tuple[Row, ...] = (
     Row(('proxy', 'ssl_only'), (('DEFAULT', 'ssl_only'),), _ssl_only, 'certificate'),
     _row('proxy', 'ssl_ciphers', 'console'),
     Row(('proxy', 'ssl_minimum_version'), (('console', 'ssl_minimum_version'),), _minimum_version),
-    _row('proxy', 'allowed_origins', 'console'),
+    Row(('proxy', 'allowed_origins'), (('console', 'allowed_origins'),), allowed_origins),
     Row(('proxy', 'match_origin_by_host'), (('console', 'allowed_origins'),), lambda nova, own: True),
     Row(('proxy', 'allowed_networks'), _PROXYCLIENT, _networks),
     Row(('proxy', 'novnc_path'), (('DEFAULT', 'web'),), _pages('novnc_path')),

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from consoled.nova.mapping import PAGES, Own, Values, has_certificate, served
+from consoled.nova.mapping import PAGES, Own, Values, allowed_origins, has_certificate, served
 
 
 class _Remark(NamedTuple):
@@ -37,6 +37,11 @@ def _no_pages(nova: Values, own: Own) -> bool:
     web = nova.get('DEFAULT', 'web')
     pages = [page for names in PAGES.values() for page in names]
     return bool(web) and not any(os.path.exists(os.path.join(web, page)) for page in pages)
+
+
+def _bad_origins(nova: Values, own: Own) -> bool:
+    taken = allowed_origins(nova, own)
+    return taken is not None and taken != nova.get('console', 'allowed_origins')
 
 
 def _half_of_vencrypt(nova: Values, own: Own) -> bool:
@@ -85,6 +90,12 @@ _REMARKS = (
         'web',
         _no_pages,
         'has no pages of noVNC or spice-html5: those of [proxy] novnc_path and spice_path are served',
+    ),
+    _Remark(
+        'console',
+        'allowed_origins',
+        _bad_origins,
+        'has values that are no host names: they have no effect, as in Nova',
     ),
     _Remark(
         'console',

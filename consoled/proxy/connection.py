@@ -69,6 +69,10 @@ class UserConnection(asyncio.Protocol):
         self._blocked = False  # the user is not reading the responses
         self._upgraded = False
         self._advancing = False  # ``_advance`` is scheduled
+        self._forget_request()
+
+    def _forget_request(self) -> None:
+        """Forget what is known of a request: the next one may be refused before it is complete."""
         self._head = False  # the request is a HEAD, so the response has no body
         self._wants_json = False
         self._wants_websocket = False
@@ -89,10 +93,11 @@ class UserConnection(asyncio.Protocol):
             self._timer = None
 
     def _timed_out(self) -> None:
-        # A client that has sent nothing gets no response.
-        if not self._blocked and self._http.their_state is h11.IDLE and self._http.trailing_data[0]:
-            self._refuse(exception.RequestTimeout())
-        self._transport.abort() if self._blocked else self._close()
+        with self._aborted_by_errors():
+            # A client that has sent nothing gets no response.
+            if not self._blocked and self._http.their_state is h11.IDLE and self._http.trailing_data[0]:
+                self._refuse(exception.RequestTimeout())
+            self._transport.abort() if self._blocked else self._close()
 
     def _close(self) -> None:
         """Close the connection once the user has read the response, or after ``request_timeout``."""
@@ -272,7 +277,13 @@ class UserConnection(asyncio.Protocol):
         self._refuse(await self._context.admission.ask(token, fetch.client.address, fetch.serial_port))
 
     def _refuse(self, error: exception.ConsoledException) -> None:
-        self._send(*responses.refusal(error, as_json=self._wants_json, for_websocket=self._wants_websocket))
+        response, body = responses.refusal(
+            error,
+            as_json=self._wants_json,
+            for_websocket=self._wants_websocket,
+            closing=self._http.their_state in (h11.IDLE, h11.ERROR),  # no request can follow a part of one
+        )
+        self._send(response, body)
 
     def _send(self, response: h11.Response, body: bytes) -> None:
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or self._transport.is_closing():
@@ -292,6 +303,7 @@ class UserConnection(asyncio.Protocol):
                 self._http.next_event()  # EndOfMessage of a request without a body
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
+            self._forget_request()
             self._wait_for_request()
         else:
             self._close()

@@ -221,14 +221,19 @@ class _DirectoryReader:
 
 
 _Build = Callable[[str, bytes], Page]
+_BEFORE_1_3 = b'(target, url, options)'  # parameters of RFB, in noVNC's core/rfb.js
 
 
 def _arrange_novnc(files: Mapping[str, bytes], own: Mapping[str, bytes], build: _Build) -> dict[str, Page]:
-    """Arrange noVNC, 1.3 or newer: a release, Debian's package, or the npm package ``@novnc/novnc``.
+    """Arrange noVNC, 1.0 or newer: a release, Debian's package, or npm's ``@novnc/novnc`` (until 1.4).
 
-    A page that the package lacks (npm's has none) is replaced by consoled's own.
+    A page that the package lacks (npm's has none) is replaced by consoled's own. That one needs 1.3, which
+    takes a websocket of ours; with an older release noVNC's own simple page is served instead.
     """
     _require(files, 'core/rfb.js', b'export default')
+    old = _BEFORE_1_3 in files['core/rfb.js']
+    if old:
+        _require(files, 'vnc_lite.html', b'core/rfb.js')
     packaged = {name: build(name, _adapt_novnc(name, body, own)) for name, body in files.items()}
     packaged['defaults.json'] = build('defaults.json', _NOVNC_DEFAULTS)
     packaged['mandatory.json'] = build('mandatory.json', _NOVNC_MANDATORY)
@@ -236,7 +241,7 @@ def _arrange_novnc(files: Mapping[str, bytes], own: Mapping[str, bytes], build: 
     for name, page in packaged.items():
         if name.startswith(('app/', 'core/', 'vendor/')) or name.endswith('.json') and '/' not in name:
             pages[f'/{name}'] = page
-    pages['/novnc.html'] = build('novnc.html', own['novnc.html'])
+    pages['/novnc.html'] = packaged['vnc_lite.html'] if old else build('novnc.html', own['novnc.html'])
     for name in ('vnc.html', 'vnc_lite.html'):
         pages[f'/{name}'] = packaged.get(name, pages['/novnc.html'])
     # Nova's default. noVNC's connected by itself while it had one; Debian's is vnc.html, which does not.

@@ -22,12 +22,14 @@ _EXTRA_HEADERS = {
 
 
 def refusal(
-    error: exception.ConsoledException, *, as_json: bool, for_websocket: bool = False
+    error: exception.ConsoledException, *, as_json: bool, for_websocket: bool = False, closing: bool = False
 ) -> tuple[h11.Response, bytes]:
     """Return head and body of the response that says why: JSON for a program, a small page for a user.
 
     The refusal of a websocket ends its connection, and has no body unless a program asked for JSON: simple
     clients (Tempest's, for example) take whatever follows the head for frames of the websocket.
+
+    :param closing: whether the connection ends for another reason
     """
     reason = str(error)
     headers = [*pages.REFUSAL_HEADERS, *_EXTRA_HEADERS.get(error.http_status, [])]
@@ -39,7 +41,8 @@ def refusal(
     elif not for_websocket:
         body = pages.refusal_page(error.http_status, error.code, reason)
         headers.append(('Content-Type', pages.HTML))
-    options = ['Upgrade'] * (error.http_status == HTTPStatus.UPGRADE_REQUIRED) + ['close'] * for_websocket
+    upgrade = error.http_status == HTTPStatus.UPGRADE_REQUIRED
+    options = ['Upgrade'] * upgrade + ['close'] * (for_websocket or closing)
     if options:
         headers.append(('Connection', ', '.join(options)))
     if error.retryable:

@@ -184,6 +184,8 @@ class Proxy:
         conf = self._conf
         try:
             tls, policy = certificates.user_context(conf), policy_from_conf(conf)
+            if tls is None and self._listener.tls is not None:  # of Nova's, the file may be gone for a moment
+                raise ValueError('[proxy] ssl_cert is not set any more. Restart to serve users without TLS')
             pages = Pages.from_conf(conf)
             timeouts = timeouts_from_conf(conf)
         except (OSError, ValueError) as exc:

@@ -170,7 +170,7 @@ class ProxyWorker(cotyledon.Service):
 
     def _addresses(self) -> str:
         names = [sock.getsockname() for sock in self._shared.sockets]
-        return ','.join(name if isinstance(name, str) else f'{name[0]}:{name[1]}' for name in names)
+        return ','.join(name if isinstance(name, str) else listening.show_address(name[:2]) for name in names)
 
     async def _feed_watchdog(self) -> None:
         """Notify the watchdog as long as the event loop runs."""

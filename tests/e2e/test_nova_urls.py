@@ -61,8 +61,23 @@ class NovaUrlsTest(base.BrowserTestCase):
         wait_until(self.reason, what='the reason')
         self.assertIn('not valid or has expired', self.reason())
 
+    def test_pages_without_a_token_say_so(self):
+        self.browser.open(f'{self.url}/vnc_lite.html')
+        wait_until(self.reason, what='the reason')
+        self.assertIn('has no token', self.reason())
+        for query in ('', '?path=websockify'):
+            self.browser.open(f'{self.url}/vnc_auto.html{query}')
+            self.browser.wait_for_state('ended', 'bad_address')
+            self.assertIn('has no token', self.browser.text_of('why'))
+
     def test_the_url_of_a_serial_websocket_pasted_into_a_browser_shows_the_terminal(self):
         self.browser.open(self.with_token('', self.router, 'serial'))
         self.browser.wait_for_state('connected')
         wait_until(lambda: 'router>' in self.browser.terminal(), what='the prompt')
         self.assertEqual([], self.browser.violations())
+
+    def test_the_url_of_another_websocket_pasted_into_a_browser(self):
+        self.browser.open(self.with_token('', self.desktop, 'novnc'))
+        self.browser.wait_for_state('ended', 'wrong_page')
+        self.assertIn('the screen of a guest', self.browser.text_of('why'))
+        wait_until(lambda: self.count('console_session') == 0, what='the end of the session')

@@ -116,6 +116,24 @@ class SerialPortsTest(base.BrowserTestCase):
         retry.click()
         self.wait_for_port(2)
 
+    def test_after_a_port_that_is_not_there_any_more_the_one_of_the_token_can_be_tried(self):
+        self.refused()
+        self.define(self.routers[:2])
+        self.choose(3)
+        self.browser.wait_for_state('ended', 'console_gone')
+        retry = self.browser.driver.find_element('id', 'retry')
+        wait_until(retry.is_enabled, what='the button')
+        retry.click()
+        self.browser.wait_for_state('ended', 'console_in_use')
+        self.assertEqual(['Open serial port 2'], list(self.buttons()))
+        self.set(serial_console__other_ports='refuse')
+        self.choose(2)
+        self.browser.wait_for_state('ended', 'invalid_argument')
+        wait_until(retry.is_enabled, what='the button')
+        retry.click()
+        self.browser.wait_for_state('ended', 'console_in_use')
+        self.assertEqual({}, self.buttons())
+
     def test_nothing_is_offered_if_the_operator_refuses_or_no_port_is_free(self):
         self.set(serial_console__other_ports='refuse')
         self.refused()

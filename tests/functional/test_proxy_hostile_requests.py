@@ -160,6 +160,19 @@ class Requests(_Requests):
         self.assertLess(time.monotonic() - began, _LONG)
         self.assert_nothing_left()
 
+    def test_what_follows_a_request_for_a_head_is_answered_in_full_or_times_out(self):
+        began = time.monotonic()
+        for data, status in ((b'nonsense\r\n\r\n', 400), (b'x' * 20000, 431), (b'GET / HT', 408)):
+            with self.subTest(status):
+                user = self.user().send(NOTHING.replace(b'GET', b'HEAD'))
+                self.assertEqual(404, user.answer(head=True).status)
+                answer = user.send(data).answer()
+                self.assertEqual((status, 'close'), (answer.status, answer.headers['connection']))
+                self.assertIn(str(status).encode(), answer.body)
+                self.assertEqual(b'', user.ended())
+        self.assertLess(time.monotonic() - began, _LONG)
+        self.assert_nothing_left()
+
     def test_a_websocket_request_with_a_body_is_refused(self):
         target = self.grant()
         for headers, body in (

@@ -39,7 +39,8 @@ class PortsTest(proxy_base.ProxyTestCase):
             self.assertEqual(404, connection.getresponse().status)
 
     def test_all_addresses_are_logged(self):
-        self.assertIn(f'127.0.0.1:{self.daemon.port},127.0.0.1:{self.more[0]},', self.daemon.log())
+        users = f'127.0.0.1:{self.daemon.port},127.0.0.1:{self.more[0]},[::1]:{self.more[1]}'
+        self.assertIn(f'users={users} ', self.daemon.log())
 
     def test_all_workers_share_them_and_a_stopped_proxy_leaves_none(self):
         ports = [free_port(), free_port()]

@@ -81,6 +81,14 @@ class ReloadTest(test_proxy.UsersTestCase):
         self.assertEqual(404, self.user().send(NOTHING).answer().status)
         self.assert_continues(user)
 
+    def test_a_reload_does_not_turn_tls_off(self):
+        user = self.opened()
+        good = self.daemon.config_file.read_text()
+        self.daemon.config_file.write_text(good.replace('ssl_cert', '#ssl_cert'))
+        self.reload(self.daemon, 'Restart to serve users without TLS')
+        self.assertEqual(404, self.user().send(NOTHING).answer().status)
+        self.assert_continues(user)
+
     def test_a_broken_config_file_leaves_the_old_options_in_use(self):
         user = self.opened()
         good = self.daemon.config_file.read_text()

@@ -22,10 +22,26 @@ class BindTest(testtools.TestCase):
         self.assertEqual('127.0.0.1', self.bind('127.0.0.1').getsockname()[0])
         self.assertEqual(socket.AF_INET6, self.bind('::1').family)
 
+    def test_a_link_local_address_has_its_zone(self):
+        with mock.patch('socket.create_server') as create_server:
+            listening.bind('proxy', *listening.parse_address('[fe80::1%lo]:6083'))
+        (host, port, _, zone), *_ = create_server.call_args.args
+        self.assertEqual((6083, socket.if_nametoindex('lo')), (port, zone))
+
     def test_a_port_in_use(self):
         host, port = self.bind('127.0.0.1').getsockname()
         error = self.assertRaises(OSError, self.bind, host, port)
-        self.assertEqual(f'[monitoring] port: {host}:{port} is in use by another program', error.strerror)
+        self.assertEqual(f'[monitoring] port: {host}:{port} is in use already', error.strerror)
+
+    def test_a_port_in_use_of_ipv6(self):
+        port = self.bind('::1').getsockname()[1]
+        error = self.assertRaises(OSError, self.bind, '::1', port)
+        self.assertEqual(f'[monitoring] port: [::1]:{port} is in use already', error.strerror)
+
+    def test_any_spelling_of_the_address_for_both_families(self):
+        for host in ('::', '::0', '0:0:0:0:0:0:0:0'):
+            port = self.bind(host).getsockname()[1]
+            socket.create_connection(('127.0.0.1', port)).close()
 
     def test_an_address_of_another_machine(self):
         error = self.assertRaises(OSError, self.bind, '192.0.2.1')
@@ -39,7 +55,7 @@ class BindTest(testtools.TestCase):
     def test_an_address_of_another_option(self):
         host, port = self.bind('127.0.0.1').getsockname()
         error = self.assertRaises(OSError, self.bind, host, port, option='others')
-        self.assertEqual(f'[monitoring] others: {host}:{port} is in use by another program', error.strerror)
+        self.assertEqual(f'[monitoring] others: {host}:{port} is in use already', error.strerror)
         error = self.assertRaises(OSError, self.bind, '192.0.2.1', option='others')
         self.assertTrue(error.strerror.startswith('[monitoring] others: 192.0.2.1 '), error.strerror)
         with mock.patch('socket.create_server', side_effect=PermissionError(13, 'Permission denied')):
@@ -82,7 +98,8 @@ class AddressTest(testtools.TestCase):
             'a b:6080',
             '*:6080',
         ):
-            self.assertRaises(ValueError, listening.parse_address, text)
+            error = self.assertRaises(ValueError, listening.parse_address, text)
+            self.assertIn('is not an address such as', str(error))
 
     @given(st.text())
     def test_any_text_is_an_address_or_an_error(self, text):
@@ -110,7 +127,7 @@ class AddressTest(testtools.TestCase):
             self.assertEqual(expected, listening.overlap(*reversed(pair)), pair)
 
     def test_the_kernel_agrees(self):
-        hosts = ['127.0.0.1', '127.0.0.2', '0.0.0.0', '::', '::1']
+        hosts = ['127.0.0.1', '127.0.0.2', '0.0.0.0', '::', '::0', '::1']
         for one, other in itertools.permutations(hosts, 2):
             with listening.bind('proxy', one, 0) as first:
                 port = first.getsockname()[1]

@@ -59,6 +59,9 @@
     url.protocol = here.protocol;
     const headers = { Accept: 'application/json', ...(token === null ? {} : { 'Consoled-Token': token }) };
     const answer = await (await fetch(url, { cache: 'no-store', headers, redirect: 'error' })).json();
+    if (token === null && answer.code === 'not_found') {
+      return 'The address of this page has no token. Open the console again from your dashboard.';
+    }
     return answer.code === 'upgrade_required' ? '' : answer.reason;
   };
   window.WebSocket = new Proxy(window.WebSocket, { construct });

@@ -202,12 +202,13 @@ function address() {
   return url;
 }
 
+const NO_TOKEN = 'The address of this page has no token. Open the console again from your dashboard.';
+
 /** Return the token in the address of this page; null if there is none, as when it is in a cookie. */
 function tokenOf(url) {
   const token = url.searchParams.get('token') ?? query.get('token');
   if (token === null && query.get('path') === null) {
-    const text = 'The address of this page has no token. Open the console again from your dashboard.';
-    throw new PageError('bad_address', text);
+    throw new PageError('bad_address', NO_TOKEN);
   }
   if (token !== null && !/^[A-Za-z0-9_-]{16,128}$/.test(token)) {
     const [reason, text] = CLOSED[4401];
@@ -291,6 +292,9 @@ async function refused(socketUrl) {
     return { reason: 'proxy_unreachable', text: 'The console proxy is not responding.', retryable: true };
   }
   const answer = await response.json().catch(() => null);
+  if (token === null && answer?.code === 'not_found') {  // nor is there one in a cookie
+    return { reason: 'bad_address', text: NO_TOKEN, retryable: false };
+  }
   const hasReason = typeof answer?.code === 'string' && typeof answer.reason === 'string';
   if (hasReason && answer.code !== 'upgrade_required') {
     const { code: reason, reason: text, serial_ports: count, free_ports: free } = answer;

@@ -19,6 +19,7 @@ const terminal = new globalThis.Terminal({
   theme: { background: '#0b0e14', foreground: '#d7dce5', cursor: '#7aa2f7', selectionBackground: '#33467c' },
 });
 const encoder = new TextEncoder();
+const decoder = new TextDecoder();
 
 // Bytes of the longest message. The proxy's max_message_size is never less.
 const MESSAGE = 1024;
@@ -39,6 +40,15 @@ const REPEATED = ['I', 'L', 'M', 'S', 'T', 'Z', 'b'];
 const MAX_REPEATED = 2000;  // more than a screen has rows or columns
 
 const MOST_OFFERED = 16;  // serial ports, each by a button
+const UNCHOOSABLE = ['console_gone', 'invalid_argument'];  // why a port that was offered cannot be opened any more
+
+// What a screen begins with (RFC 6143, section 7.1.1): somebody has opened the URL of a websocket in a browser.
+const SCREEN = 'RFB 003.';
+const NO_SERIAL = {
+  reason: 'wrong_page',
+  text: 'This is the screen of a guest, and no serial console. Open it again from your dashboard.',
+  retryable: false,
+};
 
 const SILENCE = 1000;  // ms after which the page says that the guest is silent
 
@@ -160,6 +170,13 @@ async function open() {
   socket = openSocket(portUrl(), [SERIAL, FLOW]);
   unsent = [];
   const current = socket;
+  let isScreen = false;
+  current.addEventListener('message', ({ data }) => {
+    isScreen = typeof data !== 'string' && decoder.decode(data).startsWith(SCREEN);
+    if (isScreen) {
+      current.close();
+    }
+  }, { once: true });
   current.addEventListener('open', () => {
     connected();
     watchSilence(current);
@@ -168,6 +185,13 @@ async function open() {
   show(current);
   const how = await ending(current);
   socket = null;
+  if (isScreen) {
+    return NO_SERIAL;
+  }
+  if (chosen !== null && !how.retryable && UNCHOOSABLE.includes(how.reason)) {
+    chosen = null;  // the guest has changed since the port was offered, so try that of the token again
+    how.retryable = true;
+  }
   return how;
 }
 

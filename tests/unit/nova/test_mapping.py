@@ -14,6 +14,7 @@ from consoled.conf import written
 from consoled.nova import mapping
 from consoled.nova.options import OLD_NAMES, OPTIONS
 from consoled.proxy.forwarded import parse_networks
+from consoled.proxy.origin_policy import OriginPolicy
 from tests.unit.nova.conf_base import NovaConfCase
 
 # options of nova.conf; the option of consoled, its value
@@ -25,6 +26,8 @@ AS_THEY_ARE = (
     ('[console]\nssl_minimum_version = default', 'proxy.ssl_minimum_version', 'tlsv1_2'),
     ('[console]\nssl_minimum_version = tlsv1_1', 'proxy.ssl_minimum_version', 'tlsv1_2'),
     ('[console]\nallowed_origins = a.example.org,b', 'proxy.allowed_origins', ['a.example.org', 'b']),
+    ('[console]\nallowed_origins = *,b,https://c/,*.d,', 'proxy.allowed_origins', ['b']),
+    ('[console]\nallowed_origins = *', 'proxy.allowed_origins', []),
     ('[DEFAULT]\nconsole_allowed_origins = a', 'proxy.allowed_origins', ['a']),
     ('', 'proxy.match_origin_by_host', True),
     ('[consoleauth]\nenforce_session_timeout = true', 'consoleauth.enforce_session_timeout', True),
@@ -78,6 +81,15 @@ class AsTheyAreTest(NovaConfCase):
     def test_values_are_taken(self):
         for text, name, expected in AS_THEY_ARE:
             self.assertEqual(expected, self.value(self.load(text), name), text)
+
+    def test_what_is_taken_of_the_origins_is_what_the_proxy_can_compare(self):
+        texts = ('a', 'https://a:8443', 'a:80', '10.0.0.1', '::1', '[2001:DB8::1]', 'null', 'http://-', '_')
+        bad = ('*', '*.a', 'https://a/', '//a', 'a b', '..', '[a]', 'bücher.example', 'https://*:1')
+        conf = self.load(f'[console]\nallowed_origins = {",".join((*texts, *bad))}')
+        taken = conf.proxy.allowed_origins
+        self.assertEqual(list(texts), taken)
+        policy = OriginPolicy.from_options(taken, conf.proxy.match_origin_by_host)
+        self.assertIn('2001:db8::1', policy.allowed_hosts)
 
     def test_consoled_itself_says_more(self):
         own = (

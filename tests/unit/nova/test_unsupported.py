@@ -14,6 +14,10 @@ UNUSABLE = (
         '[DEFAULT] source_is_ipv6 in {file} has no effect on a host name',
     ),
     ('[DEFAULT]\nweb = /missing', '[DEFAULT] web in {file} has no pages'),
+    (
+        '[console]\nallowed_origins = a,*',
+        '[console] allowed_origins in {file} has values that are no host names',
+    ),
     ('[console]\nssl_minimum_version = tlsv1_1', '[console] ssl_minimum_version in {file} is tlsv1_1'),
     ('[vnc]\nauth_schemes = vencrypt', '[vnc] auth_schemes in {file} lists vencrypt'),
     ('[xvp]\nxvpvncproxy_host = h', '[xvp] xvpvncproxy_host in {file} has no effect'),
@@ -26,6 +30,7 @@ SILENT = (
     '[database]\nconnection =',
     '[DEFAULT]\nsource_is_ipv6 = true',
     '[DEFAULT]\nssl_only = true\ncert = /missing.pem',  # a program does not start with this
+    '[console]\nallowed_origins = a.example.org,https://b:8443,::1',
     '[console]\nssl_minimum_version = tlsv1_2',
     '[rdp]\nenabled = false',
 )

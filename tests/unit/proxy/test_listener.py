@@ -127,9 +127,7 @@ class BindSocketsTest(testtools.TestCase):
         with socket.create_server(('127.0.0.1', 0)) as other:
             in_use = f'127.0.0.1:{other.getsockname()[1]}'
             error = self.assertRaises(OSError, self.bind, proxy__additional_addresses=[in_use])
-        self.assertEqual(
-            f'[proxy] additional_addresses: {in_use} is in use by another program', error.strerror
-        )
+        self.assertEqual(f'[proxy] additional_addresses: {in_use} is in use already', error.strerror)
 
     def test_addresses_that_exclude_each_other_are_refused_before_any_is_bound(self):
         config = self.useFixture(Conf(proxy__host='0.0.0.0', proxy__port=6080))  # noqa: S104 - not bound

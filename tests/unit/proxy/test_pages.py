@@ -109,6 +109,20 @@ class LayoutTestCase(PagesTestCase):
         for name in ('vnc', 'vnc_lite', 'vnc_auto'):
             self.assertIs(loaded.get('/novnc.html'), loaded.get(f'/{name}.html'))
 
+    def test_the_page_of_an_old_novnc_is_in_the_place_of_ours_which_needs_a_newer_one(self):
+        for rfb in (
+            'export default function RFB(target, url, options) {',
+            'export default class RFB extends EventTargetMixin {\n    constructor(target, url, options) {',
+        ):
+            loaded = self.load(self.novnc({'core/rfb.js': rfb, 'vnc_lite.html': "import './core/rfb.js'"}))
+            for name in ('novnc', 'vnc_auto', 'vnc_lite'):
+                self.assertEqual(b"import './core/rfb.js'", loaded.get(f'/{name}.html').body)
+            self.assertIn(b'app/ui.js', loaded.get('/vnc.html').body)
+            self.assertEqual('', self.log.output)
+            self.assertIsNone(self.load(self.tree('old', {'core/rfb.js': rfb})).get('/novnc.html'))
+            self.assertIn('it has no vnc_lite.html; its page is not served', self.log.output)
+            self.log.reset_output()
+
     def test_pages_of_novnc_itself_begin_with_our_script_and_may_run_it(self):
         loaded = self.load(self.novnc({'vnc.html': '<!doctype html><head><script src="app/ui.js"></script>'}))
         script = loaded.get('/web/novnc-page.js').body
