@@ -21,8 +21,8 @@ from consoled.nova.settings import TABLE, Own, Row
 LOG = logging.getLogger(__name__)
 
 _UNKNOWN_REFERENCE = (
-    'refers with $ to an option that is not in these files, and whose default only Nova knows: add that option '
-    'to a file of your own in [nova] config_file; $$ is a dollar sign'
+    'refers with $ to an option that is not in these files, and whose default only Nova knows: add that '
+    'option to a file of your own in [nova] config_file; $$ is a dollar sign'
 )
 _LONGEST_SHOWN = 60  # characters of a value in a log line
 _NAME = re.compile(r'[a-z][a-z0-9_]*')
