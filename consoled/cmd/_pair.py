@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -21,6 +22,9 @@ _OF_THE_PROXY = ('NOTIFY_SOCKET', 'WATCHDOG_USEC')
 # Metrics of the two would be mixed; and systemd watches processes of the unit, not this one.
 _OF_NEITHER = ('PROMETHEUS_MULTIPROC_DIR', 'WATCHDOG_PID')
 _KILL_AFTER = 15.0  # seconds after the time that daemons have to stop
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 
 def environments(environ: Mapping[str, str], monitoring_port: int) -> tuple[dict[str, str], dict[str, str]]:
@@ -55,7 +59,7 @@ def run(
                 subprocess.Popen(  # noqa: S603 - the arguments are those of this program
                     command,
                     env=environment,
-                    preexec_fn=lambda: _unblock(former),
+                    preexec_fn=lambda: _prepare(former),
                 )
             )
         first = _supervise(children)
@@ -69,8 +73,12 @@ def run(
     return _exit_code(failed[0]) if failed else 0
 
 
-def _unblock(mask: Iterable[int]) -> None:
-    """Prepare the signals of a child, in which nothing handles them yet: a reload must not end it."""
+def _prepare(mask: Iterable[int]) -> None:
+    """Prepare the signals of a child, in which nothing handles them yet: a reload must not end it.
+
+    It is told to stop if this process is killed: it would go on, with the ports that the next start needs.
+    """
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 

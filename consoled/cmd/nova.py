@@ -4,10 +4,16 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from consoled.cmd import _backend, _daemon
 
+if TYPE_CHECKING:
+    from oslo_config import cfg
+
 PROG = 'consoled-nova'
+
+_LAST_PORT = 65535
 
 _DESCRIPTION = (
     'Stands where nova-novncproxy, nova-serialproxy and nova-spicehtml5proxy stood: runs one manager '
@@ -41,9 +47,23 @@ def _run() -> int:
     conf = _daemon.configure(
         prog=PROG, description=_DESCRIPTION, epilog=_daemon.epilog(_SIGNALS, 'consoled.conf')
     )
-    if not (conf.nova.config_file or conf.nova.connection):
-        raise ValueError('[nova] config_file is not set')
+    _check(conf)
     return _pair.run(sys.argv[1:], conf.monitoring.port, conf.graceful_shutdown_timeout)
+
+
+def _check(conf: cfg.ConfigOpts) -> None:
+    """Refuse what the manager would refuse while the proxy is starting, so that one line says it.
+
+    :raises ValueError: an option is missing or cannot be used
+    """
+    from consoled.conf.nova import NO_CONNECTION
+
+    if not conf.nova.connection:
+        raise ValueError(NO_CONNECTION if conf.nova.config_file else '[nova] config_file is not set')
+    if not conf.database.connection:
+        raise ValueError("[database] connection is not set: consoled's own database, not Nova's")
+    if conf.monitoring.port == _LAST_PORT:
+        raise ValueError('[monitoring] port: the proxy serves the next one, and there is none')
 
 
 if __name__ == '__main__':

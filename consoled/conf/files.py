@@ -108,8 +108,14 @@ def where(conf: cfg.ConfigOpts, group: str, name: str) -> str:
 
 
 def located(conf: cfg.ConfigOpts, text: str) -> str:
-    """Return the text with the file after the first option that it names, such as ``[proxy] port``."""
-    return _NAMED.sub(lambda found: where(conf, found[1], found[2]), text, count=1)
+    """Return the text with the file after the first option that it names, such as ``[proxy] port``.
+
+    It may be there already: ``[proxy] port (/etc/consoled.conf)``, ``[vnc] enabled in /etc/nova.conf``.
+    """
+    found = _NAMED.search(text)
+    if found is None or text.startswith((' (', ' in /'), found.end()):
+        return text
+    return text[: found.start()] + where(conf, found[1], found[2]) + text[found.end() :]
 
 
 def identity(conf: cfg.ConfigOpts, **facts: object) -> str:

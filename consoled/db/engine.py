@@ -52,8 +52,15 @@ _HOST = re.compile(r'[A-Za-z0-9._:-]*', re.ASCII)
 # Options in the URL that name files, by the drivers of MySQL and PostgreSQL.
 _FILES = ('ssl_ca', 'ssl_cert', 'ssl_key', 'sslrootcert', 'sslcert', 'sslkey')
 
-# The line that is logged for a refusal, and shown by tools.
-REFUSED = 'The database refuses the user, the password or the name of the database in [database] connection'
+# The server answers, and somebody has to create the tables: MySQL's error and PostgreSQL's state.
+_NO_TABLE = 1146
+_NO_TABLE_STATE = '42P01'
+
+OWN = '[database] connection'  # the option of the cell's database
+
+# The lines that are logged for a refusal, and for a database without tables.
+REFUSED = 'The database refuses the user, the password or the name of the database in %s'
+NO_TABLES = 'The database has no tables of consoled, or not all: run consoled-manage db upgrade'
 
 _UNCHECKED_TLS = (
     "the server's certificate is not checked, so others can read and change what is sent to it; set ssl_ca "
@@ -67,7 +74,7 @@ _FIRST_PAUSE = 0.02  # seconds; doubled after each attempt
 _LONGEST_PAUSE = 0.5  # seconds
 
 
-def check_url(text: str, option: str = '[database] connection') -> None:
+def check_url(text: str, option: str = OWN) -> None:
     """Check the URL of a database. The error says nothing of the URL: a part of it is a password.
 
     :param option: the option that it is from, for errors
@@ -103,7 +110,7 @@ def check_url(text: str, option: str = '[database] connection') -> None:
         raise ValueError(f'{option} has the key of a certificate for TLS, but no certificate')
 
 
-def unchecked_tls(text: str, option: str = '[database] connection') -> list[str]:
+def unchecked_tls(text: str, option: str = OWN) -> list[str]:
     """Return a sentence if the connection is encrypted, but not to a server whose certificate is checked.
 
     :param text: a URL that ``check_url`` has accepted
@@ -125,12 +132,20 @@ class Database:
     :param pool_size: connections per engine; further threads wait for one of them
     :param recycle: seconds after which a pooled connection is replaced
     :param retry_time: total seconds for which work is retried after transient errors
+    :param option: the option that the URL is from, for log lines
     """
 
     def __init__(
-        self, url: str, *, pool_size: int = _POOL_SIZE, recycle: int = 3600, retry_time: float = 4.0
+        self,
+        url: str,
+        *,
+        pool_size: int = _POOL_SIZE,
+        recycle: int = 3600,
+        retry_time: float = 4.0,
+        option: str = OWN,
     ) -> None:
         self._retry_time = retry_time
+        self._option = option
         # Such a connection has no open transaction, so the ROLLBACK after each statement is left out.
         self._autocommit = _engine(
             url,
@@ -156,23 +171,32 @@ class Database:
         options = conf.database
         if not options.connection:
             raise cfg.RequiredOptError('connection', cfg.OptGroup('database'))
-        check_url(options.connection)
+        return cls.from_url(
+            options.connection,
+            pool_size=min(conf.executor_thread_pool_size, _POOL_SIZE),
+            recycle=options.connection_recycle_time,
+            retry_time=options.retry_time,
+        )
+
+    @classmethod
+    def from_url(cls, url: str, *, option: str = OWN, **limits: Any) -> Self:
+        """Return a database, after the driver has seen its URL. Nothing is connected yet.
+
+        :param limits: as for the class
+        :raises ValueError: as ``from_conf``
+        """
+        check_url(url, option)
         try:
-            db = cls(
-                options.connection,
-                pool_size=min(conf.executor_thread_pool_size, _POOL_SIZE),
-                recycle=options.connection_recycle_time,
-                retry_time=options.retry_time,
-            )
+            db = cls(url, option=option, **limits)
             _try_options(db.transactional_engine)
         except ImportError as exc:
             raise ValueError(
-                f'[database] connection: its driver {exc.name} is not installed; for PostgreSQL: pip install '
+                f'{option}: its driver {exc.name} is not installed; for PostgreSQL: pip install '
                 'consoled[postgresql], and postgresql+psycopg:// in the URL'
             ) from None
         except Exception as exc:  # noqa: BLE001 - any driver's, with any text
             raise ValueError(
-                '[database] connection: an option after the ? is unknown to the driver, or its value cannot '
+                f'{option}: an option after the ? is unknown to the driver, or its value cannot '
                 f'be used ({type(exc).__name__})'
             ) from None
         return db
@@ -235,7 +259,7 @@ class Database:
                     return work(conn)
             except (*transient, db_exc.DBNonExistentDatabase) as exc:
                 if is_refusal(exc):
-                    LOG.error(REFUSED)
+                    LOG.error(REFUSED, self._option)
                     raise exception.DatabaseUnavailable() from exc
                 if is_permanent(exc):
                     raise
@@ -243,8 +267,14 @@ class Database:
                 failures += 1
                 pause = backoff.anywhere(backoff.doubled(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
                 if time.monotonic() + pause > deadline:
-                    LOG.error('The database does not answer: %s', str(exc).partition('\n')[0])
+                    said = str(exc).partition('\n')[0]
+                    LOG.error('The database of %s does not answer: %s', self._option, said)
                     raise exception.DatabaseUnavailable() from exc
+            except (db_exc.DBNonExistentTable, sa_exc.ProgrammingError) as exc:
+                if self._option != OWN or not lacks_table(exc):
+                    raise
+                LOG.error(NO_TABLES)
+                raise exception.DatabaseUnavailable() from exc
             time.sleep(pause)
 
 
@@ -255,6 +285,15 @@ def is_refusal(error: Exception) -> bool:
     original = getattr(error, 'orig', None) or getattr(error, 'inner_exception', error)
     arguments: tuple[object, ...] = getattr(getattr(original, 'orig', original), 'args', ()) or ('',)
     return arguments[0] in _REFUSED or _REFUSED_TEXT.search(str(arguments[0])) is not None
+
+
+def lacks_table(error: BaseException | None) -> bool:
+    """Return whether a statement has failed because a table does not exist."""
+    if isinstance(error, db_exc.DBNonExistentTable):  # SQLite's
+        return True
+    original = getattr(error, 'orig', None)
+    arguments: tuple[object, ...] = getattr(original, 'args', ())
+    return arguments[:1] == (_NO_TABLE,) or getattr(original, 'sqlstate', None) == _NO_TABLE_STATE
 
 
 def is_permanent(error: Exception) -> bool:

@@ -47,7 +47,7 @@ class Manage(database_app.DatabaseApp):
         if isinstance(error, CommandError):
             hint = 'consoled-manage db version shows the revision of this release.'
             return errors.Failed(errors.REFUSED, 'migration_refused', f'{error}.', hint)
-        if isinstance(error, db_exc.DBNonExistentTable):
+        if engine.lacks_table(error) or engine.lacks_table(error.__cause__):
             return errors.Failed(
                 errors.REFUSED, 'database_behind', 'A table is missing.', schema.UPGRADE_HINT
             )

@@ -68,7 +68,7 @@ def inspect(conf: cfg.ConfigOpts, cell: Database | None) -> list[Finding]:
     """
     try:
         nova = database.connect(conf)
-    except (ValueError, ImportError) as exc:
+    except ValueError as exc:
         return [Finding('Nova database', Level.FAILURE, f'{exc}.')]
     try:
         found = [check_database(nova)]
@@ -195,7 +195,7 @@ def check_bus(conf: cfg.ConfigOpts, hosts: Sequence[str]) -> list[Finding]:
     if reason not in (None, 'MessageUndeliverable'):
         # The transport is left as it is: to close a connection that is still being made would block.
         return [Finding('Nova message bus', Level.FAILURE, _bus_advice(conf, option, reason))]
-    found = Finding('Nova message bus', Level.SUCCESS, f'It lets consoled in ({option}).')
+    found = Finding('Nova message bus', Level.SUCCESS, f'It lets consoled in, by {option}.')
     answers = _check_hosts({host: _silence(compute, host, timeout) for host in hosts})
     transport.cleanup()
     return [found, answers]
@@ -236,7 +236,8 @@ def _check_hosts(silence: dict[str, str | None]) -> Finding:
     """
     title = 'Nova compute hosts'
     if not silence:
-        return Finding(title, Level.SUCCESS, 'None was asked: no instance is on one.')
+        text = 'None was asked: no instance is on one. If there are servers, this is another cell, or cell0.'
+        return Finding(title, Level.WARNING, text)
     silent = [f'{host} ({reason})' for host, reason in silence.items() if reason is not None]
     if not silent:
         return Finding(title, Level.SUCCESS, f'nova-compute answers: {", ".join(silence)}.')

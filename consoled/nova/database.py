@@ -25,13 +25,13 @@ from consoled.db.engine import Database, check_url
 
 T = TypeVar('T')
 
+OPTION = '[nova] connection'
+
 # A user waits for a lookup. Nova's own URL rarely has time limits, so these are added unless it has.
 _RETRY_TIME = 1.0  # seconds
-_TIMEOUTS = {
-    'pymysql': {'connect_timeout': '2', 'read_timeout': '2', 'write_timeout': '2'},
-    'mysqldb': {'connect_timeout': '2', 'read_timeout': '2', 'write_timeout': '2'},
-    'psycopg2': {'connect_timeout': '2', 'options': '-c statement_timeout=2000'},
-}
+_MYSQL = {'connect_timeout': '2', 'read_timeout': '2', 'write_timeout': '2'}
+_POSTGRESQL = {'connect_timeout': '2', 'tcp_user_timeout': '2000', 'options': '-c statement_timeout=2000'}
+_TIMEOUTS = {'pymysql': _MYSQL, 'mysqldb': _MYSQL, 'psycopg': _POSTGRESQL, 'psycopg2': _POSTGRESQL}
 
 _POOL_SIZE = 4  # connections: a lookup takes milliseconds, and few threads of a worker may make one at a time
 
@@ -181,8 +181,8 @@ class NovaDatabase:
     def from_conf(cls, conf: cfg.ConfigOpts) -> NovaDatabase:
         """Return the database of ``[nova] connection``, without a connection yet.
 
-        :raises ValueError: it is not the URL of a database
-        :raises ImportError: the driver that it names is not installed
+        :raises ValueError: it is not the URL of a database; its driver is not installed, or does not know its
+            options
         """
         return cls(connect(conf))
 
@@ -236,14 +236,18 @@ class NovaDatabase:
 
 def connect(conf: cfg.ConfigOpts) -> Database:
     """Return the engines of ``[nova] connection``. Raises what ``NovaDatabase.from_conf`` raises."""
-    check_url(conf.nova.connection, '[nova] connection')
-    url = _with_timeouts(conf.nova.connection)
-    recycle = conf.database.connection_recycle_time
-    return Database(url, pool_size=_POOL_SIZE, recycle=recycle, retry_time=_RETRY_TIME)
+    check_url(conf.nova.connection, OPTION)
+    return Database.from_url(
+        _with_timeouts(conf.nova.connection),
+        option=OPTION,
+        pool_size=_POOL_SIZE,
+        recycle=conf.database.connection_recycle_time,
+        retry_time=_RETRY_TIME,
+    )
 
 
 def _with_timeouts(connection: str) -> str:
     url = sa.make_url(connection)
-    driver = url.get_dialect().driver
-    missing = {name: value for name, value in _TIMEOUTS.get(driver, {}).items() if name not in url.query}
+    limits = _TIMEOUTS.get(url.get_dialect().driver, {})
+    missing = {name: value for name, value in limits.items() if name not in url.query}
     return url.update_query_dict(missing).render_as_string(hide_password=False)

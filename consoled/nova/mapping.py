@@ -75,6 +75,7 @@ def _database(nova: Values, own: Own) -> str | None:
         return None
     if parameters := nova.get('database', 'connection_parameters'):
         text += ('&' if '?' in text else '?') + parameters
+    text = _without_plugins(text)
     try:
         url = sa.make_url(text)
         url.get_dialect().import_dbapi()
@@ -83,6 +84,13 @@ def _database(nova: Values, own: Own) -> str | None:
     except (sa.exc.ArgumentError, ValueError):
         pass  # the check of [nova] connection says so
     return text
+
+
+def _without_plugins(url: str) -> str:
+    """Return the URL without plugins of SQLAlchemy, which are in Nova's Python only: devstack's dbcounter."""
+    before, _, query = url.partition('?')
+    kept = [part for part in query.split('&') if part and not part.startswith('plugin=')]
+    return '?'.join([before, '&'.join(kept)] if kept else [before])
 
 
 def _bus(nova: Values, own: Own) -> str | None:
@@ -158,9 +166,13 @@ _PORTS = tuple((proxy.group, proxy.port) for proxy in PROXIES.values())
 
 
 def has_certificate(nova: Values) -> bool:
-    """Return whether Nova's proxies would serve TLS. The default is a file in some working directory."""
-    cert = nova.get('DEFAULT', 'cert') if nova.is_set('DEFAULT', 'cert') else ''
-    return bool(cert) and (nova.get('DEFAULT', 'ssl_only') or os.path.exists(cert))
+    """Return whether Nova's proxies would serve TLS, or not start without the file.
+
+    The default is a file in some working directory, so it counts only if nothing else may be served.
+    """
+    if nova.get('DEFAULT', 'ssl_only'):
+        return True
+    return nova.is_set('DEFAULT', 'cert') and os.path.exists(nova.get('DEFAULT', 'cert'))
 
 
 def _tls(name: str) -> Value:
@@ -295,7 +307,7 @@ TABLE: tuple[Row, ...] = (
     Row(('proxy', 'host'), _HOSTS, _first(0), 'addresses'),
     Row(('proxy', 'port'), _PORTS, _first(1), 'addresses'),
     Row(('proxy', 'additional_addresses'), (*_HOSTS, *_PORTS), _others, 'addresses'),
-    Row(('proxy', 'ssl_cert'), (('DEFAULT', 'cert'),), _tls('cert'), 'certificate'),
+    Row(('proxy', 'ssl_cert'), (('DEFAULT', 'cert'), ('DEFAULT', 'ssl_only')), _tls('cert'), 'certificate'),
     Row(('proxy', 'ssl_key'), (('DEFAULT', 'key'),), _tls('key'), 'certificate'),
     Row(('proxy', 'ssl_only'), (('DEFAULT', 'ssl_only'),), _ssl_only, 'certificate'),
     _row('proxy', 'ssl_ciphers', 'console'),

@@ -129,10 +129,16 @@ class NovaModeTest(testtools.TestCase):
         self.assertRaises(OSError, socket.create_connection, ('127.0.0.1', self.daemon.ports['novnc']))
 
 
+BUS = '[DEFAULT]\ntransport_url = rabbit://nova@h/nova\n'
+CELL = '[database]\nconnection = mysql+pymysql://nova@h/nova\n'
+
+
 class RefusedTest(testtools.TestCase):
-    def run_program(self, text):
+    def run_program(self, text, theirs=None):
         path = pathlib.Path(self.useFixture(fixtures.TempDir()).path) / 'consoled.conf'
         path.write_text(text.format(path.parent))
+        if theirs is not None:
+            path.with_name('nova.conf').write_text(theirs)
         done = subprocess.run(
             [sys.executable, '-m', 'consoled.cmd.nova', '--config-file', path],
             capture_output=True,
@@ -145,6 +151,17 @@ class RefusedTest(testtools.TestCase):
         code, line, _ = self.run_program('[database]\nconnection = mysql+pymysql://c@h/c\n')
         self.assertEqual((2, 1), (code, line.count('\n')), line)
         self.assertIn('consoled-nova: configuration_error: [nova] config_file is not set.', line)
+        for theirs, named in (
+            (f'{BUS}[vnc]\nenabled = true', '[nova] connection is not set, and neither is [database] conn'),
+            (f'{BUS}{CELL}', '[database] connection is not set'),
+        ):
+            code, line, _ = self.run_program('[nova]\nconfig_file = {}/nova.conf\n', theirs)
+            self.assertEqual((2, 1), (code, line.count('\n')), line)
+            self.assertIn(f'consoled-nova: configuration_error: {named}', line)
+        own = '[database]\nconnection = mysql+pymysql://c@h/c\n[nova]\nconfig_file = {}/nova.conf\n'
+        code, line, _ = self.run_program(f'{own}[monitoring]\nport = 65535\n', f'{BUS}{CELL}')
+        self.assertEqual((2, 1), (code, line.count('\n')), line)
+        self.assertIn('consoled-nova: configuration_error: [monitoring] port (', line)
         code, line, where = self.run_program('[nova]\nconfig_file = {}/nova.conf\n')
         self.assertEqual((2, 1), (code, line.count('\n')), line)
         self.assertIn(f'{where}/nova.conf does not exist.', line)

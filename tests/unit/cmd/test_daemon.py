@@ -347,7 +347,7 @@ class StartTest(StartCase):
             ('consoled', self.text(extra=NOVA.format(url='rabbit://u:p@h/?ssl=1')), 'ssl_ca_file'),
             (
                 'consoled',
-                self.text(extra=f'[nova]\nconnection = {mysql}?ssl_cert=/etc/passwd'),
+                self.text(extra=f'[nova]\nconnection = {mysql}?ssl_check_hostname=true'),
                 '[nova] connection',
             ),
             (

@@ -98,6 +98,11 @@ class PairTest(testtools.TestCase):
             for name in ('one', 'two'):
                 (self.directory / name).unlink()
 
+    def test_both_stop_if_this_program_is_killed(self):
+        self.start()
+        self.process.kill()
+        wait_until(lambda: all(self.lines(name)[-1] == 'stopped' for name in ('one', 'two')), timeout=60)
+
     def test_one_that_ends_gives_the_exit_code(self):
         pids = self.start(STOPS_WITH='2')
         os.kill(pids[0], signal.SIGTERM)

@@ -33,6 +33,8 @@ class WrittenTest(testtools.TestCase):
             f'[proxy] port ({self.directory}/1.conf): taken, [vnc] enabled',
             files.located(conf, '[proxy] port: taken, [vnc] enabled'),
         )
+        for text in ('[proxy] port (OS_PROXY__PORT) is bad', '[proxy] port in /nova.conf, [proxy] port'):
+            self.assertEqual(text, files.located(conf, text))
 
     def test_files_of_a_directory(self):
         (self.directory / 'b.conf').write_text('[proxy]\nport = 1\n')

@@ -125,9 +125,23 @@ class RetryTest(testtools.TestCase):
             work = self.failing(error)
             self.assertRaises(exception.DatabaseUnavailable, self.db.single, work)
             self.assertEqual(1, work.call_count, error)
-            self.assertEqual(f'{engine.REFUSED}\n', self.logged.output.lstrip('\0'))
+            self.assertEqual(f'{engine.REFUSED % engine.OWN}\n', self.logged.output.lstrip('\0'))
             self.assertNotIn('canary', self.logged.output)
         self.assertEqual([], self.clock.pauses)
+
+    def test_a_database_without_tables_is_unavailable_in_one_line_that_says_what_to_do(self):
+        undefined = Exception('relation "canary" does not exist')
+        undefined.sqlstate = '42P01'
+        for error in (
+            sa_exc.ProgrammingError('SELECT', {}, Exception(1146, 'canary')),
+            sa_exc.ProgrammingError('SELECT', {}, undefined),
+            db_exc.DBNonExistentTable('canary'),
+        ):
+            self.logged.reset_output()
+            self.assertRaises(exception.DatabaseUnavailable, self.db.single, self.failing(error))
+            self.assertEqual(f'{engine.NO_TABLES}\n', self.logged.output.lstrip('\0'))
+        syntax = sa_exc.ProgrammingError('SELECT', {}, Exception(1064, 'canary'))
+        self.assertRaises(sa_exc.ProgrammingError, self.db.single, self.failing(syntax))
 
     def test_other_errors_are_not(self):
         for error in (ValueError(), exception.InvalidToken(), db_exc.DBDuplicateEntry(), db_exc.DBError()):
@@ -147,7 +161,7 @@ class RetryTest(testtools.TestCase):
         self.assertTrue(len(self.clock.pauses) >= 8, self.clock.pauses)
         self.assertTrue(max(self.clock.pauses) <= 0.5)
         self.assertNotIn('canary', str(error))
-        self.assertEqual(1, self.logged.output.count('The database does not answer'))
+        self.assertEqual(1, self.logged.output.count('The database of [database] connection does not'))
 
     @settings(max_examples=30)
     @given(st.floats(0, 10), st.integers(0, 2**32))

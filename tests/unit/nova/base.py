@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from consoled import token as tokens
 from consoled.db.engine import Database
+from consoled.nova import database
 from consoled.nova.database import NovaDatabase
 from tests.functional import base
 
@@ -58,7 +59,7 @@ class NovaTables:
 
     def make_nova(self):
         self.nova_url = self.new_nova_url()
-        self.tables = Database(self.nova_url)
+        self.tables = Database(self.nova_url, option=database.OPTION)
         self.addCleanup(self.tables.dispose)
         METADATA.create_all(self.tables.transactional_engine)
         self.nova = NovaDatabase(self.tables)

@@ -55,13 +55,22 @@ class FromConfTest(testtools.TestCase):
     def test_a_url_without_time_limits_gets_them(self):
         url = self.url('mysql+pymysql://nova:secret@127.0.0.1:3306/nova?charset=utf8')
         self.assertEqual({'charset', 'connect_timeout', 'read_timeout', 'write_timeout'}, set(url.query))
+        url = self.url('postgresql+psycopg://nova:secret@127.0.0.1/nova')
+        self.assertEqual({'connect_timeout', 'tcp_user_timeout', 'options'}, set(url.query))
 
     def test_time_limits_of_the_operator_stay(self):
         url = self.url('mysql+pymysql://nova:secret@127.0.0.1:3306/nova?read_timeout=7')
         self.assertEqual('7', url.query['read_timeout'])
 
     def test_what_cannot_be_used_is_refused_without_its_password(self):
-        for text in ('canary', 'mysql+pymysql://nova:canary@1@127.0.0.1/nova', 'nodb://nova:canary@h/nova'):
+        for text in (
+            'canary',
+            'mysql+pymysql://nova:canary@1@127.0.0.1/nova',
+            'nodb://nova:canary@h/nova',
+            'oracle://nova:canary@h/nova',  # its driver is not installed
+            'mysql+pymysql://nova:canary@h/nova?ssl_mode=canary',  # an option of another driver
+            'mysql+pymysql://nova:canary@h/nova?plugin=canary',
+        ):
             error = self.assertRaises(ValueError, self.url, text)
             self.assertIn('[nova] connection', str(error))
             self.assertNotIn('canary', str(error))

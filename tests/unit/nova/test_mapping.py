@@ -162,6 +162,7 @@ class CertificateTest(NovaConfCase):
     def test_a_file_that_has_to_exist_is_not_ignored(self):
         nova = '[DEFAULT]\ncert = /missing\nssl_only = true\n'
         self.assertEqual(('/missing', None, True), self.tls(nova))
+        self.assertEqual(('self.pem', None, True), self.tls('[DEFAULT]\nssl_only = true\n'))
 
     def test_no_key_of_nova_for_a_certificate_of_consoled(self):
         cert = self.directory / 'cert.pem'
@@ -254,6 +255,15 @@ class DatabaseTest(NovaConfCase):
         ):
             conf = self.load(f'[database]\nconnection = {connection}\nconnection_parameters = ssl_ca=/x&a=b')
             self.assertEqual(expected, conf.nova.connection)
+
+    def test_plugins_of_sqlalchemy_are_those_of_novas_python(self):
+        for query, expected in (
+            ('?charset=utf8&plugin=dbcounter', '?charset=utf8'),
+            ('?plugin=dbcounter', ''),
+            ('?plugin=a&x=y', '?x=y'),
+        ):
+            conf = self.load(f'[database]\nconnection = mysql+pymysql://n@db/n{query}')
+            self.assertEqual(f'mysql+pymysql://n@db/n{expected}', conf.nova.connection)
 
     def test_a_driver_that_is_not_installed(self):
         def missing(dialect):
