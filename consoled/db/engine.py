@@ -52,8 +52,7 @@ _HOST = re.compile(r'[A-Za-z0-9._:-]*', re.ASCII)
 # Options in the URL that name files, by the drivers of MySQL and PostgreSQL.
 _FILES = ('ssl_ca', 'ssl_cert', 'ssl_key', 'sslrootcert', 'sslcert', 'sslkey')
 
-# The line that is logged for a refusal, and shown by tools.
-REFUSED = 'The database refuses the user, the password or the name of the database in [database] connection'
+_OPTION = '[database] connection'
 
 _UNCHECKED_TLS = (
     "the server's certificate is not checked, so others can read and change what is sent to it; set ssl_ca "
@@ -67,7 +66,7 @@ _FIRST_PAUSE = 0.02  # seconds; doubled after each attempt
 _LONGEST_PAUSE = 0.5  # seconds
 
 
-def check_url(text: str, option: str = '[database] connection') -> None:
+def check_url(text: str, option: str = _OPTION) -> None:
     """Check the URL of a database. The error says nothing of the URL: a part of it is a password.
 
     :param option: the option that it is from, for errors
@@ -103,7 +102,7 @@ def check_url(text: str, option: str = '[database] connection') -> None:
         raise ValueError(f'{option} has the key of a certificate for TLS, but no certificate')
 
 
-def unchecked_tls(text: str, option: str = '[database] connection') -> list[str]:
+def unchecked_tls(text: str, option: str = _OPTION) -> list[str]:
     """Return a sentence if the connection is encrypted, but not to a server whose certificate is checked.
 
     :param text: a URL that ``check_url`` has accepted
@@ -125,12 +124,20 @@ class Database:
     :param pool_size: connections per engine; further threads wait for one of them
     :param recycle: seconds after which a pooled connection is replaced
     :param retry_time: total seconds for which work is retried after transient errors
+    :param option: the option that the URL is from, for the log
     """
 
     def __init__(
-        self, url: str, *, pool_size: int = _POOL_SIZE, recycle: int = 3600, retry_time: float = 4.0
+        self,
+        url: str,
+        *,
+        pool_size: int = _POOL_SIZE,
+        recycle: int = 3600,
+        retry_time: float = 4.0,
+        option: str = _OPTION,
     ) -> None:
         self._retry_time = retry_time
+        self._option = option
         # Such a connection has no open transaction, so the ROLLBACK after each statement is left out.
         self._autocommit = _engine(
             url,
@@ -156,23 +163,31 @@ class Database:
         options = conf.database
         if not options.connection:
             raise cfg.RequiredOptError('connection', cfg.OptGroup('database'))
-        check_url(options.connection)
+        return cls.open(
+            options.connection,
+            pool_size=min(conf.executor_thread_pool_size, _POOL_SIZE),
+            recycle=options.connection_recycle_time,
+            retry_time=options.retry_time,
+        )
+
+    @classmethod
+    def open(cls, url: str, *, option: str = _OPTION, **settings: Any) -> Self:
+        """Return the database at a URL, without a connection yet. The settings are those of the class.
+
+        :raises ValueError: as ``from_conf``; the text has nothing of the URL
+        """
+        check_url(url, option)
         try:
-            db = cls(
-                options.connection,
-                pool_size=min(conf.executor_thread_pool_size, _POOL_SIZE),
-                recycle=options.connection_recycle_time,
-                retry_time=options.retry_time,
-            )
+            db = cls(url, option=option, **settings)
             _try_options(db.transactional_engine)
         except ImportError as exc:
             raise ValueError(
-                f'[database] connection: its driver {exc.name} is not installed; for PostgreSQL: pip install '
-                'consoled[postgresql], and postgresql+psycopg:// in the URL'
+                f'{option}: its driver {exc.name} is not installed; mysql+pymysql:// is, and '
+                'postgresql+psycopg:// after pip install consoled[postgresql]'
             ) from None
         except Exception as exc:  # noqa: BLE001 - any driver's, with any text
             raise ValueError(
-                '[database] connection: an option after the ? is unknown to the driver, or its value cannot '
+                f'{option}: an option after the ? is unknown to the driver, or its value cannot '
                 f'be used ({type(exc).__name__})'
             ) from None
         return db
@@ -235,7 +250,10 @@ class Database:
                     return work(conn)
             except (*transient, db_exc.DBNonExistentDatabase) as exc:
                 if is_refusal(exc):
-                    LOG.error(REFUSED)
+                    LOG.error(
+                        'The database refuses the user, the password or the name of the database in %s',
+                        self._option,
+                    )
                     raise exception.DatabaseUnavailable() from exc
                 if is_permanent(exc):
                     raise
@@ -243,7 +261,9 @@ class Database:
                 failures += 1
                 pause = backoff.anywhere(backoff.doubled(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
                 if time.monotonic() + pause > deadline:
-                    LOG.error('The database does not answer: %s', str(exc).partition('\n')[0])
+                    LOG.error(
+                        'The database in %s does not answer: %s', self._option, str(exc).partition('\n')[0]
+                    )
                     raise exception.DatabaseUnavailable() from exc
             time.sleep(pause)
 

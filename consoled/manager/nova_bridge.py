@@ -30,7 +30,6 @@ def check_conf(conf: cfg.ConfigOpts) -> list[str]:
 
     :returns: a sentence for each thing that is not secure
     :raises ValueError: an option cannot be used
-    :raises ImportError: the driver of the database is not installed
     """
     if not conf.nova.connection:
         return [_NO_DATABASE] if conf.nova.config_file else []

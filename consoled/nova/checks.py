@@ -67,7 +67,7 @@ def inspect(conf: cfg.ConfigOpts, cell: Database | None) -> list[Finding]:
     """
     try:
         nova = database.connect(conf)
-    except (ValueError, ImportError) as exc:
+    except ValueError as exc:
         return [Finding('Nova database', Level.FAILURE, f'{exc}.')]
     try:
         found = [check_database(nova)]

@@ -27,10 +27,21 @@ T = TypeVar('T')
 
 # A user waits for a lookup. Nova's own URL rarely has time limits, so these are added unless it has.
 _RETRY_TIME = 1.0  # seconds
+_OF_MYSQL = {'connect_timeout': '2', 'read_timeout': '2', 'write_timeout': '2'}
+_OF_POSTGRESQL = {
+    'connect_timeout': '2',
+    'options': '-c statement_timeout=2000',
+    # its client has no limit for an answer, but notices a host that is gone
+    'tcp_user_timeout': '2000',
+    'keepalives_idle': '1',
+    'keepalives_interval': '1',
+    'keepalives_count': '2',
+}
 _TIMEOUTS = {
-    'pymysql': {'connect_timeout': '2', 'read_timeout': '2', 'write_timeout': '2'},
-    'mysqldb': {'connect_timeout': '2', 'read_timeout': '2', 'write_timeout': '2'},
-    'psycopg2': {'connect_timeout': '2', 'options': '-c statement_timeout=2000'},
+    'pymysql': _OF_MYSQL,
+    'mysqldb': _OF_MYSQL,
+    'psycopg': _OF_POSTGRESQL,
+    'psycopg2': _OF_POSTGRESQL,
 }
 
 _POOL_SIZE = 4  # connections: a lookup takes milliseconds, and few threads of a worker may make one at a time
@@ -183,8 +194,7 @@ class NovaDatabase:
     def from_conf(cls, conf: cfg.ConfigOpts) -> NovaDatabase:
         """Return the database of ``[nova] connection``, without a connection yet.
 
-        :raises ValueError: it is not the URL of a database
-        :raises ImportError: the driver that it names is not installed
+        :raises ValueError: it cannot be used: see ``Database.open``
         """
         return cls(connect(conf))
 
@@ -238,14 +248,23 @@ class NovaDatabase:
 
 def connect(conf: cfg.ConfigOpts) -> Database:
     """Return the engines of ``[nova] connection``. Raises what ``NovaDatabase.from_conf`` raises."""
-    check_url(conf.nova.connection, '[nova] connection')
-    url = _with_timeouts(conf.nova.connection)
-    recycle = conf.database.connection_recycle_time
-    return Database(url, pool_size=_POOL_SIZE, recycle=recycle, retry_time=_RETRY_TIME)
+    option = '[nova] connection'
+    check_url(conf.nova.connection, option)
+    return Database.open(
+        _adapted(conf.nova.connection),
+        option=option,
+        pool_size=_POOL_SIZE,
+        recycle=conf.database.connection_recycle_time,
+        retry_time=_RETRY_TIME,
+    )
 
 
-def _with_timeouts(connection: str) -> str:
-    url = sa.make_url(connection)
+def _adapted(connection: str) -> str:
+    """Return Nova's URL with time limits, and without what extends Nova's own SQLAlchemy.
+
+    Devstack writes ``plugin=dbcounter``, a package that is installed for its services only.
+    """
+    url = sa.make_url(connection).difference_update_query(['plugin'])
     driver = url.get_dialect().driver
     missing = {name: value for name, value in _TIMEOUTS.get(driver, {}).items() if name not in url.query}
     return url.update_query_dict(missing).render_as_string(hide_password=False)

@@ -24,7 +24,6 @@ def source_from_conf(
 
     :param transport: the cell's; replaced if ``[nova] transport_url`` is set
     :raises ValueError: an option cannot be used
-    :raises ImportError: the driver of the database is not installed
     """
     if conf.nova.transport_url:
         transport = get_transport(conf, conf.nova.transport_url, '[nova] transport_url')
@@ -38,7 +37,6 @@ def watcher_from_conf(conf: cfg.ConfigOpts, db: Database, cut: Cut, observe: Pas
 
     :param db: the cell's database
     :raises ValueError: an option cannot be used
-    :raises ImportError: the driver of Nova's database is not installed
     """
     nova = NovaDatabase.from_conf(conf)
     return Watcher(db, nova, cut, manager=conf.host, interval=conf.nova.watch_interval, observe=observe)

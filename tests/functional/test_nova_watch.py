@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The watch of sessions, with tables like Nova's in real databases."""
 
+from consoled import deadline, exception
 from consoled.db.engine import Database
 from consoled.nova.database import NovaDatabase
+from consoled.testing import fixtures
 from tests.functional import base
 from tests.unit.nova import test_watch
 from tests.unit.nova.test_source import NovaCase
@@ -10,6 +12,7 @@ from tests.unit.nova.test_source import NovaCase
 
 class _Real:
     engine: str
+    lock: str  # statement that keeps others from reading instances while its transaction, or session, lasts
 
     def new_nova_url(self):
         return base.database_url(self, self.engine)
@@ -30,6 +33,22 @@ class _Real:
         self.assertIsNone(instance.state)
         self.assertFalse(self.nova.are_unchanged([instance]))
 
+    def test_a_database_that_hangs_is_not_waited_for(self):
+        """Though Nova's URL says nothing of that."""
+        url = Database(self.nova_url).transactional_engine.url.set(query={})
+        text = url.render_as_string(hide_password=False)
+        nova = NovaDatabase.from_conf(self.useFixture(fixtures.Conf(nova__connection=text)).conf)
+        self.addCleanup(nova.dispose)
+        with self.tables.transactional_engine.connect() as conn:
+            conn.exec_driver_sql(self.lock)
+            self.assertRaises(
+                exception.DatabaseUnavailable,
+                deadline.call,
+                lambda: nova.find_instances([self.guest]),
+                60,
+            )
+            conn.invalidate()
+
     def test_guests_that_change_hosts_with_each_other(self):
         """A count of guests by host would not tell."""
         guests = [self.add_instance(host=host) for host in ('cmp1', 'cmp2')]
@@ -42,6 +61,7 @@ class _Real:
 
 class MariaDBNovaWatchTest(_Real, test_watch.WatchTests, NovaCase):
     engine = 'mariadb'
+    lock = 'LOCK TABLES instances WRITE'
 
     def test_tables_with_the_character_set_of_nova(self):
         """Nova makes its tables in utf8mb3; a connection may have another one."""
@@ -70,3 +90,4 @@ class MariaDBNovaWatchTest(_Real, test_watch.WatchTests, NovaCase):
 
 class PostgreSQLNovaWatchTest(_Real, test_watch.WatchTests, NovaCase):
     engine = 'postgresql'
+    lock = 'LOCK TABLE instances IN ACCESS EXCLUSIVE MODE'

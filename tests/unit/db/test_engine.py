@@ -125,7 +125,11 @@ class RetryTest(testtools.TestCase):
             work = self.failing(error)
             self.assertRaises(exception.DatabaseUnavailable, self.db.single, work)
             self.assertEqual(1, work.call_count, error)
-            self.assertEqual(f'{engine.REFUSED}\n', self.logged.output.lstrip('\0'))
+            line = (
+                'The database refuses the user, the password or the name of the database in '
+                '[database] connection\n'
+            )
+            self.assertEqual(line, self.logged.output.lstrip('\0'))
             self.assertNotIn('canary', self.logged.output)
         self.assertEqual([], self.clock.pauses)
 
@@ -147,7 +151,7 @@ class RetryTest(testtools.TestCase):
         self.assertTrue(len(self.clock.pauses) >= 8, self.clock.pauses)
         self.assertTrue(max(self.clock.pauses) <= 0.5)
         self.assertNotIn('canary', str(error))
-        self.assertEqual(1, self.logged.output.count('The database does not answer'))
+        self.assertEqual(1, self.logged.output.count('The database in [database] connection does not answer'))
 
     @settings(max_examples=30)
     @given(st.floats(0, 10), st.integers(0, 2**32))

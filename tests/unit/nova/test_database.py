@@ -56,12 +56,31 @@ class FromConfTest(testtools.TestCase):
         url = self.url('mysql+pymysql://nova:secret@127.0.0.1:3306/nova?charset=utf8')
         self.assertEqual({'charset', 'connect_timeout', 'read_timeout', 'write_timeout'}, set(url.query))
 
+    def test_the_driver_that_consoled_brings_for_postgresql_gets_its_own(self):
+        url = self.url('postgresql+psycopg://nova:secret@127.0.0.1/nova')
+        self.assertIn('statement_timeout', url.query['options'])
+        self.assertIn('tcp_user_timeout', url.query)
+
+    def test_a_plugin_of_novas_own_sqlalchemy(self):
+        """Devstack counts queries with one, which is installed for its services."""
+        url = self.url('mysql+pymysql://nova:secret@127.0.0.1/nova?charset=utf8&plugin=dbcounter')
+        self.assertEqual('utf8', url.query['charset'])
+        self.assertNotIn('plugin', url.query)
+
     def test_time_limits_of_the_operator_stay(self):
         url = self.url('mysql+pymysql://nova:secret@127.0.0.1:3306/nova?read_timeout=7')
         self.assertEqual('7', url.query['read_timeout'])
 
     def test_what_cannot_be_used_is_refused_without_its_password(self):
-        for text in ('canary', 'mysql+pymysql://nova:canary@1@127.0.0.1/nova', 'nodb://nova:canary@h/nova'):
+        for text in (
+            'canary',
+            'mysql+pymysql://nova:canary@1@127.0.0.1/nova',
+            'nodb://nova:canary@h/nova',
+            'mysql+aiomysql://nova:canary@h/nova',
+            'mysql+pymysql://nova:canary@h/nova?ssl_mode=canary',
+            'mysql+pymysql://nova:canary@h/nova?read_timeout=canary',
+            'postgresql+psycopg://nova:canary@h/nova?target=canary',
+        ):
             error = self.assertRaises(ValueError, self.url, text)
             self.assertIn('[nova] connection', str(error))
             self.assertNotIn('canary', str(error))
