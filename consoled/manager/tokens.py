@@ -179,6 +179,7 @@ class TokenService:
         """Look a token up in the sources and copy it into the database.
 
         :returns: whether the token is in the database now
+        :raises InvalidToken: a source refuses it
         :raises ManagerBusy: as many threads as may do so already wait for sources
         :raises SourceUnavailable: no source has it, but one that may have it does not answer
         """
@@ -294,7 +295,7 @@ def _to_grant(issued: Issued) -> objects.ConsoleAuthToken:
         port=issued.port,
         compute_host=issued.compute_host or models.UNKNOWN_HOST,
         access_url_base=issued.access_url_base,
-        options={} if path is None else {'internal_access_path': path},
+        options={'internal_access_path': path} if path else {},
         token=None,
         access_url=None,
         expires=None,

@@ -25,6 +25,17 @@ from consoled.db.engine import Database, check_url
 
 T = TypeVar('T')
 
+
+class _Moment(sa.types.TypeDecorator[datetime.datetime]):
+    """A date and time; None for what is none: MySQL may have 0000-00-00, which drivers return as a text."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime.datetime | None:
+        return value if isinstance(value, datetime.datetime) else None
+
+
 # A user waits for a lookup. Nova's own URL rarely has time limits, so these are added unless it has.
 _RETRY_TIME = 1.0  # seconds
 _OF_MYSQL = {'connect_timeout': '2', 'read_timeout': '2', 'write_timeout': '2'}
@@ -61,12 +72,12 @@ _tokens = sa.table(
             'expires',
         ),
     ),
-    sa.column('created_at', sa.DateTime()),
+    sa.column('created_at', _Moment()),
 )
 _instances = sa.table(
     'instances',
     *map(sa.column, ('id', 'uuid', 'host', 'project_id', 'deleted')),
-    sa.column('launched_at', sa.DateTime()),
+    sa.column('launched_at', _Moment()),
 )
 _T, _I = _tokens.c, _instances.c
 

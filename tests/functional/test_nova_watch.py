@@ -76,6 +76,21 @@ class MariaDBNovaWatchTest(_Real, test_watch.WatchTests, NovaCase):
         self.watcher.run()
         self.assertEqual([(session.id, 'console_moved')], self.proxies.cuts)
 
+    def test_a_date_that_is_none_keeps_no_others_from_being_watched(self):
+        """MySQL takes it, unless it is told to be strict."""
+        self.open_guest()
+        session = self.open(self.proxy_id, self.token)
+        with self.tables.transactional_engine.connect() as conn:
+            conn.exec_driver_sql("SET sql_mode = ''")
+            conn.exec_driver_sql(
+                f"UPDATE instances SET launched_at = '0000-00-00 00:00:00' WHERE uuid <> '{self.guest}'"
+            )
+            conn.commit()
+            conn.invalidate()
+        self.update_instance(self.guest, deleted=3)
+        self.watcher.run()
+        self.assertEqual([(session.id, 'instance_gone')], self.proxies.cuts)
+
     def test_an_account_that_is_refused(self):
         url = Database(self.nova_url).transactional_engine.url.set(password='canary')
         self.open(self.proxy_id, self.token)
