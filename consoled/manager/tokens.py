@@ -148,11 +148,15 @@ class TokenService:
     def validate(self, token: str) -> objects.ConsoleAuthToken:
         """Return the grant of a live token, without the token.
 
-        :raises InvalidToken: the token is unknown, expired or used
+        :raises InvalidToken: the token is unknown, expired or used, or its source does not have it any more
         :raises ConsoleContested: an instance of another compute host has the console's address too
+        :raises ManagerBusy: as ``check_with_source``
+        :raises SourceUnavailable: as ``check_with_source``
         """
         valid = self._find(token)
-        if valid is None and self.adopt(token):
+        if valid is not None:  # other services open consoles by this answer alone
+            self.check_with_source(token, valid.grant.console(), valid.source)
+        elif self.adopt(token):
             valid = self._find(token)
         if valid is None:
             raise exception.InvalidToken()

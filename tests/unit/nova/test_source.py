@@ -54,6 +54,15 @@ class OpenTest(NovaCase):
         self.assertEqual([('cmp1', 5900)], self.compute.asked)
         self.assertEqual(['found'], self.outcomes)
 
+    def test_a_copy_is_not_valid_by_itself(self):
+        """The plugin of websockify, and others, open consoles by the answer of ``validate``."""
+        for _ in range(2):
+            self.assertEqual(5900, self.api.validate(self.context, self.token).port)
+        self.update_instance(self.guest, host='cmp2')
+        self.assertRaises(exception.InvalidToken, self.api.validate, self.context, self.token)
+        base.METADATA.drop_all(self.tables.transactional_engine)
+        self.assertRaises(exception.SourceUnavailable, self.api.validate, self.context, self.token)
+
     def test_it_expires_when_nova_says(self):
         expires = self.api.validate(self.context, self.token).expires
         self.assertTrue(base.now(540) < expires.replace(tzinfo=None) <= base.now(600))
@@ -190,6 +199,7 @@ class SwitchedOffTest(NovaCase):
         self.open(self.proxy_id, self.token)
         self.sources.clear()
         self.refused(exception.InvalidToken)
+        self.assertRaises(exception.InvalidToken, self.api.validate, self.context, self.token)
 
     def test_its_uses_are_not_those_of_the_old_service(self):
         self.open(self.proxy_id, self.token)
