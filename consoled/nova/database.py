@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import logging
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
@@ -21,7 +22,9 @@ from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from consoled import exception
-from consoled.db.engine import Database, check_url
+from consoled.db.engine import Database, answer, check_url
+
+LOG = logging.getLogger(__name__)
 
 T = TypeVar('T')
 
@@ -250,6 +253,7 @@ class NovaDatabase:
         try:
             return self._db.single(work)
         except (db_exc.DBError, sa_exc.SQLAlchemyError) as exc:  # no such table, no grant
+            LOG.error('The database in [nova] connection refuses a statement: %s', answer(exc))
             raise exception.DatabaseUnavailable() from exc
 
     def dispose(self) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is read from Nova's cell database."""
 
+import fixtures as fixtures_library
 import testtools
 from sqlalchemy.dialects import mysql, postgresql
 
@@ -37,7 +38,9 @@ class FindTokenTest(testtools.TestCase, base.NovaTables):
 
     def test_a_database_that_is_not_novas_is_unavailable(self):
         base.METADATA.drop_all(self.tables.transactional_engine)
+        logged = self.useFixture(fixtures_library.FakeLogger('consoled.nova'))
         self.assertRaises(exception.DatabaseUnavailable, self.find, new_uuid())
+        self.assertIn('[nova] connection refuses a statement: no such table', logged.output)
 
     def test_expiry_is_decided_by_the_clock_of_the_database(self):
         for dialect, clock in ((mysql, 'UNIX_TIMESTAMP()'), (postgresql, 'EXTRACT(EPOCH FROM now())')):
