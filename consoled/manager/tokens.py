@@ -263,8 +263,17 @@ class TokenService:
                 if time.monotonic() < deadline:
                     source.forget(instance_uuid, hashes)
 
+    def void_dropped(self, instance_uuid: str) -> None:
+        """Do the same for the tokens of an instance that is gone, or has lost a console.
+
+        Sources whose tokens are checked at every open need no record of that, which has a price: tokens that
+        Nova issues in the same second, for the guest that was just started again, would be refused.
+        """
+        if any(source.name not in CHECKED for source in self._sources):
+            self.void({instance_uuid: None})
+
     def void_by(self, filters: dict[str, str]) -> None:
-        """Do the same for the tokens that a revocation with these filters deletes."""
+        """Make the tokens worthless in the sources that a revocation with these filters deletes here."""
         if self._sources:
             legacy.record_scope(self._db, filters)
             self.void(legacy.find_revoked(self._db, filters))

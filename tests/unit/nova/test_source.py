@@ -189,6 +189,12 @@ class AgentTest(NovaCase):
     def test_a_port_that_the_agent_did_not_define(self):
         self.refused(exception.InvalidToken, self.add_token(self.guest, port=5901))
 
+    def test_a_guest_that_was_started_again_with_another_port(self):
+        self.open(self.proxy_id, self.token)
+        self.define(5901, compute_host='cmp1', console_type='novnc')
+        self.refused(exception.InvalidToken)
+        self.assertEqual(5901, self.open(self.proxy_id, self.add_token(self.guest, port=5901)).console.port)
+
     def test_a_guest_that_nova_has_on_another_host(self):
         self.update_instance(self.guest, host='cmp2')
         self.refused(exception.InvalidToken)
