@@ -63,6 +63,7 @@ class TokenSource(Protocol):
     def lookup(self, token: str) -> Issued | None:
         """Return what the source has for a clear token; None if it has nothing, or nothing valid.
 
+        :raises InvalidToken: it has the token, but that must not be used, whatever other sources say
         :raises SourceUnavailable: it cannot say
         """
 

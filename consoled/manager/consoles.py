@@ -70,7 +70,7 @@ class ConsoleService:
         defined = db_consoles.define(self._db, instance_uuid, compute_host, wanted)
         self._cutter.cut(context, defined.cut, EndReason.CONSOLE_GONE)
         if defined.dropped:
-            self._token_service.void({instance_uuid: None})
+            self._token_service.void_dropped(instance_uuid)
         if wanted:
             self._contests.report('define', instance_uuid=instance_uuid)
 
@@ -97,7 +97,7 @@ class ConsoleService:
                 reason = EndReason.INSTANCE_GONE if change.retired else EndReason.CONSOLE_GONE
                 self._cutter.cut(context, change.cut, reason)
                 if change.dropped:
-                    self._token_service.void({change.instance_uuid: None})
+                    self._token_service.void_dropped(change.instance_uuid)
                 retired += change.retired
                 changed += not change.retired
             self._contests.report('define', compute_host=compute_host)

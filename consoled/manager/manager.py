@@ -319,7 +319,7 @@ class ConsoleAuthManager(Endpoint):
     def clean_console_auths_for_instance(
         self, context: RequestContext, instance_uuid: str, compute_host: str | None
     ) -> None:
-        self._tokens.void({instance_uuid: None})
+        self._tokens.void_dropped(instance_uuid)
         cut = revocation.forget_instance(self._db, instance_uuid, EndReason.INSTANCE_GONE, compute_host)
         self._cutter.cut(context, cut, EndReason.INSTANCE_GONE)
 

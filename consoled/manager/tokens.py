@@ -148,11 +148,15 @@ class TokenService:
     def validate(self, token: str) -> objects.ConsoleAuthToken:
         """Return the grant of a live token, without the token.
 
-        :raises InvalidToken: the token is unknown, expired or used
+        :raises InvalidToken: the token is unknown, expired or used, or its source does not have it any more
         :raises ConsoleContested: an instance of another compute host has the console's address too
+        :raises ManagerBusy: as ``check_with_source``
+        :raises SourceUnavailable: as ``check_with_source``
         """
         valid = self._find(token)
-        if valid is None and self.adopt(token):
+        if valid is not None:  # other services open consoles by this answer alone
+            self.check_with_source(token, valid.grant.console(), valid.source)
+        elif self.adopt(token):
             valid = self._find(token)
         if valid is None:
             raise exception.InvalidToken()
@@ -179,6 +183,7 @@ class TokenService:
         """Look a token up in the sources and copy it into the database.
 
         :returns: whether the token is in the database now
+        :raises InvalidToken: a source refuses it
         :raises ManagerBusy: as many threads as may do so already wait for sources
         :raises SourceUnavailable: no source has it, but one that may have it does not answer
         """
@@ -258,8 +263,17 @@ class TokenService:
                 if time.monotonic() < deadline:
                     source.forget(instance_uuid, hashes)
 
+    def void_dropped(self, instance_uuid: str) -> None:
+        """Do the same for the tokens of an instance that is gone, or has lost a console.
+
+        Sources whose tokens are checked at every open need no record of that, which has a price: tokens that
+        Nova issues in the same second, for the guest that was just started again, would be refused.
+        """
+        if any(source.name not in CHECKED for source in self._sources):
+            self.void({instance_uuid: None})
+
     def void_by(self, filters: dict[str, str]) -> None:
-        """Do the same for the tokens that a revocation with these filters deletes."""
+        """Make the tokens worthless in the sources that a revocation with these filters deletes here."""
         if self._sources:
             legacy.record_scope(self._db, filters)
             self.void(legacy.find_revoked(self._db, filters))
@@ -294,7 +308,7 @@ def _to_grant(issued: Issued) -> objects.ConsoleAuthToken:
         port=issued.port,
         compute_host=issued.compute_host or models.UNKNOWN_HOST,
         access_url_base=issued.access_url_base,
-        options={} if path is None else {'internal_access_path': path},
+        options={'internal_access_path': path} if path else {},
         token=None,
         access_url=None,
         expires=None,

@@ -72,7 +72,7 @@ def inspect(conf: cfg.ConfigOpts, cell: Database | None) -> list[Finding]:
         return [Finding('Nova database', Level.FAILURE, f'{exc}.')]
     try:
         found = [check_database(nova)]
-        hosts: Sequence[str] = []
+        hosts: Sequence[str] | None = None
         if found[0].level is Level.SUCCESS:
             found.append(check_account(nova))
             if cell is not None:
@@ -170,18 +170,18 @@ def compare_clocks(theirs: float, ours: float) -> Finding:
     return Finding('Nova clock', Level.WARNING, text)
 
 
-def list_hosts(nova: Database) -> list[str]:
-    """Return the names of some compute hosts that have instances."""
+def list_hosts(nova: Database) -> list[str] | None:
+    """Return the names of some compute hosts that have instances; None if the database does not say."""
     try:
         return list(nova.single(lambda conn: conn.execute(database.SOME_HOSTS, {'n': _HOSTS}).scalars()))
     except _FAILED:
-        return []
+        return None
 
 
-def check_bus(conf: cfg.ConfigOpts, hosts: Sequence[str]) -> list[Finding]:
+def check_bus(conf: cfg.ConfigOpts, hosts: Sequence[str] | None) -> list[Finding]:
     """Check that the bus of Nova lets consoled in, and that nova-compute answers over it.
 
-    :param hosts: compute hosts to ask
+    :param hosts: compute hosts to ask; None if they are not known
     """
     option = '[nova] transport_url' if conf.nova.transport_url else '[DEFAULT] transport_url'
     try:
@@ -196,9 +196,11 @@ def check_bus(conf: cfg.ConfigOpts, hosts: Sequence[str]) -> list[Finding]:
         # The transport is left as it is: to close a connection that is still being made would block.
         return [Finding('Nova message bus', Level.FAILURE, _bus_advice(conf, option, reason))]
     found = Finding('Nova message bus', Level.SUCCESS, f'It lets consoled in, by {option}.')
-    answers = _check_hosts({host: _silence(compute, host, timeout) for host in hosts})
+    answers = (
+        [] if hosts is None else [_check_hosts({each: _silence(compute, each, timeout) for each in hosts})]
+    )
     transport.cleanup()
-    return [found, answers]
+    return [found, *answers]
 
 
 def _silence(compute: NovaComputeAPI, host: str, timeout: float) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import logging
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
@@ -21,16 +22,37 @@ from sqlalchemy.sql import expression
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from consoled import exception
-from consoled.db.engine import Database, check_url
+from consoled.db.engine import Database, answer, check_url
+
+LOG = logging.getLogger(__name__)
 
 T = TypeVar('T')
 
 OPTION = '[nova] connection'
 
+
+class _Moment(sa.types.TypeDecorator[datetime.datetime]):
+    """A date and time; None for what is none: MySQL may have 0000-00-00, which drivers return as a text."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime.datetime | None:
+        return value if isinstance(value, datetime.datetime) else None
+
+
 # A user waits for a lookup. Nova's own URL rarely has time limits, so these are added unless it has.
 _RETRY_TIME = 1.0  # seconds
 _MYSQL = {'connect_timeout': '2', 'read_timeout': '2', 'write_timeout': '2'}
-_POSTGRESQL = {'connect_timeout': '2', 'tcp_user_timeout': '2000', 'options': '-c statement_timeout=2000'}
+_POSTGRESQL = {
+    'connect_timeout': '2',
+    'options': '-c statement_timeout=2000',
+    # its client has no limit for an answer, but notices a host that is gone
+    'tcp_user_timeout': '2000',
+    'keepalives_idle': '1',
+    'keepalives_interval': '1',
+    'keepalives_count': '2',
+}
 _TIMEOUTS = {'pymysql': _MYSQL, 'mysqldb': _MYSQL, 'psycopg': _POSTGRESQL, 'psycopg2': _POSTGRESQL}
 
 _POOL_SIZE = 4  # connections: a lookup takes milliseconds, and few threads of a worker may make one at a time
@@ -50,12 +72,12 @@ _tokens = sa.table(
             'expires',
         ),
     ),
-    sa.column('created_at', sa.DateTime()),
+    sa.column('created_at', _Moment()),
 )
 _instances = sa.table(
     'instances',
     *map(sa.column, ('id', 'uuid', 'host', 'project_id', 'deleted')),
-    sa.column('launched_at', sa.DateTime()),
+    sa.column('launched_at', _Moment()),
 )
 _T, _I = _tokens.c, _instances.c
 
@@ -227,6 +249,7 @@ class NovaDatabase:
         try:
             return self._db.single(work)
         except (db_exc.DBError, sa_exc.SQLAlchemyError) as exc:  # no such table, no grant
+            LOG.error('The database in [nova] connection refuses a statement: %s', answer(exc))
             raise exception.DatabaseUnavailable() from exc
 
     def dispose(self) -> None:
@@ -238,7 +261,7 @@ def connect(conf: cfg.ConfigOpts) -> Database:
     """Return the engines of ``[nova] connection``. Raises what ``NovaDatabase.from_conf`` raises."""
     check_url(conf.nova.connection, OPTION)
     return Database.from_url(
-        _with_timeouts(conf.nova.connection),
+        _adapted(conf.nova.connection),
         option=OPTION,
         pool_size=_POOL_SIZE,
         recycle=conf.database.connection_recycle_time,
@@ -246,8 +269,12 @@ def connect(conf: cfg.ConfigOpts) -> Database:
     )
 
 
-def _with_timeouts(connection: str) -> str:
-    url = sa.make_url(connection)
+def _adapted(connection: str) -> str:
+    """Return Nova's URL with time limits, and without what extends Nova's own SQLAlchemy.
+
+    Devstack writes ``plugin=dbcounter``, a package that is installed for its services only.
+    """
+    url = sa.make_url(connection).difference_update_query(['plugin'])
     limits = _TIMEOUTS.get(url.get_dialect().driver, {})
     missing = {name: value for name, value in limits.items() if name not in url.query}
     return url.update_query_dict(missing).render_as_string(hide_password=False)

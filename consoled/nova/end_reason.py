@@ -59,7 +59,7 @@ def _launched_again(
     issued_at: datetime.datetime | None,
     before: Launch | None,
 ) -> bool:
-    """Return whether the instance was rebuilt, resized, evacuated or unshelved since the session began.
+    """Return whether the instance was launched again since the session began: rebuilt, resized, unshelved.
 
     Any change tells, whatever the clocks say. At the first pass the launch is compared with the token, as at
     an open, or with the beginning of the session if Nova has deleted the token.

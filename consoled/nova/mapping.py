@@ -75,7 +75,6 @@ def _database(nova: Values, own: Own) -> str | None:
         return None
     if parameters := nova.get('database', 'connection_parameters'):
         text += ('&' if '?' in text else '?') + parameters
-    text = _without_plugins(text)
     try:
         url = sa.make_url(text)
         url.get_dialect().import_dbapi()
@@ -84,13 +83,6 @@ def _database(nova: Values, own: Own) -> str | None:
     except (sa.exc.ArgumentError, ValueError):
         pass  # the check of [nova] connection says so
     return text
-
-
-def _without_plugins(url: str) -> str:
-    """Return the URL without plugins of SQLAlchemy, which are in Nova's Python only: devstack's dbcounter."""
-    before, _, query = url.partition('?')
-    kept = [part for part in query.split('&') if part and not part.startswith('plugin=')]
-    return '?'.join([before, '&'.join(kept)] if kept else [before])
 
 
 def _bus(nova: Values, own: Own) -> str | None:

@@ -4,7 +4,7 @@
 A copy of a token opens nothing by itself: at each open its row in Nova's database is read again, and the
 compute host is asked whether the port still belongs to the instance. Nova deletes tokens only when an
 instance is deleted or was migrated live. A token that is older than the instance's last launch is for a port
-that the instance had before it was rebuilt, evacuated, resized or unshelved.
+that the instance had before it was rebuilt, rescued, evacuated, resized or unshelved.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ CONSOLE_TYPES = frozenset({'novnc', 'spice-html5', 'serial', 'webmks'})
 # On a Galera cluster a token that Nova has just handed out may reach the node that is asked a moment later.
 _READ_AGAIN = 0.1  # seconds
 
+# MySQL rounds to whole seconds, so a token may be older than its row says.
+_ROUNDED_UP = 0.5  # seconds at most
+
 
 class NovaTokens:
     """A ``TokenSource`` that reads Nova's cell database and asks nova-compute.
@@ -52,17 +55,19 @@ class NovaTokens:
     def lookup(self, token: str) -> Issued | None:
         """Return what Nova has for a clear token.
 
+        :raises InvalidToken: Nova has it, but it must not be used
         :raises SourceUnavailable: Nova's database does not answer
         """
         if not tokens.well_formed(token):
             return None
-        hashed = tokens.hashed(token)
-        found = self._find(hashed)
+        found = self._find(token)
         if found is None:
-            time.sleep(_READ_AGAIN)
-            found = self._find(hashed)
-        issued = None if found is None else _to_issued(found)
-        self._observe('unknown' if found is None else 'refused' if issued is None else 'found')
+            self._observe('unknown')
+            return None
+        issued = _to_issued(found)
+        self._observe('refused' if issued is None else 'found')
+        if issued is None:
+            raise exception.InvalidToken()
         return issued
 
     def check(self, token: str, console: objects.ConsoleConnection) -> PortChecker:
@@ -73,7 +78,7 @@ class NovaTokens:
             another compute host now
         :raises SourceUnavailable: Nova's database does not answer
         """
-        found = self._find(tokens.hashed(token))
+        found = self._find(token)
         if found is None or _to_issued(found) is None or found.compute_host != console.compute_host:
             raise exception.InvalidToken()
         return _PortOfInstance(self._compute, found.instance_id)
@@ -84,9 +89,14 @@ class NovaTokens:
     def forget(self, instance_uuid: str, token_hashes: Collection[str] | None = None) -> None:
         """Do nothing: Nova's tables are only read. What is revoked is recorded in the cell's database."""
 
-    def _find(self, token_hash: str) -> Token | None:
+    def _find(self, token: str) -> Token | None:
+        hashed = tokens.hashed(token)
         try:
-            return self._db.find_token(token_hash)
+            found = self._db.find_token(hashed)
+            if found is None:
+                time.sleep(_READ_AGAIN)
+                found = self._db.find_token(hashed)
+            return found
         except exception.DatabaseUnavailable:
             self._observe('unavailable')
             raise exception.SourceUnavailable() from None
@@ -118,7 +128,7 @@ def _to_issued(found: Token) -> Issued | None:
         port=found.port,
         internal_access_path=found.internal_access_path,
         access_url_base=found.access_url_base,
-        issued_at=found.created_at.replace(tzinfo=datetime.UTC).timestamp(),
+        issued_at=found.created_at.replace(tzinfo=datetime.UTC).timestamp() - _ROUNDED_UP,
         expires_in=found.expires_in,
         compute_host=found.compute_host,
         project_id=found.project_id,

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The watch of sessions, with tables like Nova's in real databases."""
 
+from consoled import deadline, exception
 from consoled.db.engine import Database
 from consoled.nova.database import NovaDatabase
+from consoled.testing import fixtures
 from tests.functional import base
 from tests.unit.nova import test_watch
 from tests.unit.nova.test_source import NovaCase
@@ -10,6 +12,7 @@ from tests.unit.nova.test_source import NovaCase
 
 class _Real:
     engine: str
+    lock: str  # statement that keeps others from reading instances while its transaction, or session, lasts
 
     def new_nova_url(self):
         return base.database_url(self, self.engine)
@@ -30,6 +33,22 @@ class _Real:
         self.assertIsNone(instance.state)
         self.assertFalse(self.nova.are_unchanged([instance]))
 
+    def test_a_database_that_hangs_is_not_waited_for(self):
+        """Though Nova's URL says nothing of that."""
+        url = Database(self.nova_url).transactional_engine.url.set(query={})
+        text = url.render_as_string(hide_password=False)
+        nova = NovaDatabase.from_conf(self.useFixture(fixtures.Conf(nova__connection=text)).conf)
+        self.addCleanup(nova.dispose)
+        with self.tables.transactional_engine.connect() as conn:
+            conn.exec_driver_sql(self.lock)
+            self.assertRaises(
+                exception.DatabaseUnavailable,
+                deadline.call,
+                lambda: nova.find_instances([self.guest]),
+                60,
+            )
+            conn.invalidate()
+
     def test_guests_that_change_hosts_with_each_other(self):
         """A count of guests by host would not tell."""
         guests = [self.add_instance(host=host) for host in ('cmp1', 'cmp2')]
@@ -42,6 +61,7 @@ class _Real:
 
 class MariaDBNovaWatchTest(_Real, test_watch.WatchTests, NovaCase):
     engine = 'mariadb'
+    lock = 'LOCK TABLES instances WRITE'
 
     def test_tables_with_the_character_set_of_nova(self):
         """Nova makes its tables in utf8mb3; a connection may have another one."""
@@ -55,6 +75,21 @@ class MariaDBNovaWatchTest(_Real, test_watch.WatchTests, NovaCase):
         self.update_instance(self.guest, host='cmp2')
         self.watcher.run()
         self.assertEqual([(session.id, 'console_moved')], self.proxies.cuts)
+
+    def test_a_date_that_is_none_keeps_no_others_from_being_watched(self):
+        """MySQL takes it, unless it is told to be strict."""
+        self.open_guest()
+        session = self.open(self.proxy_id, self.token)
+        with self.tables.transactional_engine.connect() as conn:
+            conn.exec_driver_sql("SET sql_mode = ''")
+            conn.exec_driver_sql(
+                f"UPDATE instances SET launched_at = '0000-00-00 00:00:00' WHERE uuid <> '{self.guest}'"
+            )
+            conn.commit()
+            conn.invalidate()
+        self.update_instance(self.guest, deleted=3)
+        self.watcher.run()
+        self.assertEqual([(session.id, 'instance_gone')], self.proxies.cuts)
 
     def test_an_account_that_is_refused(self):
         url = Database(self.nova_url).transactional_engine.url.set(password='canary')
@@ -70,3 +105,4 @@ class MariaDBNovaWatchTest(_Real, test_watch.WatchTests, NovaCase):
 
 class PostgreSQLNovaWatchTest(_Real, test_watch.WatchTests, NovaCase):
     engine = 'postgresql'
+    lock = 'LOCK TABLE instances IN ACCESS EXCLUSIVE MODE'

@@ -82,7 +82,7 @@ class WatchTest(base.NovaTestCase):
     def test_others_go_on(self):
         """Whatever changes but host and launch; and while Nova's database refuses the account."""
         others = {self.open(self.nova.add_guest()).id for _ in range(3)} | {self.open().id}
-        self.changes(vm_state='rescued')
+        self.changes(vm_state='paused')
         self.nova.execute('UPDATE console_auth_tokens SET expires = UNIX_TIMESTAMP() - 1')
         self.nova.grant('REVOKE', 'FROM')
         try:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is read from Nova's cell database."""
 
+import fixtures as fixtures_library
 import testtools
 from sqlalchemy.dialects import mysql, postgresql
 
@@ -37,7 +38,9 @@ class FindTokenTest(testtools.TestCase, base.NovaTables):
 
     def test_a_database_that_is_not_novas_is_unavailable(self):
         base.METADATA.drop_all(self.tables.transactional_engine)
+        logged = self.useFixture(fixtures_library.FakeLogger('consoled.nova'))
         self.assertRaises(exception.DatabaseUnavailable, self.find, new_uuid())
+        self.assertIn('[nova] connection refuses a statement: no such table', logged.output)
 
     def test_expiry_is_decided_by_the_clock_of_the_database(self):
         for dialect, clock in ((mysql, 'UNIX_TIMESTAMP()'), (postgresql, 'EXTRACT(EPOCH FROM now())')):
@@ -55,8 +58,17 @@ class FromConfTest(testtools.TestCase):
     def test_a_url_without_time_limits_gets_them(self):
         url = self.url('mysql+pymysql://nova:secret@127.0.0.1:3306/nova?charset=utf8')
         self.assertEqual({'charset', 'connect_timeout', 'read_timeout', 'write_timeout'}, set(url.query))
+
+    def test_the_driver_that_consoled_brings_for_postgresql_gets_its_own(self):
         url = self.url('postgresql+psycopg://nova:secret@127.0.0.1/nova')
-        self.assertEqual({'connect_timeout', 'tcp_user_timeout', 'options'}, set(url.query))
+        self.assertIn('statement_timeout', url.query['options'])
+        self.assertIn('tcp_user_timeout', url.query)
+
+    def test_a_plugin_of_novas_own_sqlalchemy(self):
+        """Devstack counts queries with one, which is installed for its services."""
+        url = self.url('mysql+pymysql://nova:secret@127.0.0.1/nova?charset=utf8&plugin=dbcounter')
+        self.assertEqual('utf8', url.query['charset'])
+        self.assertNotIn('plugin', url.query)
 
     def test_time_limits_of_the_operator_stay(self):
         url = self.url('mysql+pymysql://nova:secret@127.0.0.1:3306/nova?read_timeout=7')
@@ -68,8 +80,10 @@ class FromConfTest(testtools.TestCase):
             'mysql+pymysql://nova:canary@1@127.0.0.1/nova',
             'nodb://nova:canary@h/nova',
             'oracle://nova:canary@h/nova',  # its driver is not installed
-            'mysql+pymysql://nova:canary@h/nova?ssl_mode=canary',  # an option of another driver
-            'mysql+pymysql://nova:canary@h/nova?plugin=canary',
+            'mysql+aiomysql://nova:canary@h/nova',
+            'mysql+pymysql://nova:canary@h/nova?ssl_mode=canary',
+            'mysql+pymysql://nova:canary@h/nova?read_timeout=canary',
+            'postgresql+psycopg://nova:canary@h/nova?target=canary',
         ):
             error = self.assertRaises(ValueError, self.url, text)
             self.assertIn('[nova] connection', str(error))

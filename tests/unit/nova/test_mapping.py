@@ -256,15 +256,6 @@ class DatabaseTest(NovaConfCase):
             conf = self.load(f'[database]\nconnection = {connection}\nconnection_parameters = ssl_ca=/x&a=b')
             self.assertEqual(expected, conf.nova.connection)
 
-    def test_plugins_of_sqlalchemy_are_those_of_novas_python(self):
-        for query, expected in (
-            ('?charset=utf8&plugin=dbcounter', '?charset=utf8'),
-            ('?plugin=dbcounter', ''),
-            ('?plugin=a&x=y', '?x=y'),
-        ):
-            conf = self.load(f'[database]\nconnection = mysql+pymysql://n@db/n{query}')
-            self.assertEqual(f'mysql+pymysql://n@db/n{expected}', conf.nova.connection)
-
     def test_a_driver_that_is_not_installed(self):
         def missing(dialect):
             raise ImportError

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nova's tokens as a source of tokens of a manager."""
 
+import datetime
+import types
+
 import sqlalchemy as sa
 
 from consoled import exception
@@ -51,6 +54,15 @@ class OpenTest(NovaCase):
         self.assertEqual([('cmp1', 5900)], self.compute.asked)
         self.assertEqual(['found'], self.outcomes)
 
+    def test_a_copy_is_not_valid_by_itself(self):
+        """The plugin of websockify, and others, open consoles by the answer of ``validate``."""
+        for _ in range(2):
+            self.assertEqual(5900, self.api.validate(self.context, self.token).port)
+        self.update_instance(self.guest, host='cmp2')
+        self.assertRaises(exception.InvalidToken, self.api.validate, self.context, self.token)
+        base.METADATA.drop_all(self.tables.transactional_engine)
+        self.assertRaises(exception.SourceUnavailable, self.api.validate, self.context, self.token)
+
     def test_it_expires_when_nova_says(self):
         expires = self.api.validate(self.context, self.token).expires
         self.assertTrue(base.now(540) < expires.replace(tzinfo=None) <= base.now(600))
@@ -92,10 +104,34 @@ class OpenTest(NovaCase):
             {'host': '0.0.0.0'},  # noqa: S104
             {'host': 'fe80::1%eth0'},
             {'port': 0},
+            {'port': -5900},
+            {'port': 70000},
+            {'host': '192.0.2.10\n'},
+            {'host': 'user@192.0.2.10'},
+            {'internal_access_path': '/a\r\nb: c'},
             {'access_url_base': 'https://h/' + 'x' * 1100},
             {'access_url_base': 'javascript:alert(1)'},
         ):
             self.refused(exception.InvalidToken, self.add_token(self.guest, **values))
+
+    def test_a_path_that_is_empty_is_none(self):
+        session = self.open(self.proxy_id, self.add_token(self.guest, internal_access_path=''))
+        self.assertEqual({}, session.console.options)
+
+    def test_a_node_of_the_database_that_is_behind(self):
+        """At a look-up, and at the check of a copy, which may reach another node."""
+        find = self.nova.find_token
+        for _ in range(2):
+            answers = iter([None])
+            self.nova.find_token = lambda token_hash, behind=answers: next(behind, find(token_hash))
+            self.open(self.proxy_id, self.token)
+
+    def test_a_token_that_nova_refuses_is_not_another_sources(self):
+        """A release 18 that is moved over has its tokens in memcached, too."""
+        memcached = self.sources[0].lookup(self.token)
+        self.sources.append(types.SimpleNamespace(name='legacy', lookup=lambda token: memcached))
+        self.update_instance(self.guest, launched_at=base.now(1))
+        self.refused(exception.InvalidToken)
 
     def test_console_types_that_no_proxy_opens(self):
         self.refused(exception.InvalidToken, self.add_token(self.guest, console_type='rdp-html5'))
@@ -115,6 +151,18 @@ class RevokeTest(NovaCase):
         self.api.revoke(self.context, 'tenant_gone', project_id='project-1')
         self.assertEqual([(session.id, 'tenant_gone')], self.proxies.cuts)
         self.refused(exception.InvalidToken)
+
+    def test_a_token_that_nova_dates_later_than_it_was_issued(self):
+        """MySQL rounds to whole seconds."""
+        self.api.revoke(self.context, 'broken_into', instance_uuid=self.guest)
+        since = self.db.single(lambda conn: conn.execute(sa.select(models.legacy_void.c.since)).scalar())
+        for later, opens in ((0.4, False), (0.6, True)):
+            created_at = since + datetime.timedelta(seconds=later)
+            token = self.add_token(self.guest, created_at=created_at)
+            if opens:
+                self.open(self.proxy_id, token)
+            else:
+                self.refused(exception.InvalidToken, token)
 
     def test_a_token_that_was_never_used_here(self):
         self.api.revoke(self.context, 'broken_into', instance_uuid=self.guest)
@@ -141,6 +189,12 @@ class AgentTest(NovaCase):
     def test_a_port_that_the_agent_did_not_define(self):
         self.refused(exception.InvalidToken, self.add_token(self.guest, port=5901))
 
+    def test_a_guest_that_was_started_again_with_another_port(self):
+        self.open(self.proxy_id, self.token)
+        self.define(5901, compute_host='cmp1', console_type='novnc')
+        self.refused(exception.InvalidToken)
+        self.assertEqual(5901, self.open(self.proxy_id, self.add_token(self.guest, port=5901)).console.port)
+
     def test_a_guest_that_nova_has_on_another_host(self):
         self.update_instance(self.guest, host='cmp2')
         self.refused(exception.InvalidToken)
@@ -151,6 +205,7 @@ class SwitchedOffTest(NovaCase):
         self.open(self.proxy_id, self.token)
         self.sources.clear()
         self.refused(exception.InvalidToken)
+        self.assertRaises(exception.InvalidToken, self.api.validate, self.context, self.token)
 
     def test_its_uses_are_not_those_of_the_old_service(self):
         self.open(self.proxy_id, self.token)
