@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -19,6 +20,10 @@ from consoled.nova.settings import TABLE, Own, Row
 
 LOG = logging.getLogger(__name__)
 
+_UNKNOWN_REFERENCE = (
+    'refers with $ to an option that is not in these files, and whose default only Nova knows: add that '
+    'option to a file of your own in [nova] config_file; $$ is a dollar sign'
+)
 _LONGEST_SHOWN = 60  # characters of a value in a log line
 _NAME = re.compile(r'[a-z][a-z0-9_]*')
 
@@ -70,9 +75,11 @@ class NovaConf:
     def _register(self) -> None:
         for group, options in OPTIONS.items():
             for option in options:
-                for where, name in ((group, option.name), *OLD_NAMES.get((group, option.name), ())):
+                self._conf.register_opt(_named(option, option.name, option.default), _group(group))
+                for where, name in OLD_NAMES.get((group, option.name), ()):
                     self._conf.register_opt(_named(option, name), _group(where))
-        # what values may refer to with $: anything in the files, and the address that Nova finds itself
+        # what values may refer to with $: anything in the files, and what Nova finds itself
+        self._conf.set_default('host', socket.gethostname())
         for where, name in self._files:
             if _NAME.fullmatch(name) and name not in self._options(where):
                 self._conf.register_opt(cfg.StrOpt(name), _group(where))
@@ -94,6 +101,8 @@ class NovaConf:
         group, dest = name
         try:
             value = self._options(group)[dest]
+        except (cfg.TemplateSubstitutionError, cfg.NoSuchOptError):
+            raise cfg.Error(f'{self.where(*name)} {_UNKNOWN_REFERENCE}') from None
         except (cfg.Error, ValueError) as exc:
             raise cfg.Error(f'{self.where(*name)} {files.reason(exc, option)}') from None
         return option.default if value is None else value
@@ -104,8 +113,8 @@ def _group(name: str) -> str | None:
     return None if name == written.DEFAULT else name
 
 
-def _named(option: cfg.Opt, name: str) -> cfg.Opt:
-    return cfg.Opt(name, type=option.type, secret=option.secret)
+def _named(option: cfg.Opt, name: str, default: Any = None) -> cfg.Opt:
+    return cfg.Opt(name, type=option.type, secret=option.secret, default=default)
 
 
 class Taken(NamedTuple):

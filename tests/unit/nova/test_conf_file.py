@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading a nova.conf as it is."""
 
+import socket
+
 import fixtures
 from oslo_config import cfg
 
@@ -50,6 +52,13 @@ class FilesTest(NovaConfCase):
 
     def test_the_address_that_nova_finds_itself(self):
         self.assertTrue(self.read('[vnc]\nnovncproxy_host = $my_ip').get('vnc', 'novncproxy_host'))
+
+    def test_defaults_that_values_refer_to(self):
+        nova = self.read('[vnc]\nnovncproxy_base_url = http://$host:$novncproxy_port/')
+        self.assertEqual(f'http://{socket.gethostname()}:6080/', nova.get('vnc', 'novncproxy_base_url'))
+        self.assertIsNone(nova.get('DEFAULT', 'host'))
+        error = self.assertRaises(cfg.Error, self.read, '[DEFAULT]\ncert = $state_path/c.pem')
+        self.assertIn(f'[DEFAULT] cert in {self.nova} refers with $ to an option that is not in', str(error))
 
     def test_several_files_and_directories(self):
         directory = self.directory / 'nova.conf.d'
