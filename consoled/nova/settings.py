@@ -165,9 +165,13 @@ _PORTS = tuple((proxy.group, proxy.port) for proxy in PROXIES.values())
 
 
 def has_certificate(nova: Values) -> bool:
-    """Return whether Nova's proxies would serve TLS. The default is a file in some working directory."""
-    cert = nova.get('DEFAULT', 'cert') if nova.is_set('DEFAULT', 'cert') else ''
-    return bool(cert) and (nova.get('DEFAULT', 'ssl_only') or os.path.exists(cert))
+    """Return whether Nova's proxies would serve TLS, or not start without the file.
+
+    The default is a file in some working directory, so it counts only if nothing else may be served.
+    """
+    if nova.get('DEFAULT', 'ssl_only'):
+        return True
+    return nova.is_set('DEFAULT', 'cert') and os.path.exists(nova.get('DEFAULT', 'cert'))
 
 
 def _tls(name: str) -> Value:
@@ -285,7 +289,7 @@ TABLE: tuple[Row, ...] = (
     Row(('proxy', 'host'), _HOSTS, _first(0), 'addresses'),
     Row(('proxy', 'port'), _PORTS, _first(1), 'addresses'),
     Row(('proxy', 'additional_addresses'), (*_HOSTS, *_PORTS), _others, 'addresses'),
-    Row(('proxy', 'ssl_cert'), (('DEFAULT', 'cert'),), _tls('cert'), 'certificate'),
+    Row(('proxy', 'ssl_cert'), (('DEFAULT', 'cert'), ('DEFAULT', 'ssl_only')), _tls('cert'), 'certificate'),
     Row(('proxy', 'ssl_key'), (('DEFAULT', 'key'),), _tls('key'), 'certificate'),
     Row(('proxy', 'ssl_only'), (('DEFAULT', 'ssl_only'),), _ssl_only, 'certificate'),
     _row('proxy', 'ssl_ciphers', 'console'),

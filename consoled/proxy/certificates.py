@@ -102,8 +102,14 @@ def _load_chain(
     except ssl.SSLError as exc:
         if exc.reason == 'KEY_VALUES_MISMATCH':
             raise ValueError(f'[{group}] {key_option}: {key or cert} is not the key of {cert}') from None
-        option, path = (cert_option, cert) if _has_bad_certificate(cert) or not key else (key_option, key)
-        _refuse(group, option, path, exc)
+        if _has_bad_certificate(cert):
+            _refuse(group, cert_option, cert, exc)
+        if not key:
+            raise ValueError(
+                f'[{group}] {cert_option}: {cert} has no private key, or a damaged one, and {key_option} is '
+                'not set'
+            ) from None
+        _refuse(group, key_option, key, exc)
     except _Encrypted:
         raise ValueError(
             f'[{group}] {key_option}: {key or cert} is encrypted, and nobody can type its password'

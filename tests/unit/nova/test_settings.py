@@ -150,6 +150,7 @@ class CertificateTest(NovaConfCase):
     def test_a_file_that_has_to_exist_is_not_ignored(self):
         nova = '[DEFAULT]\ncert = /missing\nssl_only = true\n'
         self.assertEqual(('/missing', None, True), self.tls(nova))
+        self.assertEqual(('self.pem', None, True), self.tls('[DEFAULT]\nssl_only = true\n'))
 
     def test_no_key_of_nova_for_a_certificate_of_consoled(self):
         cert = self.directory / 'cert.pem'

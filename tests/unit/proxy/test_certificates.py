@@ -80,6 +80,8 @@ class TLSContextTest(testtools.TestCase):
         ):
             error = self.assertRaises(ValueError, self.context, **options)
             self.assertTrue(str(error).startswith(f'[proxy] {option}'), f'{options}: {error}')
+        error = self.assertRaises(ValueError, self.context, ssl_cert=self.cert)
+        self.assertIn('has no private key, or a damaged one, and ssl_key is not set', str(error))
 
 
 class HalfSetTest(testtools.TestCase):
