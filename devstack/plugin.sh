@@ -31,6 +31,7 @@ function configure_consoled {
     local conf=$CONSOLED_CONF_DIR/consoled.conf
     local connection
     connection=$(database_connection_url "$CONSOLED_DATABASE")
+    connection=${connection/[?&]plugin=dbcounter/} # of SQLAlchemy, in the Python of OpenStack only
 
     sudo install -d -o "$STACK_USER" -m 0750 "$CONSOLED_CONF_DIR"
     rm -f "$conf"

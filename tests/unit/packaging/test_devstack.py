@@ -25,7 +25,7 @@ for name in $functions echo_summary; do
     eval "$name() { note $name \\"\\$@\\"; }"
 done
 is_service_enabled() { [ "$1" = "$ENABLED" ]; }
-database_connection_url() { echo "mysql+pymysql://root:se\\$\\$cret@127.0.0.1/$1?charset=utf8"; }
+database_connection_url() { echo "mysql+pymysql://root:se\\$\\$cret@db/$1?charset=utf8&plugin=dbcounter"; }
 iniset() { "$PYTHON" -c "$INISET" "$@"; }
 sudo() { "$@"; }
 python3() { mkdir -p "$3/bin"; for name in pip consoled-manage; do
@@ -124,9 +124,7 @@ class PluginTest(testtools.TestCase):
         files.load(conf, ['--config-file', str(conf_file)], prog='consoled')
         files.check(conf)
         self.assertEqual('mysql+pymysql://n@h/cell1', conf.nova.connection)
-        self.assertEqual(
-            'mysql+pymysql://root:se$cret@127.0.0.1/consoled?charset=utf8', conf.database.connection
-        )
+        self.assertEqual('mysql+pymysql://root:se$cret@db/consoled?charset=utf8', conf.database.connection)
         self.assertEqual(
             ('0.0.0.0', 6080, ['0.0.0.0:6083']),
             (conf.proxy.host, conf.proxy.port, conf.proxy.additional_addresses),
