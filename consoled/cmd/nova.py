@@ -56,13 +56,10 @@ def _check(conf: cfg.ConfigOpts) -> None:
 
     :raises ValueError: an option is missing or cannot be used
     """
+    from consoled.conf.nova import NO_CONNECTION
+
     if not conf.nova.connection:
-        raise ValueError(
-            '[nova] connection is not set, and neither is [database] connection in the files of [nova] '
-            'config_file: no token of Nova would open'
-            if conf.nova.config_file
-            else '[nova] config_file is not set'
-        )
+        raise ValueError(NO_CONNECTION if conf.nova.config_file else '[nova] config_file is not set')
     if not conf.database.connection:
         raise ValueError("[database] connection is not set: consoled's own database, not Nova's")
     if conf.monitoring.port == _LAST_PORT:

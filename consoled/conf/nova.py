@@ -5,6 +5,11 @@ from oslo_config import cfg, types
 
 GROUP = 'nova'
 
+NO_CONNECTION = (
+    '[nova] connection is not set, and neither is [database] connection in the files of [nova] config_file: '
+    'no token of Nova opens'
+)
+
 OPTS = [
     cfg.ListOpt(
         'config_file',

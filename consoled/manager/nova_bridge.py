@@ -12,17 +12,13 @@ import oslo_messaging
 import sqlalchemy as sa
 from oslo_config import cfg
 
+from consoled.conf.nova import NO_CONNECTION
 from consoled.context import RequestContext
 from consoled.db.engine import Database, unchecked_tls
 from consoled.manager.metrics import Metrics
 from consoled.manager.session_cutter import SessionCutter
 from consoled.rpc import transport as rpc_transport
 from consoled.sources import LookupObserver, TokenSource
-
-_NO_DATABASE = (
-    '[nova] connection is not set, and neither is [database] connection in the files of [nova] config_file: '
-    'no token of Nova opens.'
-)
 
 
 def check_conf(conf: cfg.ConfigOpts) -> list[str]:
@@ -32,7 +28,7 @@ def check_conf(conf: cfg.ConfigOpts) -> list[str]:
     :raises ValueError: an option cannot be used
     """
     if not conf.nova.connection:
-        return [_NO_DATABASE] if conf.nova.config_file else []
+        return [f'{NO_CONNECTION}.'] if conf.nova.config_file else []
     from consoled.nova.database import NovaDatabase
 
     NovaDatabase.from_conf(conf).dispose()

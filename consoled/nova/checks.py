@@ -196,7 +196,7 @@ def check_bus(conf: cfg.ConfigOpts, hosts: Sequence[str]) -> list[Finding]:
     if reason not in (None, 'MessageUndeliverable'):
         # The transport is left as it is: to close a connection that is still being made would block.
         return [Finding('Nova message bus', Level.FAILURE, _bus_advice(conf, option, reason))]
-    found = Finding('Nova message bus', Level.SUCCESS, f'It lets consoled in ({option}).')
+    found = Finding('Nova message bus', Level.SUCCESS, f'It lets consoled in, by {option}.')
     answers = _check_hosts({host: _silence(compute, host, timeout) for host in hosts})
     transport.cleanup()
     return [found, answers]

@@ -9,7 +9,8 @@ from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
 
 from consoled.cli import database_app, errors
-from consoled.conf import written
+from consoled.conf import files, written
+from consoled.conf.nova import NO_CONNECTION
 from consoled.db.engine import Database
 from consoled.upgradecheck import checks, deprecated_options
 from consoled.upgradecheck.cell import inspect_database
@@ -80,11 +81,15 @@ def nova_findings(conf: cfg.ConfigOpts, cell: Database | None) -> list[checks.Fi
     :param cell: the database of the cell; None if it does not answer
     """
     if not conf.nova.connection:
-        return []
+        return (
+            [('Nova database', upgradecheck.Code.FAILURE, f'{NO_CONNECTION}.')]
+            if conf.nova.config_file
+            else []
+        )
     from consoled.nova import checks as nova_checks
 
     return [
-        (finding.title, _CODES[finding.level.name], finding.text)
+        (finding.title, _CODES[finding.level.name], files.located(conf, finding.text))
         for finding in nova_checks.inspect(conf, cell)
     ]
 

@@ -36,6 +36,18 @@ class StatusTest(CliCase):
             self.assertEqual(titles, [title for title in found if title.startswith('Nova')])
             self.assertNotIn('canary', out)
 
+    def test_what_is_wrong_with_nova_names_its_files(self):
+        for theirs, said in (
+            ('', '[nova] connection is not set, and neither is [database] connection in the files of'),
+            ('[database]\nconnection = canary\n', '[nova] connection ([database] connection in {}) is not'),
+        ):
+            nova = self.config(theirs)
+            text = f'[database]\nconnection = {self.url}\n[nova]\nconfig_file = {nova}\n'
+            _, out, _ = self.status('upgrade', 'check', '--json', text=text)
+            found = {each['check']: each['details'] for each in json.loads(out)['checks']}
+            self.assertIn(said.format(nova), found['Nova database'])
+            self.assertNotIn('canary', out)
+
     def test_the_exit_code_is_the_worst_result(self):
         code, out, _ = self.status('upgrade', 'check', '--json')
         results = {check['check']: check['result'] for check in json.loads(out)['checks']}
