@@ -147,7 +147,7 @@ def read(conf: cfg.ConfigOpts) -> Settings:
     """
     nova = NovaConf(conf.nova.config_file)
     options = {(group, option.dest): option for group, option in written.options(conf)}
-    own = Own(frozenset(name for name in options if _is_own(conf, *name)), conf.nova.proxies)
+    own = Own(frozenset(name for name in options if _is_own(conf, *name)), _proxies(conf))
     kept = own.names | {row.ours for row in TABLE if row.together and _sets_one_of(row.together, own)}
     taken = []
     for row in TABLE:
@@ -232,6 +232,14 @@ def _is_own(conf: cfg.ConfigOpts, group: str, name: str) -> bool:
     except (cfg.Error, ValueError):
         return True  # to a value that is invalid, which the check of all options says
     return location is not None and location.location.is_user_controlled
+
+
+def _proxies(conf: cfg.ConfigOpts) -> list[str] | None:
+    try:
+        found: list[str] | None = conf.nova.proxies
+    except (cfg.Error, ValueError):
+        return None  # the check of all options says that it is invalid
+    return found
 
 
 def _sets_one_of(together: str, own: Own) -> bool:

@@ -121,6 +121,10 @@ class ApplyTest(NovaConfCase):
             self.assertIn(said, error)
             self.assertNotIn('canary', error)
 
+    def test_a_proxy_that_nova_does_not_have(self):
+        error = str(self.assertRaises(cfg.Error, self.load, '', 'proxies = vnc\n'))
+        self.assertTrue(error.startswith(f'[nova] proxies ({self.path}) is not valid: '), error)
+
     def test_errors_name_the_option_of_nova(self):
         conf = self.load('[vnc]\nnovncproxy_port = 6085\n[spice]\nenabled = false\n')
         self.assertEqual(
