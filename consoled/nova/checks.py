@@ -237,7 +237,8 @@ def _check_hosts(silence: dict[str, str | None]) -> Finding:
     """
     title = 'Nova compute hosts'
     if not silence:
-        return Finding(title, Level.SUCCESS, 'None was asked: no instance is on one.')
+        text = 'None was asked: no instance is on one. If there are servers, this is another cell, or cell0.'
+        return Finding(title, Level.WARNING, text)
     silent = [f'{host} ({reason})' for host, reason in silence.items() if reason is not None]
     if not silent:
         return Finding(title, Level.SUCCESS, f'nova-compute answers: {", ".join(silence)}.')

@@ -33,6 +33,11 @@ def _no_certificate(nova: Values, own: Own) -> bool:
     return bool(cert) and not nova.get('DEFAULT', 'ssl_only') and not os.path.exists(cert)
 
 
+def _is_cell0(nova: Values, own: Own) -> bool:
+    url = nova.get('database', 'connection') or ''
+    return url.partition('?')[0].endswith('cell0') and ('nova', 'connection') not in own.names
+
+
 def _no_pages(nova: Values, own: Own) -> bool:
     web = nova.get('DEFAULT', 'web')
     pages = [page for names in PAGES.values() for page in names]
@@ -61,6 +66,13 @@ def _is_name(host: str) -> bool:
 
 
 _REMARKS = (
+    _Remark(
+        'database',
+        'connection',
+        _is_cell0,
+        'is the database of cell0, which has no consoles: no token opens. Name the configuration of the cell '
+        'in [nova] config_file, as of its conductor',
+    ),
     _Remark(
         'DEFAULT',
         'cert',

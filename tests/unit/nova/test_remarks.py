@@ -20,6 +20,10 @@ REMARKS = (
     ('[rdp]\nenabled = true', '[rdp] enabled in {file} has no effect'),
     ('[workarounds]\nenable_consoleauth = true', '[workarounds] enable_consoleauth in {file} has no effect'),
     ('[cells]\nenable = true', '[cells] enable in {file} is true'),
+    (
+        '[database]\nconnection = mysql+pymysql://n@h/nova_cell0?charset=utf8',
+        '[database] connection in {file} is the database of cell0',
+    ),
 )
 SILENT = (
     '',
@@ -45,6 +49,10 @@ class RemarksTest(NovaConfCase):
     def test_what_has_its_effect_is_not_remarked_on(self):
         for nova in SILENT:
             self.assertEqual([], self.unusable(GOOD + nova), nova)
+
+    def test_the_database_of_consoleds_own_files_counts(self):
+        nova = '[database]\nconnection = mysql+pymysql://n@h/nova_cell0'
+        self.assertEqual([], self.unusable(nova, 'connection = mysql+pymysql://n@h/nova_cell1\n'))
 
     def test_half_a_client_certificate(self):
         found = self.unusable(GOOD + '[vnc]\nauth_schemes = vencrypt\nvencrypt_client_cert = /c')
