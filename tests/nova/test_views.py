@@ -152,7 +152,7 @@ class StatusTest(StatusCase):
         self.nova.grant('REVOKE', 'FROM')
         self.addCleanup(self.nova.grant)
         found = self.check()
-        self.assertEqual(['database', 'message bus', 'compute hosts'], list(found))
+        self.assertEqual(['database', 'message bus'], list(found))
         self.assert_checked(found, 'database', FAILURE, 'does not exist, or refuses', '[nova] connection')
         self.nova.grant()
         user = sa.make_url(self.nova.reader).username
